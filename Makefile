@@ -1,0 +1,27 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else; both live in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types clean
+
+demo: .venv/ready
+	$(BIN)/bygones demo --out bygones-demo
+
+test: .venv/ready lint types
+	$(BIN)/pytest -n 2 -q
+
+lint: .venv/ready
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports
+
+types: .venv/ready
+	$(BIN)/pyright
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch .venv/ready
+
+clean:
+	rm -rf .venv bygones-demo

@@ -1,0 +1,53 @@
+"""Every exception that bygones raises on purpose. Each carries the sentence that is printed.
+
+A sentence says where, what was expected, what was found and what to try. The command line prints
+it alone (`--debug` adds the traceback) and leaves with the exit code beside the class.
+"""
+
+from __future__ import annotations
+
+
+class BygonesError(Exception):
+    """Something went wrong that a person can mend; `str` of it is the sentence to show them."""
+
+    exit_code = 1
+
+
+class DesignError(BygonesError):
+    """The study cannot mean anything as it is written. Found before a single step is trained."""
+
+    exit_code = 2
+
+
+class UnknownName(DesignError):
+    """A name that is in no catalogue, with the nearest one that is."""
+
+
+class RecipeError(BygonesError):
+    """The recipe, its training step or a probe raised, or gave something that cannot be used."""
+
+    exit_code = 3
+
+
+class ForkError(BygonesError):
+    """A restored run did not continue as the original did: some memory was not captured."""
+
+    exit_code = 4
+
+
+class ProbeError(BygonesError):
+    """A probe changed the run that it was meant to observe."""
+
+    exit_code = 5
+
+
+class StoreError(BygonesError):
+    """The store could not be read or written (damage, a full disk, another run at work)."""
+
+    exit_code = 6
+
+
+class WorkerError(BygonesError):
+    """A worker process died more often than bad luck explains."""
+
+    exit_code = 7

@@ -1,0 +1,19 @@
+"""What an executor is: something that maps a function over jobs, somewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+class AbstractExecutor(ABC):
+    """Runs jobs and yields their results as they finish, in any order.
+
+    Jobs are independent and may be run again: what they finish lies in the store, and a job that finds
+    its work done returns at once. So an executor needs no memory of its own.
+    """
+
+    @abstractmethod
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        """Results of `function(job)`, as they come. The first error stops the rest and is raised."""

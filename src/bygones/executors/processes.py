@@ -1,0 +1,77 @@
+"""Jobs over the cores of this machine, a process and a thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from bygones.errors import WorkerError
+from bygones.executors.base import AbstractExecutor
+
+_PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
+
+
+class Processes(AbstractExecutor):
+    """`num_workers` processes with one torch thread each; a worker that dies is replaced.
+
+    Workers are started afresh ("spawn"): a fork of a process that has used torch's threads may hang. So a
+    program that uses this must guard its own start with `if __name__ == "__main__":`.
+    """
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        self.num_workers = num_workers or os.cpu_count() or 1
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        todo = dict(enumerate(jobs))
+        setbacks = 0
+        while todo:
+            context = multiprocessing.get_context("spawn")
+            workers = min(self.num_workers, len(todo))
+            pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
+            try:
+                futures = {pool.submit(function, job): index for index, job in todo.items()}
+                for future in _as_they_finish(futures):
+                    result = future.result()
+                    del todo[futures[future]]
+                    setbacks = 0
+                    yield result
+            except BrokenProcessPool:
+                setbacks += 1
+                if setbacks >= _PATIENCE:
+                    raise WorkerError(
+                        f"worker processes died {setbacks} times in a row without finishing a job (killed, "
+                        f"or out of memory?). What is finished is stored. Try fewer --workers."
+                    ) from None
+            finally:
+                _stop(pool)
+
+
+def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        # Finished jobs first: if the pool broke, they count all the same.
+        yield from sorted(done, key=lambda f: isinstance(f.exception(), BrokenProcessPool))
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    workers = list((pool._processes or {}).values())  # 3.14 has terminate_workers; until then
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()
+
+
+def _prepare_worker() -> None:
+    """A worker leaves Ctrl-C to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

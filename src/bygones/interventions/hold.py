@@ -1,0 +1,19 @@
+"""Keep the source at what it was when the window began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bygones.interventions.base import AbstractIntervention, Boundary
+from bygones.values import State
+
+
+@dataclass(frozen=True)
+class Hold(AbstractIntervention):
+    """x <- x at the window's entry. For these steps, nothing new is remembered.
+
+    Counters are held too. An order that is held shows the same batch again and again.
+    """
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        return at.entry

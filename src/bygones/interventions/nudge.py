@@ -1,0 +1,33 @@
+"""A small random step away, relative to the source's own size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from bygones.interventions.base import AbstractIntervention, Boundary
+from bygones.leaves import add, is_continuous, numbers, unit_direction
+from bygones.values import Offer, State
+
+
+@dataclass(frozen=True)
+class Nudge(AbstractIntervention):
+    """x <- x + epsilon·|x|·u for each leaf, u uniform on the leaf's unit sphere.
+
+    The relative size of the nudge is exactly epsilon in every leaf. -epsilon goes the other way along
+    the same u, so the two together split a response into its odd and even parts. Counters stay.
+    """
+
+    epsilon: float
+    needs: ClassVar[Offer] = "numbers"
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        nudged = dict(state)
+        for name in sorted(state):
+            if is_continuous(state[name]):
+                values = numbers(state[name])
+                size = self.epsilon * float(np.linalg.norm(values))
+                nudged[name] = add(state[name], size * unit_direction(values.shape, at.rng))
+        return nudged

@@ -1,0 +1,48 @@
+"""The same values in another arrangement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from bygones.interventions.base import AbstractIntervention, Boundary
+from bygones.interventions.detours import detoured, upcoming
+from bygones.leaves import is_continuous
+from bygones.values import Leaf, Offer, State
+
+
+@dataclass(frozen=True)
+class Permute(AbstractIntervention):
+    """Shuffles the entries of each leaf; for an order, shuffles the batches of the window.
+
+        leaf <- leaf[random permutation of its entries]        same values, same norm, no alignment
+        detour <- random permutation of the window's positions  same batches, other order
+
+    An order is permuted once, at the window's first boundary, and is as before after the window.
+    `draw` numbers the permutations, if one wants several.
+    """
+
+    draw: int = 0
+    needs: ClassVar[Offer] = "anything"
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        if "position" in state and "detour" in state:
+            if at.step != at.window.start:
+                return state
+            positions = upcoming(state, at.window.length)
+            for _ in range(self.draw + 1):
+                shuffled = at.rng.permutation(positions)
+            return detoured(state, shuffled)
+        return {
+            name: self._permuted(state[name], at) if is_continuous(state[name]) else state[name]
+            for name in sorted(state)
+        }
+
+    def _permuted(self, leaf: Leaf, at: Boundary) -> Leaf:
+        for _ in range(self.draw + 1):
+            places = at.rng.permutation(
+                leaf.size if not isinstance(leaf, torch.Tensor) else leaf.numel()
+            )
+        return leaf.reshape(-1)[places].reshape(leaf.shape)

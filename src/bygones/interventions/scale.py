@@ -1,0 +1,33 @@
+"""Multiply the source: the dose of a dose-response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from bygones.interventions.base import AbstractIntervention, Boundary
+from bygones.leaves import is_continuous
+from bygones.values import Leaf, Offer, State
+
+
+@dataclass(frozen=True)
+class Scale(AbstractIntervention):
+    """x <- alpha·x. Counters and settings (leaves without dimensions) stay, unless named by `leaves`.
+
+    alpha = 1 is a sham, alpha = 0 a reset that keeps the counters.
+    """
+
+    alpha: float
+    needs: ClassVar[Offer] = "numbers"
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        return {name: self._scaled(leaf, at.leaves != "*") for name, leaf in state.items()}
+
+    def _scaled(self, leaf: Leaf, named: bool) -> Leaf:
+        if is_continuous(leaf) or (
+            isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and named
+        ):
+            return leaf * self.alpha
+        return leaf * self.alpha if isinstance(leaf, float) and named else leaf

@@ -1,0 +1,176 @@
+"""A study from beginning to end: check, plan, train what is missing, gather."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from bygones.contract import Contract
+from bygones.digest import digest
+from bygones.executors import AbstractExecutor, Serial
+from bygones.forking import check_fork
+from bygones.outcomes import describe, gather, state_bytes
+from bygones.run import Run
+from bygones.segment import SeedJob, run_seed
+from bygones.store import AbstractStore, FolderStore, MemoryStore
+from bygones.study import Arm, Study, check_design, findings, full_arms
+from bygones.tree import Addresses, Tree, donor_steps, plan_tree, remaining
+from bygones.values import Digest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that has been checked, with what it will cost.
+
+    `steps_naive`: every arm of every seed from the beginning. `steps_shared`: each shared stretch once.
+    `steps_left`: what the store does not hold yet. `bytes_total`: what the store will hold, about.
+    """
+
+    study: Study
+    arms: tuple[Arm, ...]
+    tree: Tree
+    addresses: Addresses
+    contract: Contract
+    store: AbstractStore
+    attributes: dict[str, Any]
+    steps_naive: int
+    steps_shared: int
+    steps_left: int
+    bytes_total: int
+    seconds_a_step: float
+
+    def jobs(self) -> list[SeedJob]:
+        study = self.study
+        return [
+            SeedJob(
+                seed,
+                study.recipe,
+                study.probe,
+                self.tree,
+                self.addresses,
+                self.contract,
+                self.store,
+            )
+            for seed in study.seeds
+        ]
+
+
+def plan(study: Study, store: AbstractStore | None = None) -> Plan:
+    """Checks a study and says what it costs, training no more than a few steps.
+
+    Raises `DesignError` where an arm means nothing in this run. A few steps are trained to see how long one
+    takes and which state the optimizer creates on its first.
+    """
+    store = store if store is not None else MemoryStore()
+    contract = Contract.here()
+    with contract.in_force():
+        run = Run(study.recipe, study.seeds[0])
+        run.advance(2)
+        check_design(study, run)
+        seconds = _seconds_a_step(run)
+        arms = full_arms(study, run)
+        tree = plan_tree(arms, study.steps)
+        addresses = Addresses.of(study, contract)
+        left = [
+            sum(work.num_steps for work in remaining(tree, seed, addresses, store))
+            for seed in study.seeds
+        ]
+        attributes = {
+            **describe(study, arms, run),
+            "findings": findings(study, run),
+            "contract": contract.to_dict(),
+        }
+        observed = run.observe(study.probe)
+        snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
+    num_seeds = len(study.seeds)
+    donors = donor_steps(arms)
+    per_seed = len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
+    return Plan(
+        study=study,
+        arms=arms,
+        tree=tree,
+        addresses=addresses,
+        contract=contract,
+        store=store,
+        attributes=attributes,
+        steps_naive=num_seeds * (len(arms) * study.end + donors),
+        steps_shared=num_seeds * (tree.num_steps + donors),
+        steps_left=sum(steps + (donors if steps else 0) for steps in left),
+        bytes_total=num_seeds * per_seed,
+        seconds_a_step=seconds,
+    )
+
+
+def certify(planned: Plan) -> dict[str, Any]:
+    """The fork check of the study's recipe: from the store if it was passed before, else run now.
+
+    Forks at steps 1 and 7, on both sides of the first epoch's edge, and a little later; a recipe that
+    fails is refused.
+    """
+    study = planned.study
+    address: Digest = digest(
+        ["bygones.certificate", 2, planned.addresses.recipe, planned.addresses.contract]
+    )
+    known = planned.store.records(address).get("certificate")
+    if known is not None:
+        return known
+    with planned.contract.in_force():
+        run = Run(study.recipe, study.seeds[0])
+        edge = min(run.parts.order.steps_per_epoch, 200)
+        at = sorted({1, 7, max(edge - 1, 1), edge, edge + 1})
+        certificate = check_fork(study.recipe, at=at, until=max(at) + 8, seed=study.seeds[0])
+    record = certificate.to_dict()
+    planned.store.write_record(address, "certificate", record)
+    return record
+
+
+def measure(
+    study: Study,
+    store: AbstractStore | None = None,
+    executor: AbstractExecutor | None = None,
+    *,
+    planned: Plan | None = None,
+    on_seed: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Runs a study and returns its outcomes: what is stored is not trained again.
+
+    `store`: a `FolderStore` to keep it; without one it is kept in memory. `executor`: `Serial()` unless
+    said otherwise. `on_seed` is called with the steps trained, each time a seed is finished.
+    """
+    planned = planned or plan(study, store)
+    executor = executor or Serial()
+    began = time.monotonic()
+    holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
+    with holding:
+        certificate = certify(planned)
+        for steps in executor.map(run_seed, planned.jobs()):
+            if on_seed is not None:
+                on_seed(steps)
+    attributes = {
+        **planned.attributes,
+        "certificate": certificate,
+        "seconds": time.monotonic() - began,
+    }
+    return collect(planned, attributes)
+
+
+def collect(planned: Plan, attributes: dict[str, Any]) -> xr.Dataset:
+    """The outcomes of a planned study, from its store."""
+    return gather(
+        planned.study, planned.arms, planned.tree, planned.addresses, planned.store, attributes
+    )
+
+
+def _seconds_a_step(run: Run, num_steps: int = 8) -> float:
+    """The time of a step of this run, here and now; the run is left where it was."""
+    kept = run.snapshot()
+    began = time.perf_counter()
+    run.advance(run.step + num_steps)
+    seconds = (time.perf_counter() - began) / num_steps
+    run.restore(kept)
+    return seconds

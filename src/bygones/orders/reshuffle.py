@@ -1,0 +1,43 @@
+"""A new permutation each epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bygones.orders.base import AbstractOrder
+from bygones.streams import generator
+from bygones.values import Lifetime
+
+
+@dataclass(frozen=True)
+class Reshuffle(AbstractOrder):
+    """Without replacement, reshuffled each epoch: the DataLoader's `shuffle=True`.
+
+        epoch = position // steps_per_epoch;   rows = permutation(key, epoch)[its slice]
+
+    Forgets at the epoch's end: until then, what was shown decides what is left.
+
+    >>> order = Reshuffle(num_examples=6, batch_size=2)
+    >>> sorted(np.concatenate([order.rows(7, step) for step in range(3)]).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+
+    def rows(self, key: int, position: int) -> np.ndarray:
+        epoch = position // self.steps_per_epoch
+        return self._slice(_permutation(key, epoch, self.num_examples), position)
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return Lifetime("phase", self.steps_per_epoch)
+
+
+@lru_cache(
+    maxsize=8
+)  # an epoch's batches come one after the other; arms walk the same epochs again
+def _permutation(key: int, epoch: int, num_examples: int) -> np.ndarray:
+    permutation = generator(key, epoch).permutation(num_examples)
+    permutation.setflags(write=False)
+    return permutation

@@ -1,0 +1,38 @@
+"""One permutation for the whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bygones.orders.base import AbstractOrder
+from bygones.streams import generator
+from bygones.values import Lifetime
+
+
+@dataclass(frozen=True)
+class ShuffleOnce(AbstractOrder):
+    """One permutation, repeated each epoch. Never forgets: the first draw decides every epoch.
+
+        rows = permutation(key)[slice of position mod steps_per_epoch]
+
+    >>> order = ShuffleOnce(num_examples=6, batch_size=2)
+    >>> order.rows(7, 1).tolist() == order.rows(7, 4).tolist()
+    True
+    """
+
+    def rows(self, key: int, position: int) -> np.ndarray:
+        return self._slice(_permutation(key, self.num_examples), position)
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return Lifetime("unbounded")
+
+
+@lru_cache(maxsize=8)
+def _permutation(key: int, num_examples: int) -> np.ndarray:
+    permutation = generator(key, "once").permutation(num_examples)
+    permutation.setflags(write=False)
+    return permutation

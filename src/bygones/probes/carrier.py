@@ -1,0 +1,32 @@
+"""The carrier itself: what a source holds, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from bygones.leaves import is_continuous, numbers
+from bygones.probes.base import AbstractProbe
+from bygones.recipe import Parts
+from bygones.sources import find_sources
+from bygones.values import matching
+
+
+@dataclass(frozen=True)
+class Carrier(AbstractProbe):
+    """The float arrays of a source, end to end: float64 [1, total size], leaves by name.
+
+    The distance between a treated carrier and the control's says how long the *carrier* remembers,
+    which is another quantity than how long the function does.
+    """
+
+    source: str
+    leaves: str = "*"
+    kind: ClassVar[Literal["logits", "values"]] = "values"
+
+    def __call__(self, parts: Parts) -> np.ndarray:
+        state = find_sources(parts)[self.source].capture()
+        chosen = [state[n] for n in sorted(matching(state, self.leaves)) if is_continuous(state[n])]
+        return np.concatenate([numbers(leaf).reshape(-1) for leaf in chosen])[None, :]

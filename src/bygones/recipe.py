@@ -1,0 +1,270 @@
+"""How a run is built from a seed: `recipe(seed) -> Parts`, and what identifies a recipe."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import default_collate
+
+from bygones.code import code_digest
+from bygones.digest import digest
+from bygones.errors import BygonesError, DesignError, RecipeError
+from bygones.orders.base import AbstractOrder
+from bygones.orders.cursor import Cursor
+from bygones.streams import ROLES, Streams, mix
+from bygones.values import Digest, Lifetime, Origin, Visibility
+
+Batch = Any
+
+
+def supervised(parts: Parts, batch: Batch) -> Tensor:
+    """The default training step: one gradient of `loss(model(inputs), labels)`, one update.
+
+    Gradients are cleared at the end, so that none is left lying across the boundary.
+    """
+    inputs, labels = batch
+    loss = parts.loss(parts.model(inputs), labels)
+    loss.backward()
+    for optimizer in parts.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad()
+    if parts.scheduler is not None:
+        parts.scheduler.step()
+    if parts.averages is not None:
+        parts.averages.update_parameters(parts.model)
+    return loss
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Anything else with state, said in full: what it is, how long it lasts, who can see it.
+
+    `value`: a tensor, module, numpy array, generator, a dict of such, or an object with
+    `state_dict`/`load_state_dict`. `fresh`: a function of the parts giving the value of a new one;
+    without it, new means "as the recipe built it".
+    """
+
+    value: Any
+    origin: Origin = "auxiliary"
+    visibility: Visibility = "process"
+    lifetime: Lifetime = field(default_factory=lambda: Lifetime("unbounded"))
+    fresh: Callable[[Parts], Any] | None = None
+
+
+@dataclass(eq=False)
+class Parts:
+    """What a recipe returns: ordinary PyTorch objects, and which function takes a step with them.
+
+    model        the module that is trained and probed
+    optimizer    any torch optimizer, or several by name
+    data         tensors [num_examples, …] (a batch is `tuple(t[rows] for t in data)`), or a map-style
+                 Dataset (collated as DataLoader does)
+    order        which examples at which step
+    loss         used by the default step
+    scheduler    stepped by the default step, after the optimizer
+    averages     an AveragedModel (EMA or SWA), updated by the default step
+    others       anything else with state, by name: a queue tensor, a teacher module, a dict of counters
+    augment      batch, generator -> batch; draws only from the generator it is given
+    train_step   parts, batch -> loss; `supervised` unless the recipe brings its own
+    probe_set    inputs and labels on which the function is observed
+    """
+
+    model: nn.Module
+    optimizer: Optimizer | Mapping[str, Optimizer]
+    data: tuple[Tensor, ...] | Any
+    order: AbstractOrder
+    loss: Callable[..., Tensor] = nn.functional.cross_entropy
+    scheduler: LRScheduler | None = None
+    averages: AveragedModel | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    augment: Callable[[Batch, torch.Generator], Batch] | None = None
+    train_step: Callable[[Parts, Batch], Tensor] = supervised
+    probe_set: tuple[Tensor, Tensor] | None = None
+
+    # Set by `build`: where the run stands in its order, and the key of each random stream.
+    cursor: Cursor = field(init=False, repr=False)
+    keys: dict[str, int] = field(init=False, repr=False)
+
+    @property
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """The optimizers by name; a single one is called ''."""
+        return {"": self.optimizer} if isinstance(self.optimizer, Optimizer) else self.optimizer
+
+    def fetch(self, rows: np.ndarray) -> Batch:
+        """The examples at these indices, as one batch."""
+        if isinstance(self.data, tuple):
+            index = torch.tensor(rows)
+            return tuple(tensor[index] for tensor in self.data)
+        return default_collate([self.data[int(row)] for row in rows])
+
+
+RecipeFunction = Callable[..., Parts]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe function by its address, with its settings: it compares, hashes and travels.
+
+    `source` is `package.module:function` or `path/to/file.py:function`; `settings` are keyword
+    arguments handed to the function after the seed.
+    """
+
+    source: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @staticmethod
+    def of(function: RecipeFunction | Recipe | str, **settings: Any) -> Recipe:
+        """From a function (which must be at the top level of its module) or from an address."""
+        if isinstance(function, Recipe):
+            return Recipe(
+                function.source, tuple(sorted({**dict(function.settings), **settings}.items()))
+            )
+        if not isinstance(function, str):
+            function = _address(function)
+        return Recipe(function, tuple(sorted(settings.items())))
+
+    def load(self) -> RecipeFunction:
+        return load_object(self.source)
+
+    def code(self) -> Digest:
+        """Digest of the recipe's own code, of the code that it uses, and of its settings."""
+        return digest([code_digest(self.load()), self.settings])
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings)
+        name = self.source.rpartition("/")[2]
+        return f"{name}({settings})" if settings else name
+
+
+def build(recipe: Recipe, seed: int) -> Parts:
+    """Calls the recipe with its `init` stream in place, and gives the run its addresses."""
+    streams = Streams(seed)
+    function = recipe.load()
+    with seeded_globals({role: streams.key("init") for role in ("dropout", "numpy", "python")}, 0):
+        try:
+            parts = function(seed, **dict(recipe.settings))
+        except BygonesError:
+            raise
+        except Exception as error:
+            raise RecipeError(
+                f"the recipe {recipe} raised {type(error).__name__} for seed {seed}: {error}."
+            ) from error
+    if not isinstance(parts, Parts):
+        raise RecipeError(
+            f"the recipe {recipe} must return bygones.Parts; it returned a {type(parts).__name__}."
+        )
+    parts.keys = {role: streams.key(role) for role in ROLES if role not in ("init", "order")}
+    parts.cursor = Cursor(parts.order, streams.key("order"))
+    return parts
+
+
+@contextmanager
+def kept_globals() -> Iterator[None]:
+    """Gives the process's global generators back as they were: what runs inside leaves no trace."""
+    kept_torch, kept_numpy, kept_python = (
+        torch.default_generator.get_state(),
+        np.random.get_state(),
+        random.getstate(),
+    )
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(kept_torch)
+        np.random.set_state(kept_numpy)
+        random.setstate(kept_python)
+
+
+@contextmanager
+def seeded_globals(keys: Mapping[str, int], place: int) -> Iterator[None]:
+    """The global generators at an address, and as they were before once it is over."""
+    with kept_globals():
+        seed_globals(keys, place)
+        yield
+
+
+def seed_globals(keys: Mapping[str, int], place: int) -> None:
+    """Puts the three global generators at `place` of their streams.
+
+    torch's CPU generator and numpy's legacy one take 32 bits of the address (theirs, not ours).
+    """
+    torch.default_generator.manual_seed(mix(keys["dropout"], place))
+    np.random.seed(mix(keys["numpy"], place) & 0xFFFFFFFF)
+    random.seed(mix(keys["python"], place))
+
+
+def load_object(source: str) -> Any:
+    """The object at `package.module:name` or `path/to/file.py:name`."""
+    place, _, name = source.rpartition(":")
+    if not place or not name:
+        raise DesignError(
+            f"'{source}' is not an address; expected package.module:function or file.py:function."
+        )
+    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    if not hasattr(module, name):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise DesignError(f"{place} has no '{name}'. It has: {', '.join(public) or 'nothing'}.")
+    return getattr(module, name)
+
+
+def _address(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", "")
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    if module is None or not hasattr(module, name):
+        raise DesignError(
+            f"a recipe must be a function at the top level of a module or file, so that workers can "
+            f"find it; got {function!r}. For variants, use Recipe.of(function, name=value)."
+        )
+    known = importlib.util.find_spec(module.__name__) if module.__name__ != "__main__" else None
+    if known is None and getattr(module, "__file__", None):
+        return f"{Path(str(module.__file__)).resolve()}:{name}"
+    return f"{module.__name__}:{name}"
+
+
+def _load_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DesignError(f"cannot import '{name}': {error}.") from error
+
+
+def _load_file(path: Path) -> Any:
+    """Imports a file by its path, once; the file's folder is importable while it loads."""
+    path = path.resolve()
+    main = sys.modules.get("__main__")
+    if getattr(main, "__file__", None) and Path(str(main.__file__)).resolve() == path:
+        return main
+    name = f"bygones_study_{digest(str(path))[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise DesignError(f"there is no file '{path}'.")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RecipeError(
+            f"{path.name} raised {type(error).__name__} on import: {error}."
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module

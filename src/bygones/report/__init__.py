@@ -1,0 +1,68 @@
+"""A study's report: one HTML file that reads offline, its figures and its tables as files.
+
+report.html    figures/*.pdf, *.png, *.svg    tables/*.csv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from bygones.effects import Effect
+from bygones.effects import effects as compute_effects
+from bygones.errors import DesignError
+from bygones.report import tables
+from bygones.report.html import render
+from bygones.report.reading import HEADLINES, readings
+
+__all__ = ["write_report"]
+
+# What a report shows if it is not handed effects: the headline, a second opinion that needs no
+# probabilities, and the two scores a reader asks for first.
+_OF_LOGITS = ("tv", "disagreement", "accuracy", "nll")
+_OF_VALUES = ("rms",)
+
+
+def write_report(
+    outcomes: xr.Dataset, folder: str | Path, *, effects: Sequence[Effect] | None = None
+) -> Path:
+    """Write a study's report into `folder` and return the path of its `report.html`.
+
+    `outcomes`: dims (seed, arm, step, input, class), with `logits` or `values`.
+    `effects`: what to show, if not the usual metrics; must hold the headline distance (`tv`, or
+    `rms` for values). Equal outcomes and effects give equal files, byte for byte.
+    Raises DesignError where there is no treated arm or no headline distance.
+    """
+    if effects is None:
+        effects = compute_effects(outcomes, _OF_LOGITS if "logits" in outcomes else _OF_VALUES)
+    shown = {effect.metric for effect in effects}
+    headline = next((name for name in HEADLINES if name in shown), None)
+    if headline is None:
+        raise DesignError(
+            f"a report leads with one of the distances {', '.join(HEADLINES)}, and the effects it "
+            f"was handed are of {', '.join(sorted(shown)) or 'no metric at all'}; add one of them, "
+            f"or leave `effects` out."
+        )
+    read = readings(effects, headline)
+    attrs = outcomes.attrs
+    folder = Path(folder)
+    for part in ("figures", "tables"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    made = {
+        table.name: table
+        for table in (
+            tables.answer_table(read),
+            tables.lifetimes_table(read, attrs["arms"]),
+            tables.effects_table(effects),
+            tables.sources_table(attrs["sources"]),
+            tables.diverged_table(outcomes),
+            tables.orders_table(attrs["orders"]),
+        )
+    }
+    for table in made.values():
+        tables.write_csv(table, folder / "tables")
+    page = folder / "report.html"
+    page.write_text(render(outcomes, effects, read, folder / "figures", made), encoding="utf-8")
+    return page

@@ -1,0 +1,237 @@
+"""The page of a report: one HTML file that asks for nothing from outside itself."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from bygones.effects import Effect
+from bygones.metrics import METRICS
+from bygones.report import figures, tables
+from bygones.report.reading import (
+    GONE_SHARE,
+    GROUPS,
+    Reading,
+    number,
+    percent,
+    steps,
+    written,
+    written_share,
+)
+
+_NAMED = 4  # arms named in one line of the summary before it says "and so many more"
+
+
+def render(
+    outcomes: xr.Dataset,
+    effects: Sequence[Effect],
+    readings: Sequence[Reading],
+    folder: Path,
+    all_tables: Mapping[str, tables.Table],
+) -> str:
+    """The page's text; every figure drawn on the way is also saved under `folder`."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": number, "percent": percent, "steps": steps, "estimate": written,
+        "shared": written_share, "bytes": _bytes, "sentence": _capital,
+    }  # fmt: skip
+    source = files("bygones.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        _context(outcomes, effects, readings, folder, all_tables)
+    )
+
+
+def _context(
+    outcomes: xr.Dataset,
+    effects: Sequence[Effect],
+    readings: Sequence[Reading],
+    folder: Path,
+    all_tables: Mapping[str, tables.Table],
+) -> dict[str, Any]:
+    attrs = outcomes.attrs
+    last = readings[0].last
+    metric = METRICS[last.metric]
+    return {
+        "attrs": attrs,
+        "tables": all_tables,
+        "readings": readings,
+        "num_pairs": outcomes.sizes["seed"],
+        "num_inputs": outcomes.sizes["input"],
+        "last": last,
+        "metric": metric,
+        "metrics": METRICS,
+        "gone_share": GONE_SHARE,
+        "summary": _summary(readings),
+        "answer": _answer_figures(readings, folder),
+        "courses": _course_figures(readings, attrs["arms"], metric.unit, folder),
+        "scores": _score_figures(effects, readings, folder),
+        "grids": _grids(effects),
+        "floor_words": _floor_words(readings),
+        "ceilings": [effect.ceiling for effect in readings[0].course],
+        "plain": _plain,
+    }
+
+
+# ---------------------------------------------------------------- the summary
+
+
+def _summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
+    """The answer as a few lines: a group's words, the arms in it, and how many are not named."""
+    lines = []
+    for words, kinds in GROUPS:
+        members = [reading for reading in readings if reading.kind in kinds]
+        if members:
+            named = [{"arm": reading.arm, "aside": _aside(reading)} for reading in members[:_NAMED]]
+            lines.append({"words": words, "arms": named, "more": len(members) - len(named)})
+    return lines
+
+
+def _aside(reading: Reading) -> str:
+    if reading.kind == "gone":
+        return f"after {steps(reading.washout.gone_by or 0)}"
+    if reading.kind in ("sham", "nothing", "never"):
+        return ""
+    if reading.last.fraction is None:
+        return written(reading.last.estimate)
+    return written_share(reading.last.fraction)
+
+
+def _floor_words(readings: Sequence[Reading]) -> str:
+    """What the sham did, in words; every arm of a study has the same sham."""
+    floors = [effect.floor for effect in readings[0].course if effect.floor is not None]
+    if not floors:
+        return "no sham arm was run"
+    if all(floor.value == 0 and floor.low == 0 and floor.high == 0 for floor in floors):
+        return "here exactly 0 at every horizon"
+    return f"here up to {number(max(floor.value for floor in floors))}"
+
+
+# ---------------------------------------------------------------- figures
+
+
+def _inline(text: str, name: str, label: str) -> Markup:
+    # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
+    return Markup(figures.inline_svg(text, name, label))
+
+
+def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Markup]:
+    label = "Effect of every treated arm at the last horizon. " + " ".join(
+        f"{reading.arm}: {_share_words(reading.last)}, {reading.verdict}." for reading in readings
+    )
+    wide = figures.save(figures.answer(readings), folder, "answer")
+    narrow = figures.svg(figures.answer(readings, width=figures.NARROW), "answer-narrow")
+    return {
+        "wide": _inline(wide, "answer", label),
+        "narrow": _inline(narrow, "answer-narrow", label),
+    }
+
+
+def _share_words(effect: Effect) -> str:
+    if effect.fraction is None:
+        return written(effect.estimate)
+    return f"{written_share(effect.fraction)} of what another seed would change"
+
+
+def _course_figures(
+    readings: Sequence[Reading], arms: Sequence[Mapping[str, Any]], unit: str, folder: Path
+) -> list[dict[str, Any]]:
+    vertical = figures.distance_scale(readings)
+    by_name = {arm["name"]: arm for arm in arms}
+    drawn = []
+    for place, reading in enumerate(readings, start=1):
+        name = f"course-{place:02d}-{_slug(reading.arm)}"
+        lifetime = _lifetime(by_name[reading.arm]["treatments"])
+        figure = figures.course(reading, vertical, lifetime=lifetime, unit=unit)
+        label = f"{reading.arm} over steps after the fork: {reading.verdict}. {reading.last}"
+        svg = _inline(figures.save(figure, folder, name), name, label)
+        drawn.append({"reading": reading, "svg": svg})
+    return drawn
+
+
+def _lifetime(treatments: Sequence[Mapping[str, Any]]) -> float | None:
+    """The longest lifetime among an arm's carriers, in steps; infinite where one is unbounded."""
+    lifetimes = [treatment["lifetime_steps"] for treatment in treatments]
+    if not lifetimes:
+        return None
+    return max(math.inf if steps is None else float(steps) for steps in lifetimes)
+
+
+def _score_figures(
+    effects: Sequence[Effect], readings: Sequence[Reading], folder: Path
+) -> list[dict[str, Any]]:
+    drawn = []
+    for name in dict.fromkeys(effect.metric for effect in effects):
+        metric = METRICS[name]
+        if metric.kind != "score":
+            continue
+        last = {
+            effect.arm: effect
+            for effect in sorted(effects, key=lambda effect: effect.horizon)
+            if effect.metric == name
+        }
+        ranked = [last[reading.arm] for reading in readings if reading.arm in last]
+        unit = f" ({metric.unit})" if metric.unit else ""
+        title = f"change in {metric.label}{unit}"
+        figure = figures.score(ranked, f"treated minus control{unit}", factor=metric.scale)
+        label = _capital(title) + ". " + " ".join(str(effect) for effect in ranked)
+        svg = _inline(figures.save(figure, folder, f"score-{name}"), f"score-{name}", label)
+        drawn.append({"name": name, "title": title, "svg": svg, "effects": ranked})
+    return drawn
+
+
+def _slug(name: str) -> str:
+    """
+    >>> _slug("scale(0.5) moments"), _slug("<b>")
+    ('scale-0-5-moments', 'b')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"
+
+
+# ---------------------------------------------------------------- the full table
+
+
+def _grids(effects: Sequence[Effect]) -> list[dict[str, Any]]:
+    """The full table, one part a metric."""
+    return [
+        {"metric": METRICS[name], "effects": [e for e in effects if e.metric == name]}
+        for name in dict.fromkeys(effect.metric for effect in effects)
+    ]
+
+
+# ---------------------------------------------------------------- numbers for people
+
+
+def _bytes(count: int) -> str:
+    """
+    >>> _bytes(16), _bytes(43560), _bytes(5_000_000)
+    ('16 B', '43.6 kB', '5 MB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _plain(value: Any) -> str:
+    """A contract's or certificate's value as words, nested ones flattened."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(entry) for entry in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not recorded" if value is None else str(value)

@@ -1,0 +1,231 @@
+"""The step machine: the one object here that changes.
+
+for step in range(start, stop):
+    -- boundary --  interventions rewrite sources; probes read; snapshots are taken
+    batch = data[order(step)]
+    train_step(parts, batch)           # the recipe's own code
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bygones.digest import digest
+from bygones.errors import BygonesError, ProbeError, RecipeError
+from bygones.interventions import Boundary
+from bygones.probes.base import AbstractProbe
+from bygones.recipe import Recipe, build, kept_globals, seed_globals
+from bygones.sources import find_sources
+from bygones.streams import generator, mix
+from bygones.treatment import Treatment
+from bygones.values import Digest, State, matching
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that crosses a boundary: each source's state, and the entry states of open windows."""
+
+    step: int
+    states: Mapping[str, State]
+    entries: Mapping[Digest, State] = field(default_factory=dict)
+    diverged_at: int | None = None
+    shown: str = ""  # chained hash of the example ids shown so far: a record that follows the run
+
+    def digest(self) -> Digest:
+        return digest([self.step, self.states, self.entries, self.diverged_at])
+
+
+Donor = Callable[[int], Snapshot]  # the donor's snapshot at a step
+
+
+class Run:
+    """One training run, built from a recipe and a seed, that can be stopped at any boundary.
+
+    >>> from bygones.worlds import heavy_ball
+    >>> run = Run(heavy_ball.recipe, seed=0)
+    >>> run.advance(5)
+    >>> fork = run.snapshot()
+    >>> run.advance(9)
+    >>> twin = Run(heavy_ball.recipe, seed=1)      # another seed: everything must come with the snapshot
+    >>> twin.restore(fork)
+    >>> twin.advance(9)
+    >>> twin.snapshot().digest() == run.snapshot().digest()
+    True
+    """
+
+    def __init__(self, recipe: Recipe | Callable[..., Any], seed: int) -> None:
+        self.recipe = Recipe.of(recipe)
+        self.seed = seed
+        self.parts = build(self.recipe, seed)
+        self.sources = find_sources(self.parts)
+        self.step = 0
+        self.losses: list[float] = []  # since the last restore
+        self.diverged_at: int | None = None
+        self._entries: dict[Digest, State] = {}
+        self._augmentation = torch.Generator()
+
+    def advance(
+        self,
+        until: int,
+        treatments: Sequence[Treatment] = (),
+        *,
+        donor: Donor | None = None,
+        at_boundary: Callable[[Run], None] | None = None,
+    ) -> None:
+        """Trains to the boundary `until`, treating at each boundary before it, not yet at it.
+
+        `at_boundary` is called after the treatments of each boundary. A run whose loss is not finite
+        stops training there, says so in `diverged_at`, and still walks its boundaries.
+        """
+        with kept_globals():
+            while self.step < until:
+                self.intervene(treatments, donor)
+                if at_boundary is not None:
+                    at_boundary(self)
+                self._train_one_step()
+
+    def intervene(self, treatments: Iterable[Treatment], donor: Donor | None = None) -> None:
+        """Lets the treatments whose window has this boundary rewrite their sources."""
+        for treatment in treatments:
+            if self.step in treatment.window:
+                self._rewrite(treatment, donor)
+            elif self.step == treatment.window.stop and treatment.intervention.puts_back:
+                self._put_back(treatment)
+
+    def observe(self, probe: AbstractProbe, *, check: bool = True) -> np.ndarray:
+        """What a probe reads here: float [N, C]. Fails if the probe changed the run."""
+        before = self.snapshot().digest() if check else ""
+        flags = [(module, module.training) for module in self._modules()]
+        with kept_globals():
+            try:
+                observed = np.asarray(probe(self.parts))
+            except BygonesError:
+                raise
+            except Exception as error:
+                raise ProbeError(
+                    f"the probe {probe} raised {type(error).__name__} at step {self.step}: {error}."
+                ) from error
+            finally:
+                for module, training in flags:
+                    module.training = training
+        if check and self.snapshot().digest() != before:
+            changed = self._what_changed(probe)
+            raise ProbeError(
+                f"the probe {probe} changed the run it observed at step {self.step}{changed}. A probe "
+                f"may only read; work on a copy, or take what it changes out of the model."
+            )
+        if observed.ndim != 2:
+            raise ProbeError(
+                f"the probe {probe} must give an array of two dimensions [inputs, outputs]; it gave "
+                f"{list(observed.shape)}."
+            )
+        return observed
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that crosses this boundary; it stays on the device."""
+        states = {name: source.capture() for name, source in self.sources.items()}
+        shown = self.parts.cursor.realised
+        return Snapshot(self.step, states, dict(self._entries), self.diverged_at, shown)
+
+    def restore(self, snapshot: Snapshot, leave_out: str | None = None) -> None:
+        """Puts the run at a snapshot's boundary, exact to the bit (`leave_out`: all but one source)."""
+        for name, source in self.sources.items():
+            if name != leave_out:
+                source.restore(snapshot.states[name])
+        self.step = snapshot.step
+        self.diverged_at = snapshot.diverged_at
+        self._entries = dict(snapshot.entries)
+        self.parts.cursor.realised = snapshot.shown
+        self.losses = []
+
+    def _train_one_step(self) -> None:
+        rows = self.parts.cursor.next()
+        if self.diverged_at is None:
+            keys = self.parts.keys
+            seed_globals(keys, self.step)
+            try:
+                batch = self.parts.fetch(rows)
+                if self.parts.augment is not None:
+                    self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
+                    batch = self.parts.augment(batch, self._augmentation)
+                returned = self.parts.train_step(self.parts, batch)
+                loss = returned.item() if isinstance(returned, torch.Tensor) else float(returned)
+            except BygonesError:
+                raise
+            except Exception as error:
+                raise RecipeError(
+                    f"the training step of {self.recipe} raised {type(error).__name__} at step "
+                    f"{self.step}, seed {self.seed}: {error}."
+                ) from error
+            if not math.isfinite(loss):
+                self.diverged_at = self.step
+        else:
+            loss = math.nan
+        self.losses.append(loss)
+        self.step += 1
+
+    def _rewrite(self, treatment: Treatment, donor: Donor | None) -> None:
+        source = self.sources[treatment.source]
+        state = source.capture()
+        address = treatment.digest()
+        if self.step == treatment.window.start:
+            if hasattr(source, "learn"):
+                source.learn(treatment.brings())  # type: ignore[attr-defined]
+            self._entries[address] = state
+        names = matching(state, treatment.leaves)
+        chosen = {name: state[name] for name in names}
+        given = donor(self.step).states[source.name] if donor and treatment.needs_donor else None
+        at = Boundary(
+            step=self.step,
+            window=treatment.window,
+            source=source.name,
+            leaves=treatment.leaves,
+            entry=_select(self._entries[address], treatment.leaves),
+            fresh=_select(source.fresh(), treatment.leaves) if "new" in source.offers else None,
+            donor=_select(given, treatment.leaves) if given is not None else None,
+            rng=generator(self.seed, "intervention", source.name, self.step),
+        )
+        rewritten = treatment.intervention(chosen, at)
+        kept = {name: leaf for name, leaf in state.items() if name not in chosen}
+        source.restore({**kept, **rewritten})
+        if self.step == treatment.window.stop - 1 and not treatment.intervention.puts_back:
+            del self._entries[address]
+
+    def _put_back(self, treatment: Treatment) -> None:
+        source = self.sources[treatment.source]
+        entry = self._entries.pop(treatment.digest(), None)
+        if entry is not None:
+            names = getattr(treatment.intervention, "with_", entry)
+            source.restore({**source.capture(), **{name: entry[name] for name in names}})
+
+    def _modules(self) -> list[nn.Module]:
+        roots = [self.parts.model, self.parts.averages, *self.parts.others.values()]
+        modules = [getattr(root, "value", root) for root in roots]
+        return [m for root in modules if isinstance(root, nn.Module) for m in root.modules()]
+
+    def _what_changed(self, probe: AbstractProbe) -> str:
+        before = self.snapshot().states
+        flags = [(module, module.training) for module in self._modules()]
+        with kept_globals():
+            probe(self.parts)
+            for module, training in flags:
+                module.training = training
+        after = self.snapshot().states
+        names = [
+            f"{source}/{leaf}"
+            for source in before
+            for leaf in sorted(before[source].keys() | after[source].keys())
+            if digest(before[source].get(leaf)) != digest(after[source].get(leaf))
+        ]
+        return f" (first in {names[0]})" if names else ""
+
+
+def _select(state: State, leaves: str) -> State:
+    return {name: state[name] for name in matching(state, leaves)}

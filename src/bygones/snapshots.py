@@ -1,0 +1,76 @@
+"""Snapshots as bytes and back, exact to the bit, without pickle."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from bygones.errors import RecipeError
+from bygones.run import Snapshot
+from bygones.store import unpack_meta
+from bygones.values import Leaf, State
+
+_SEPARATOR = "\x1f"
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """safetensors: tensors as they are, everything else in one JSON entry of the header."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    groups = {f"state{_SEPARATOR}{name}": state for name, state in snapshot.states.items()}
+    groups |= {f"entry{_SEPARATOR}{name}": state for name, state in snapshot.entries.items()}
+    for group, state in groups.items():
+        plain[group] = None  # so that an empty state is kept as an empty state
+        for name, leaf in state.items():
+            path = f"{group}{_SEPARATOR}{name}"
+            if isinstance(leaf, torch.Tensor):
+                tensors[path] = leaf.detach().cpu().contiguous()
+            elif isinstance(leaf, np.ndarray):
+                arrays[path] = [leaf.dtype.str, list(leaf.shape)]
+                tensors[path] = torch.frombuffer(
+                    bytearray(leaf.tobytes() or b"\0"), dtype=torch.uint8
+                )
+            else:
+                plain[path] = leaf
+    order = [[group, list(state)] for group, state in groups.items()]
+    meta = {
+        "step": snapshot.step,
+        "diverged_at": snapshot.diverged_at,
+        "shown": snapshot.shown,
+        "plain": plain,
+        "arrays": arrays,
+        "order": order,
+    }
+    return save(tensors, metadata={"bygones": json.dumps(meta, sort_keys=True)})
+
+
+def decode(content: bytes) -> Snapshot:
+    """The snapshot that was encoded. Raises if the bytes are not a snapshot."""
+    try:
+        tensors, meta = load(content), unpack_meta(content)
+    except Exception as error:
+        raise RecipeError(f"these bytes are not a snapshot: {error}.") from error
+
+    def leaf(path: str) -> Leaf:
+        if path in meta["arrays"]:
+            dtype, shape = meta["arrays"][path]
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            return np.frombuffer(tensors[path].numpy().tobytes()[:size], dtype=dtype).reshape(shape)
+        return tensors[path] if path in tensors else meta["plain"][path]
+
+    groups: dict[str, State] = {
+        group: {name: leaf(f"{group}{_SEPARATOR}{name}") for name in names}
+        for group, names in meta["order"]
+    }
+    kinds: dict[str, dict[str, State]] = {"state": {}, "entry": {}}
+    for group, state in groups.items():
+        kind, _, name = group.partition(_SEPARATOR)
+        kinds[kind][name] = state
+    return Snapshot(
+        meta["step"], kinds["state"], kinds["entry"], meta["diverged_at"], meta["shown"]
+    )

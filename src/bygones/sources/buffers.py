@@ -1,0 +1,53 @@
+"""Buffers of the model that are not a normalisation layer's."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+
+from bygones.leaves import clone
+from bygones.recipe import Parts
+from bygones.sources.base import AbstractSource, overwrite_all
+from bygones.values import Lifetime, Origin, State, Visibility
+
+
+class Buffers(AbstractSource):
+    """Every other buffer of the model, the non-persistent ones too: queues, counters, masks.
+
+    What a buffer remembers is for the model to say, so its lifetime is given as unbounded; name it in
+    `Parts.others` as a `Memory` to say more. "New" means as the recipe built it.
+    """
+
+    name = "buffers"
+    origin: Origin = "auxiliary"
+
+    def __init__(self, buffers: dict[str, Tensor], visibility: Visibility) -> None:
+        self._buffers = buffers
+        self.visibility = visibility
+        self._as_built = self.capture()
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        buffers: dict[str, Tensor] = {}
+        hidden = False
+        for prefix, module in parts.model.named_modules():
+            if isinstance(module, _NormBase):
+                continue
+            for key, buffer in module.named_buffers(prefix, recurse=False):
+                buffers[key] = buffer
+                hidden |= key.rpartition(".")[2] in module._non_persistent_buffers_set
+        return cls(buffers, "non-persistent" if hidden else "state_dict") if buffers else None
+
+    def capture(self) -> State:
+        return {name: clone(buffer) for name, buffer in self._buffers.items()}
+
+    def restore(self, state: State) -> None:
+        overwrite_all(self._buffers, state, self.name)
+
+    def fresh(self) -> State:
+        return self._as_built
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("unbounded")

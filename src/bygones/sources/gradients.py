@@ -1,0 +1,54 @@
+"""Gradients still waiting to be applied."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor
+
+from bygones.leaves import clone
+from bygones.recipe import Parts
+from bygones.sources.base import AbstractSource, named_parameters
+from bygones.values import Lifetime, Origin, State, Visibility
+
+
+class Gradients(AbstractSource):
+    """Gradients that lie across the boundary, as accumulation leaves them: `<parameter>/grad`.
+
+        g <- g + gradient(batch), until the window of the accumulation ends
+
+    A step that clears its gradients leaves none, and then this source is empty.
+    """
+
+    name = "gradients"
+    origin: Origin = "optimizer"
+    visibility: Visibility = "process"
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        self._parameters = parameters
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        names = named_parameters(parts)
+        trained = {
+            names.get(id(parameter), f"parameter{index}"): parameter
+            for optimizer in parts.optimizers.values()
+            for group in optimizer.param_groups
+            for index, parameter in enumerate(group["params"])
+        }
+        return cls(dict(parts.model.named_parameters()) | trained)
+
+    def capture(self) -> State:
+        return {
+            f"{n}/grad": clone(p.grad) for n, p in self._parameters.items() if p.grad is not None
+        }
+
+    def restore(self, state: State) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.grad = clone(state.get(f"{name}/grad"))
+
+    def fresh(self) -> State:
+        return {}
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("exact", 1)

@@ -1,0 +1,140 @@
+"""What an optimizer remembers of past gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bygones.leaves import clone
+from bygones.recipe import Parts
+from bygones.sources.base import AbstractSource, named_parameters, overwrite
+from bygones.sources.trees import flatten, unflatten
+from bygones.values import Leaf, Lifetime, Origin, State, Visibility
+
+# Keys that torch's optimizers create, on first use, as zeros of the parameter's shape (or as 0).
+_ZERO_AT_FIRST_USE = {
+    "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta", "exp_inf",
+}  # fmt: skip
+
+
+class Moments(AbstractSource):
+    """The optimizer's per-parameter state, for any torch optimizer: `<parameter>/<torch's own key>`.
+
+        heavy ball:  b <- mu·b + g                     e-fold -1/ln(mu), about 1/(1-mu) steps
+        Adam:        m <- b1·m + (1-b1)·g,  v <- b2·v + (1-b2)·g²,  step <- step + 1
+
+    A new optimizer is empty, so resetting all of it restarts Adam's bias correction. Zeroing the
+    moments while keeping the count is another treatment: `leaves="*/exp_avg*"`.
+    Restoring writes in place and casts nothing (`Optimizer.load_state_dict` casts to the parameter's
+    type and matches by position).
+    """
+
+    name = "moments"
+    origin: Origin = "optimizer"
+    visibility: Visibility = "state_dict"
+
+    def __init__(self, optimizers: dict[str, Optimizer], names: dict[int, str]) -> None:
+        self._optimizers = optimizers
+        self._names = names
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        return cls(dict(parts.optimizers), named_parameters(parts))
+
+    def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
+        """Each parameter with its optimizer and its name (with the optimizer's, if there are several)."""
+        for label, optimizer in self._optimizers.items():
+            index = 0
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    name = self._names.get(id(parameter), f"parameter{index}")
+                    yield (f"{label}:{name}" if label else name), optimizer, parameter
+                    index += 1
+
+    def capture(self) -> State:
+        state: dict[str, Leaf] = {}
+        for name, optimizer, parameter in self._members():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    state[f"{name}/{key}"] = clone(value)
+                else:
+                    for path, leaf in flatten(value, f"moments of {name}").items():
+                        state[f"{name}/{key}/{path}".rstrip("/")] = leaf
+        return state
+
+    def restore(self, state: State) -> None:
+        wanted: dict[str, dict[str, dict[str, Leaf]]] = {}
+        for path, leaf in state.items():
+            name, key, rest = (*path.split("/", 2), "")[:3]
+            wanted.setdefault(name, {}).setdefault(key, {})[rest] = leaf
+        for name, optimizer, parameter in self._members():
+            kept = optimizer.state[parameter] if parameter in optimizer.state else {}
+            mine = wanted.get(name, {})
+            if not mine:
+                optimizer.state.pop(parameter, None)
+                continue
+            new = {}
+            for key, leaves in mine.items():
+                value, old = unflatten(leaves), kept.get(key)
+                if isinstance(old, Tensor) and isinstance(value, Tensor) and _alike(old, value):
+                    overwrite(old, value, f"{name}/{key}")
+                    value = old
+                new[key] = value
+            optimizer.state[parameter] = new
+
+    def fresh(self) -> State:
+        """Empty, or zeros where torch would create zeros on first use: the two train alike to the bit.
+
+        Optimizers that fill their state at construction (Adagrad, say) are made anew on copies.
+        """
+        state: dict[str, Leaf] = {}
+        eager = {label: _eager_state(optimizer) for label, optimizer in self._optimizers.items()}
+        position = dict.fromkeys(self._optimizers, 0)
+        for name, optimizer, parameter in self._members():
+            label = name.partition(":")[0] if ":" in name else ""
+            made = eager[label][position[label]]
+            position[label] += 1
+            held = optimizer.state.get(parameter, {})
+            if made:
+                state |= {f"{name}/{key}": clone(value) for key, value in made.items()}
+            elif held and set(held) <= _ZERO_AT_FIRST_USE:
+                state |= {
+                    f"{name}/{key}": torch.zeros_like(value) if isinstance(value, Tensor) else 0
+                    for key, value in held.items()
+                }
+        return state
+
+    def lifetime(self) -> Lifetime:
+        """The slowest decay among the groups."""
+        factors = [
+            factor
+            for optimizer in self._optimizers.values()
+            for group in optimizer.param_groups
+            for factor in (
+                *group.get("betas", ()),
+                group.get("momentum", 0.0),
+                group.get("alpha", 0.0),
+            )
+        ]
+        return Lifetime.decaying(float(max(factors, default=0.0)))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+
+
+def _eager_state(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """What a new optimizer of this kind holds before its first step, a parameter each.
+
+    Only optimizers that already hold state when they are made come out non-empty.
+    """
+    groups = [
+        {**group, "params": [p.detach().clone().requires_grad_() for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    new = type(optimizer)(groups, **optimizer.defaults)
+    return [dict(new.state.get(p, {})) for group in new.param_groups for p in group["params"]]

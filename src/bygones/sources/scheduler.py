@@ -1,0 +1,75 @@
+"""Where the schedule stands: the scheduler's counters and the optimizer's current settings."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from bygones.recipe import Parts
+from bygones.sources.base import AbstractSource
+from bygones.sources.trees import flatten, like, unflatten
+from bygones.values import Leaf, Lifetime, Offer, Origin, State, Visibility
+
+
+class Scheduler(AbstractSource):
+    """The scheduler's `state_dict`, and the settings of each parameter group (lr, betas, …).
+
+    Remembers how many times it was stepped, to the end of its phase. Without a scheduler the
+    settings alone are kept: they are memory too, as soon as anything changes them.
+    "New" means as at construction: the phase starts again, with its first learning rate.
+    """
+
+    name = "scheduler"
+    origin: Origin = "optimizer"
+    visibility: Visibility = "state_dict"
+    offers: frozenset[Offer] = frozenset({"new"})
+
+    def __init__(self, optimizers: dict[str, Optimizer], scheduler: LRScheduler | None) -> None:
+        self._optimizers = optimizers
+        self._scheduler = scheduler
+        self._as_built = self.capture()
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        return cls(dict(parts.optimizers), parts.scheduler)
+
+    def capture(self) -> State:
+        state: dict[str, Leaf] = {}
+        if self._scheduler is not None:
+            counters = flatten(self._scheduler.state_dict(), "the scheduler")
+            state |= {f"counters/{path}": leaf for path, leaf in counters.items()}
+        for label, optimizer in self._optimizers.items():
+            settings = flatten(_settings(optimizer), "an optimizer's settings")
+            state |= {f"{label or 'optimizer'}/{path}": leaf for path, leaf in settings.items()}
+        return state
+
+    def restore(self, state: State) -> None:
+        nested: dict[str, dict[str, Leaf]] = {}
+        for path, leaf in state.items():
+            head, _, rest = path.partition("/")
+            nested.setdefault(head, {})[rest] = leaf
+        if self._scheduler is not None:
+            counters = like(self._scheduler.state_dict(), unflatten(nested["counters"]))
+            self._scheduler.load_state_dict(counters)
+        for label, optimizer in self._optimizers.items():
+            settings = unflatten(nested[label or "optimizer"])
+            for group, kept in zip(optimizer.param_groups, settings, strict=True):
+                group.update(kept)
+
+    def fresh(self) -> State:
+        return self._as_built
+
+    def lifetime(self) -> Lifetime:
+        horizon = getattr(self._scheduler, "T_max", None) or getattr(
+            self._scheduler, "total_steps", None
+        )
+        return Lifetime("phase", float(horizon)) if horizon else Lifetime("unbounded")
+
+
+def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in group.items() if key not in ("params", "param_names")}
+        for group in optimizer.param_groups
+    ]

@@ -1,0 +1,143 @@
+"""A store in a folder.
+
+    objects/ab/cdef…                     bytes named by their SHA-256
+    records/ab/cdef…/<name>.json         {"digest": …, "record": …}
+    damaged/                             what failed its check, for whoever wants to look
+    partial/                             files being written; renamed into place when whole
+    lock                                 held by the one process that trains into this store
+
+A file is written whole under another name and then renamed, so a process killed at any moment leaves
+either the whole file or none. Nothing is flushed to the disk on purpose: after a power cut a file may
+be short, and is then found out at its next read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bygones.digest import digest as digest_of
+from bygones.errors import StoreError
+from bygones.store.base import AbstractStore, Damaged, Record
+from bygones.values import Digest
+
+
+class FolderStore(AbstractStore):
+    """Objects and records as files. Several processes may read and write it at once."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def put(self, content: bytes) -> Digest:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._object(digest)
+        if not path.exists():
+            self._write(path, content)
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        path = self._object(digest)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise Damaged(
+                f"{path}: the object is not there. Run the study again to make it."
+            ) from None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(content).hexdigest() != digest:
+            self._set_aside(path)
+            raise Damaged(
+                f"{path}: the content is not what was stored (its SHA-256 differs from its name). It was "
+                f"moved to {self.folder / 'damaged'}; run the study again to make it anew."
+            )
+        return content
+
+    def has(self, digest: Digest) -> bool:
+        return self._object(digest).exists()
+
+    def write_record(self, address: Digest, name: str, record: Record) -> None:
+        whole = {"digest": digest_of(record), "record": record}
+        path = self._record_folder(address) / f"{name}.json"
+        self._write(path, json.dumps(whole, sort_keys=True).encode())
+
+    def records(self, address: Digest) -> dict[str, Record]:
+        sound: dict[str, Record] = {}
+        folder = self._record_folder(address)
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            try:
+                whole = json.loads(path.read_bytes())
+                if digest_of(whole["record"]) != whole["digest"]:
+                    raise ValueError
+            except (ValueError, KeyError, TypeError):
+                self._set_aside(path)
+                continue
+            sound[path.stem] = whole["record"]
+        return sound
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Holds the store for one process that trains; a second one is told so and leaves."""
+        self._make(self.folder)
+        with open(self.folder / "lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                owner = lock.read().strip() or "unknown"
+                raise StoreError(
+                    f"{self.folder}: another bygones (process {owner}) is training into this store. Wait "
+                    f"for it, or give this one a --store of its own."
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            for leftover in (self.folder / "partial").glob("*"):
+                leftover.unlink(missing_ok=True)
+            yield
+
+    def _object(self, digest: Digest) -> Path:
+        return self.folder / "objects" / digest[:2] / digest[2:]
+
+    def _record_folder(self, address: Digest) -> Path:
+        return self.folder / "records" / address[:2] / address[2:]
+
+    def _write(self, path: Path, content: bytes) -> None:
+        partial = self.folder / "partial"
+        self._make(partial)
+        self._make(path.parent)
+        name = ""
+        try:
+            handle, name = tempfile.mkstemp(dir=partial)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(name, path)
+        except OSError as error:
+            if name:
+                Path(name).unlink(missing_ok=True)
+            raise StoreError(
+                f"{path}: cannot be written: {error.strerror}. What is finished stays in "
+                f"{self.folder}; make room or choose another --store, and run again to go on."
+            ) from error
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: cannot be made: {error.strerror}. Choose another --store."
+            ) from error
+
+    def _set_aside(self, path: Path) -> None:
+        aside = self.folder / "damaged"
+        self._make(aside)
+        try:
+            os.replace(path, aside / f"{path.parent.name}{path.name}")
+        except OSError:
+            path.unlink(missing_ok=True)

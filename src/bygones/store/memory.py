@@ -1,0 +1,41 @@
+"""A store that lasts as long as the process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from bygones.store.base import AbstractStore, Damaged, Record
+from bygones.values import Digest
+
+
+class MemoryStore(AbstractStore):
+    """Objects and records in dictionaries, for a study that is not to be kept.
+
+    >>> store = MemoryStore()
+    >>> store.get(store.put(b"bygones"))
+    b'bygones'
+    """
+
+    def __init__(self) -> None:
+        self._objects: dict[Digest, bytes] = {}
+        self._records: dict[Digest, dict[str, str]] = {}
+
+    def put(self, content: bytes) -> Digest:
+        digest = hashlib.sha256(content).hexdigest()
+        self._objects[digest] = content
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        if digest not in self._objects:
+            raise Damaged(f"there is no object {digest[:12]}… in the store.")
+        return self._objects[digest]
+
+    def has(self, digest: Digest) -> bool:
+        return digest in self._objects
+
+    def write_record(self, address: Digest, name: str, record: Record) -> None:
+        self._records.setdefault(address, {})[name] = json.dumps(record)
+
+    def records(self, address: Digest) -> dict[str, Record]:
+        return {name: json.loads(text) for name, text in self._records.get(address, {}).items()}

@@ -1,0 +1,218 @@
+"""The design of a study, as frozen values: what is compared, over which seeds, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bygones.digest import digest
+from bygones.errors import DesignError
+from bygones.interventions import Sham
+from bygones.probes import AbstractProbe, Logits
+from bygones.recipe import Recipe, RecipeFunction
+from bygones.run import Run
+from bygones.treatment import Treatment, check_pair, matched_null
+from bygones.values import Digest, Window, matching
+
+Role = Literal["control", "sham", "null", "treated"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A name, and the treatments that set this arm apart from the control."""
+
+    name: str
+    treatments: tuple[Treatment, ...]
+    role: Role = "treated"
+    null_of: str | None = None
+
+    def __init__(
+        self,
+        name: str,
+        treatments: Treatment | Iterable[Treatment] = (),
+        role: Role = "treated",
+        null_of: str | None = None,
+    ) -> None:
+        given = (treatments,) if isinstance(treatments, Treatment) else tuple(treatments)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "treatments", tuple(sorted(given, key=lambda t: t.window)))
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "null_of", null_of)
+
+    def __str__(self) -> str:
+        return " and ".join(str(treatment) for treatment in self.treatments) or "carrying on"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Seed-paired arms that share their past up to `fork_at` and are observed at each horizon after it.
+
+    `horizons` are counted in optimizer steps after the fork; at horizon 0 the treatment has acted and
+    nothing has been trained since. Control, sham and matched nulls are added by `full_arms`, so no
+    study can forget its references.
+    """
+
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+    fork_at: int
+    horizons: tuple[int, ...]
+    seeds: tuple[int, ...]
+    name: str = "study"
+    probe: AbstractProbe = field(default_factory=Logits)
+
+    def __init__(
+        self,
+        recipe: Recipe | RecipeFunction | str,
+        arms: Iterable[Arm],
+        fork_at: int,
+        horizons: Iterable[int],
+        seeds: Iterable[int] = range(8),
+        name: str = "study",
+        probe: AbstractProbe | None = None,
+        **settings: Any,
+    ) -> None:
+        object.__setattr__(self, "recipe", Recipe.of(recipe, **settings))
+        object.__setattr__(self, "arms", tuple(arms))
+        object.__setattr__(self, "fork_at", fork_at)
+        object.__setattr__(self, "horizons", tuple(horizons))
+        object.__setattr__(self, "seeds", tuple(seeds))
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "probe", probe if probe is not None else Logits())
+        _check(self)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The boundaries at which the function is observed."""
+        return tuple(self.fork_at + horizon for horizon in self.horizons)
+
+    @property
+    def end(self) -> int:
+        return self.steps[-1]
+
+    def with_seeds(self, seeds: Sequence[int]) -> Study:
+        return Study(**{**_fields(self), "seeds": tuple(seeds)})
+
+    def digest(self) -> Digest:
+        """Digest of the design: recipe's code, arms, horizons and probe. Not of the seeds."""
+        arms = [
+            [arm.name, [treatment.digest() for treatment in arm.treatments]] for arm in self.arms
+        ]
+        return digest(
+            [self.recipe.code(), arms, self.fork_at, self.horizons, probe_digest(self.probe)]
+        )
+
+
+def probe_digest(probe: AbstractProbe) -> Digest:
+    return digest([type(probe).__qualname__, probe])
+
+
+def full_arms(study: Study, run: Run) -> tuple[Arm, ...]:
+    """The control, the sham, then each arm followed by its matched null where one is defined.
+
+    The sham goes through the same motions as the arms: it copies and restores every source that any
+    arm treats, at every boundary at which one does.
+    """
+    windows: dict[str, Window] = {}
+    for treatment in (t for arm in study.arms for t in arm.treatments):
+        seen = windows.get(treatment.source, treatment.window)
+        windows[treatment.source] = Window(
+            min(seen.start, treatment.window.start), max(seen.stop, treatment.window.stop)
+        )
+    sham = [Treatment(source, Sham(), window) for source, window in windows.items()]
+    arms = [Arm("control", role="control"), Arm("sham", sham, role="sham")]
+    for arm in study.arms:
+        arms.append(arm)
+        nulls = [
+            matched_null(treatment, run.sources[treatment.source]) for treatment in arm.treatments
+        ]
+        if nulls and all(null is not None for null in nulls):
+            matched = [null for null in nulls if null is not None]
+            arms.append(Arm(f"null of {arm.name}", matched, role="null", null_of=arm.name))
+    return tuple(arms)
+
+
+def check_design(study: Study, run: Run) -> None:
+    """Refuses a study whose treatments mean nothing in this run: names, pairs, leaves, windows."""
+    for arm in study.arms:
+        for treatment in arm.treatments:
+            source = run.sources[treatment.source]
+            check_pair(treatment, source)
+            state = source.capture()
+            if state and not matching(state, treatment.leaves):
+                raise DesignError(
+                    f"arm '{arm.name}': no leaf of {treatment.source} matches '{treatment.leaves}'. "
+                    f"There are: {', '.join(list(state)[:6])}{', …' if len(state) > 6 else ''}."
+                )
+
+
+def findings(study: Study, run: Run) -> list[str]:
+    """What a reader has to know about this design: windows that do not match their source's lifetime."""
+    notes: list[str] = []
+    for arm in study.arms:
+        for treatment in arm.treatments:
+            lifetime = run.sources[treatment.source].lifetime()
+            length = treatment.window.length
+            if lifetime.kind in ("e-fold", "phase") and 1 < length and length > 3 * lifetime.steps:
+                notes.append(
+                    f"Window longer than the memory: '{arm.name}' treats {treatment.source} over "
+                    f"{length} steps, but its lifetime is {lifetime}; for most of that time there is "
+                    f"nothing left to treat."
+                )
+            observed = study.end - treatment.window.start
+            if lifetime.kind in ("e-fold", "phase") and observed < lifetime.steps:
+                notes.append(
+                    f"Followed for less than the memory lasts: '{arm.name}' is observed for {observed} "
+                    f"steps, and {treatment.source} has a lifetime of {lifetime}."
+                )
+    return notes
+
+
+def _fields(study: Study) -> dict[str, Any]:
+    names = ("recipe", "arms", "fork_at", "horizons", "seeds", "name", "probe")
+    return {name: getattr(study, name) for name in names}
+
+
+def _check(study: Study) -> None:
+    """What can be refused without building a run."""
+    if study.fork_at < 0:
+        raise DesignError(f"fork_at is a step, 0 or later; got {study.fork_at}.")
+    if not study.horizons:
+        raise DesignError("a study needs at least one horizon: steps after the fork to observe at.")
+    if min(study.horizons) < 0:
+        raise DesignError(
+            f"a horizon lies before the fork: {min(study.horizons)}. Horizons are steps after fork_at="
+            f"{study.fork_at}, so 0 or more."
+        )
+    if list(study.horizons) != sorted(set(study.horizons)):
+        raise DesignError(f"horizons must ascend without repeats; got {list(study.horizons)}.")
+    if not study.seeds:
+        raise DesignError("a study needs seeds; got none. Try seeds=range(8).")
+    twice = sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1})
+    if twice:
+        raise DesignError(
+            f"seeds must differ, since the seed is the unit; {twice} come more than once."
+        )
+    if any(seed < 0 for seed in study.seeds):
+        raise DesignError(f"seeds are whole numbers, 0 or more; got {min(study.seeds)}.")
+    if not study.arms:
+        raise DesignError("a study needs at least one arm with a treatment.")
+    names = ["control", "sham", *(arm.name for arm in study.arms)]
+    for name in names:
+        if names.count(name) > 1:
+            raise DesignError(
+                f"arm names must differ (control and sham are taken); '{name}' repeats."
+            )
+    for arm in study.arms:
+        _check_arm(study, arm)
+
+
+def _check_arm(study: Study, arm: Arm) -> None:
+    if not arm.treatments:
+        raise DesignError(f"arm '{arm.name}' has no treatment; the control is added by itself.")
+    for treatment in arm.treatments:
+        if treatment.window.start < study.fork_at or treatment.window.stop > study.end + 1:
+            raise DesignError(
+                f"arm '{arm.name}' treats {treatment.source} at {treatment.window}, outside the run: the "
+                f"fork is at step {study.fork_at} and the last horizon at step {study.end}."
+            )
