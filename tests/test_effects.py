@@ -151,6 +151,17 @@ def test_fraction_leaves_out_a_seed_from_both_its_halves(values):
     assert found.fraction.high - found.fraction.value == pytest.approx(half, rel=1e-6)
 
 
+def test_kl_is_of_the_treated_from_the_control(outcomes):
+    p, q = (
+        softmax(outcomes["logits"].sel(arm=arm, step=310).values.astype(float), axis=-1)
+        for arm in ("reset-batchnorm", "control")
+    )
+    by_hand = (p * np.log(p / q)).sum(axis=-1).mean(axis=-1)
+    numbers = per_seed(outcomes, "kl", "reset-batchnorm").sel(step=310)
+    assert np.allclose(numbers, by_hand, rtol=1e-9)
+    assert effect(outcomes, "reset-batchnorm", 310, "kl").estimate == paired_t(numbers)
+
+
 # ------------------------------------------------------------------ scores
 
 
@@ -423,6 +434,8 @@ def test_the_sentence_of_what_cannot_be_told_from_the_sham():
     assert "no matched null was run; it cannot be told from the sham; another" in str(found)
     noisy = replace(EXAMPLE, floor=_estimate(0.0079, 0.0070, 0.0088))
     assert "it cannot be told from the sham" in str(noisy)
+    explained = replace(found, estimate=replace(ZERO, note="every pair gave the same number"))
+    assert "same number" not in str(explained)  # "exactly 0" has said it
     assert "doing nothing (sham) moves it by 0.0079 [95% CI 0.0070, 0.0088]" in str(noisy)
 
 

@@ -412,7 +412,7 @@ def _read(
 
 def _between(facts: Metric, controls: np.ndarray) -> np.ndarray:
     """Distances between the seeds' controls, (R, N, C) -> (R, R); a diverged seed is all NaN."""
-    between = np.zeros((len(controls), len(controls)))
+    between = np.empty((len(controls), len(controls)))
     for s, control in enumerate(controls):
         if facts.symmetric:
             between[s:, s] = facts(controls[s:], control)

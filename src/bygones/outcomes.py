@@ -1,151 +1,129 @@
-"""What a study saw, as one labelled dataset: xarray, dims seed, arm, step, input, class."""
+"""What a study saw, as one labelled dataset: xarray, dims seed, arm, step, input, class. No torch.
+
+A study's *manifest* lists, for each seed and segment, the stored object that holds what was observed
+there. With it a study can be read on a machine that could not train it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from bygones.run import Run
-from bygones.store import AbstractStore, Record, unpack
-from bygones.study import Arm, Study
-from bygones.tree import Addresses, Segment, Tree
-from bygones.values import Digest, State
+from bygones.catalogue import unknown
+from bygones.digest import digest
+from bygones.errors import StoreError
+from bygones.store import AbstractStore, unpack
+from bygones.values import Digest
+
+_STUDIES = digest("bygones.studies")  # the address under which manifests lie, by study name
 
 
-def gather(
-    study: Study,
-    arms: Sequence[Arm],
-    tree: Tree,
-    addresses: Addresses,
-    store: AbstractStore,
-    attributes: dict[str, Any],
-) -> xr.Dataset:
+@dataclass(frozen=True)
+class Entry:
+    """One stored object of a manifest: what these arms of this seed did from `low` to `high`.
+
+    The object's losses begin at step `start`; its observations are those of `steps`, in order.
+    """
+
+    seed: int
+    arms: list[int]
+    object: Digest
+    start: int
+    low: int
+    high: int
+    steps: list[int]
+    diverged_at: int | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Where everything lies that a study saw, and what a reader has to know besides."""
+
+    kind: Literal["logits", "values"]
+    seeds: list[int]
+    steps: list[int]
+    end: int
+    entries: list[Entry]
+    attributes: dict[str, Any]
+
+
+def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
+    """Keeps a manifest in the store, under its study's name."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in manifest.attributes["study"])
+    store.write_record(_STUDIES, name, asdict(manifest))
+
+
+def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
+    """The manifest of a study in the store; the name may be left out if there is only one."""
+    found = store.records(_STUDIES)
+    if not found:
+        raise StoreError(
+            "there is no finished study in this store. `bygones run STUDY --store …` makes one; an "
+            "interrupted run goes on where it stopped."
+        )
+    if name is None and len(found) > 1:
+        raise StoreError(f"this store holds several studies; choose one of: {', '.join(found)}.")
+    chosen = name if name is not None else next(iter(found))
+    if chosen not in found:
+        raise unknown("study in this store", chosen, found)
+    record = found[chosen]
+    return Manifest(**{**record, "entries": [Entry(**entry) for entry in record["entries"]]})
+
+
+def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     """Reads the observations of every seed and arm from the store, checking each object's digest.
 
     `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
     train_step), `diverged_at` (seed, arm). After a divergence everything is NaN, nothing is dropped.
     """
-    seeds, steps = study.seeds, study.steps
-    kind = study.probe.kind
+    arms = [arm["name"] for arm in manifest.attributes["arms"]]
+    size = (len(manifest.seeds), len(arms))
+    losses = np.full((*size, manifest.end), math.nan, dtype=np.float32)
+    diverged = np.full(size, math.nan)
     observed: np.ndarray | None = None
     labels: np.ndarray | None = None
-    losses = np.full((len(seeds), len(arms), study.end), np.nan, dtype=np.float32)
-    diverged = np.full((len(seeds), len(arms)), np.nan)
-    orders: dict[str, str] = {}
-    for r, seed in enumerate(seeds):
-        for segment in tree.segments:
-            address = addresses.history(seed, segment.history)
-            rows = [row for row, arm in enumerate(arms) if arm.name in segment.arms]
-            for record in _relevant(store.records(address).values(), segment, addresses.probe):
-                arrays, meta = unpack(store.get(record["observed"]))
-                labels = arrays.get("labels", labels)
-                low, high = max(record["start"], segment.start), min(record["stop"], segment.stop)
-                shift = record["start"]
-                losses[r, rows, low:high] = arrays["losses"][low - shift : high - shift]
-                if record["diverged_at"] is not None and record["diverged_at"] < high:
-                    diverged[r, rows] = record["diverged_at"]
-                if segment.leaf and "control" in segment.arms:
-                    orders[str(seed)] = record["order"]
-                wanted = [
-                    (h, s) for h, s in enumerate(steps) if s in meta["steps"] and s in segment.steps
-                ]
-                for h, step in wanted:
-                    seen = arrays["observed"][meta["steps"].index(step)]
-                    if observed is None:
-                        shape = (len(seeds), len(arms), len(steps), *seen.shape)
-                        observed = np.full(shape, math.nan, dtype=seen.dtype)
-                    observed[r, rows, h] = seen
-    assert observed is not None
-    dims = ("seed", "arm", "step", "input", "class")
+    row_of = {seed: row for row, seed in enumerate(manifest.seeds)}
+    for entry in manifest.entries:
+        arrays, _ = unpack(store.get(entry.object))
+        labels = arrays.get("labels", labels)
+        row = row_of[entry.seed]
+        losses[row, entry.arms, entry.low : entry.high] = arrays["losses"][
+            entry.low - entry.start : entry.high - entry.start
+        ]
+        if entry.diverged_at is not None:
+            diverged[row, entry.arms] = entry.diverged_at
+        for index, step in enumerate(entry.steps):
+            if step not in manifest.steps:
+                continue
+            seen = arrays["observed"][index]
+            if observed is None:
+                shape = (*size, len(manifest.steps), *seen.shape)
+                observed = np.full(shape, math.nan, dtype=seen.dtype)
+            observed[row, entry.arms, manifest.steps.index(step)] = seen
+    if observed is None:
+        raise StoreError("the manifest names no observations; run the study again.")
+    return _dataset(manifest, arms, observed, labels, losses, diverged)
+
+
+def _dataset(
+    manifest: Manifest,
+    arms: Sequence[str],
+    observed: np.ndarray,
+    labels: np.ndarray | None,
+    losses: np.ndarray,
+    diverged: np.ndarray,
+) -> xr.Dataset:
     variables: dict[str, Any] = {
-        kind: (dims, observed),
+        manifest.kind: (("seed", "arm", "step", "input", "class"), observed),
         "train_loss": (("seed", "arm", "train_step"), losses),
         "diverged_at": (("seed", "arm"), diverged),
     }
-    if kind == "logits" and labels is not None:
+    if manifest.kind == "logits" and labels is not None:
         variables["labels"] = (("input",), labels)
-    coordinates = {"seed": list(seeds), "arm": [arm.name for arm in arms], "step": list(steps)}
-    attributes["orders"]["realised"] = orders
-    return xr.Dataset(variables, coords=coordinates, attrs=attributes)
-
-
-def _relevant(records: Iterable[Record], segment: Segment, probe: Digest) -> list[Record]:
-    """Records of this probe that cover some of a segment (a segment may have no length)."""
-    return [
-        record
-        for record in records
-        if record["observed"]
-        and record["probe"] == probe
-        and record["stop"] >= segment.start
-        and record["start"] <= segment.stop
-        and (record["stop"] > segment.start or segment.start == segment.stop)
-        and (record["start"] < segment.stop or segment.start == segment.stop)
-    ]
-
-
-def describe(study: Study, arms: Sequence[Arm], run: Run) -> dict[str, Any]:
-    """What a reader has to know about a study besides its numbers, as JSON-able values."""
-    return {
-        "study": study.name,
-        "recipe": str(study.recipe),
-        "fork_at": study.fork_at,
-        "arms": [_arm(arm, run) for arm in arms],
-        "sources": inventory(run),
-        "orders": {
-            "policy": type(run.parts.order).__name__,
-            "policy_hash": run.parts.order.policy_hash(),
-            "realised": {},
-        },
-        "digests": {"study": study.digest(), "recipe": study.recipe.code()},
-    }
-
-
-def inventory(run: Run) -> list[dict[str, Any]]:
-    """Every source in a run: class, visibility, lifetime, leaves and bytes."""
-    rows = []
-    for name, source in run.sources.items():
-        state = source.capture()
-        lifetime = source.lifetime()
-        rows.append(
-            {
-                "name": name,
-                "origin": source.origin,
-                "visibility": source.visibility,
-                "lifetime": str(lifetime),
-                "leaves": len(state),
-                "bytes": state_bytes(state),
-            }
-        )
-    return rows
-
-
-def state_bytes(state: State) -> int:
-    """Bytes that a state holds; a plain number counts as eight."""
-    return sum(int(getattr(leaf, "nbytes", 8)) for leaf in state.values())
-
-
-def _arm(arm: Arm, run: Run) -> dict[str, Any]:
-    treatments = []
-    for treatment in arm.treatments:
-        lifetime = run.sources[treatment.source].lifetime()
-        treatments.append(
-            {
-                "source": treatment.source,
-                "intervention": str(treatment.intervention),
-                "window": [treatment.window.start, treatment.window.stop],
-                "leaves": treatment.leaves,
-                "lifetime": str(lifetime),
-                "lifetime_steps": lifetime.steps if math.isfinite(lifetime.steps) else None,
-            }
-        )
-    return {
-        "name": arm.name,
-        "role": arm.role,
-        "null_of": arm.null_of,
-        "treatments": treatments,
-        "sentence": str(arm),
-    }
+    coordinates = {"seed": manifest.seeds, "arm": list(arms), "step": manifest.steps}
+    return xr.Dataset(variables, coords=coordinates, attrs=manifest.attributes)

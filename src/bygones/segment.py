@@ -132,7 +132,7 @@ def _store(
         "order": run.parts.cursor.realised,
     }
     address = job.addresses.history(job.seed, segment.history)
-    job.store.write_record(address, f"{item.start}-{item.stop}-{job.addresses.probe[:8]}", record)
+    job.store.write_record(address, item.record_name(job.addresses.probe), record)
 
 
 def _donor(job: SeedJob) -> Donor:

@@ -131,6 +131,10 @@ class Work:
     def num_steps(self) -> int:
         return self.stop - self.start
 
+    def record_name(self, probe: Digest) -> str:
+        """The name of the record that is written when this is done."""
+        return f"{self.start}-{self.stop}-{probe[:8]}"
+
 
 @dataclass(frozen=True)
 class Addresses:

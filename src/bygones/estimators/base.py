@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _written(number: float, error: float) -> str:
     return f"{round(number, -place):.{max(0, -place)}f}"
 
 
-def finite_pairs(differences: np.ndarray) -> tuple[np.ndarray, int]:
+def finite_pairs(differences: ArrayLike) -> tuple[np.ndarray, int]:
     """The finite numbers among one number a seed pair, and how many were left out."""
     numbers = np.asarray(differences, dtype=np.float64)
     kept = numbers[np.isfinite(numbers)]

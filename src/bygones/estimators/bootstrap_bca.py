@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from bygones.estimators.base import Estimate, finite_pairs, without_spread
@@ -14,7 +15,7 @@ METHOD = "BCa bootstrap"
 
 
 def bootstrap_bca(
-    differences: np.ndarray, *, level: float = 0.95, seed: int = 0, num_resamples: int = 9_999
+    differences: ArrayLike, *, level: float = 0.95, seed: int = 0, num_resamples: int = 9_999
 ) -> Estimate:
     """Mean of the differences with Efron's BCa interval, seeds resampled with replacement.
 

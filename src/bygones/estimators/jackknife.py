@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 
 from bygones.estimators.base import Estimate, without_spread
@@ -14,7 +15,7 @@ METHOD = "jackknife"
 
 
 def jackknife(
-    *arrays: np.ndarray, statistic: Callable[..., float] = np.mean, level: float = 0.95
+    *arrays: ArrayLike, statistic: Callable[..., float] = np.mean, level: float = 0.95
 ) -> Estimate:
     """A statistic of the seeds, with an interval from leaving out one seed at a time.
 

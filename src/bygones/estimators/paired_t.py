@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 
 from bygones.estimators.base import Estimate, finite_pairs, without_spread
@@ -12,7 +13,7 @@ from bygones.estimators.base import Estimate, finite_pairs, without_spread
 METHOD = "paired t"
 
 
-def paired_t(differences: np.ndarray, *, level: float = 0.95) -> Estimate:
+def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     """Mean of the differences with Student's t interval.
 
         mean ± t · s / √n

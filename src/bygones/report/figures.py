@@ -45,7 +45,7 @@ CSS_VARIABLES = {
     EFFECT: "--effect", NULL: "--null", PAPER: "--paper",
 }  # fmt: skip
 
-WIDE, NARROW, PANEL, HALF = 10.8, 3.72, 3.6, 5.1  # inches at 96 px: page, phone, third, half
+WIDE, NARROW, PANEL, HALF = 10.8, 3.72, 3.6, 4.1  # inches at 96 px: page, phone, third, half
 NAME, TEXT, SMALL = 9.5, 9.0, 8.25  # points
 
 _STYLE = {

@@ -43,6 +43,10 @@ class AbstractStore(ABC):
         """Keeps a record under an address; an older one of the same name is replaced."""
 
     @abstractmethod
+    def has_record(self, address: Digest, name: str) -> bool:
+        """Whether there is a record of this name (it is checked when it is read)."""
+
+    @abstractmethod
     def records(self, address: Digest) -> dict[str, Record]:
         """All sound records under an address, by name."""
 

@@ -67,6 +67,9 @@ class FolderStore(AbstractStore):
         path = self._record_folder(address) / f"{name}.json"
         self._write(path, json.dumps(whole, sort_keys=True).encode())
 
+    def has_record(self, address: Digest, name: str) -> bool:
+        return (self._record_folder(address) / f"{name}.json").exists()
+
     def records(self, address: Digest) -> dict[str, Record]:
         sound: dict[str, Record] = {}
         folder = self._record_folder(address)

@@ -37,5 +37,8 @@ class MemoryStore(AbstractStore):
     def write_record(self, address: Digest, name: str, record: Record) -> None:
         self._records.setdefault(address, {})[name] = json.dumps(record)
 
+    def has_record(self, address: Digest, name: str) -> bool:
+        return name in self._records.get(address, {})
+
     def records(self, address: Digest) -> dict[str, Record]:
         return {name: json.loads(text) for name, text in self._records.get(address, {}).items()}

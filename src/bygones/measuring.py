@@ -14,12 +14,13 @@ from bygones.contract import Contract
 from bygones.digest import digest
 from bygones.executors import AbstractExecutor, Serial
 from bygones.forking import check_fork
-from bygones.outcomes import describe, gather, state_bytes
+from bygones.inventory import describe, state_bytes
+from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.run import Run
 from bygones.segment import SeedJob, run_seed
-from bygones.store import AbstractStore, FolderStore, MemoryStore
+from bygones.store import AbstractStore, FolderStore, MemoryStore, Record
 from bygones.study import Arm, Study, check_design, findings, full_arms
-from bygones.tree import Addresses, Tree, donor_steps, plan_tree, remaining
+from bygones.tree import Addresses, Segment, Tree, donor_steps, plan_tree, remaining
 from bygones.values import Digest
 
 
@@ -43,6 +44,13 @@ class Plan:
     steps_left: int
     bytes_total: int
     seconds_a_step: float
+    pending: tuple[tuple[Digest, str, int], ...]  # address, record and steps of what is left to do
+
+    def steps_done(self) -> int:
+        """Steps of what was left that have been trained since: cheap, whoever trains them."""
+        return sum(
+            steps for address, name, steps in self.pending if self.store.has_record(address, name)
+        )
 
     def jobs(self) -> list[SeedJob]:
         study = self.study
@@ -76,10 +84,7 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         arms = full_arms(study, run)
         tree = plan_tree(arms, study.steps)
         addresses = Addresses.of(study, contract)
-        left = [
-            sum(work.num_steps for work in remaining(tree, seed, addresses, store))
-            for seed in study.seeds
-        ]
+        left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
         attributes = {
             **describe(study, arms, run),
             "findings": findings(study, run),
@@ -100,9 +105,21 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         attributes=attributes,
         steps_naive=num_seeds * (len(arms) * study.end + donors),
         steps_shared=num_seeds * (tree.num_steps + donors),
-        steps_left=sum(steps + (donors if steps else 0) for steps in left),
+        steps_left=sum(
+            sum(work.num_steps for work in works) + (donors if works else 0)
+            for works in left.values()
+        ),
         bytes_total=num_seeds * per_seed,
         seconds_a_step=seconds,
+        pending=tuple(
+            (
+                addresses.history(seed, tree.segments[work.index].history),
+                work.record_name(addresses.probe),
+                work.num_steps,
+            )
+            for seed, works in left.items()
+            for work in works
+        ),
     )
 
 
@@ -144,26 +161,63 @@ def measure(
     """
     planned = planned or plan(study, store)
     executor = executor or Serial()
-    began = time.monotonic()
     holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
     with holding:
         certificate = certify(planned)
         for steps in executor.map(run_seed, planned.jobs()):
             if on_seed is not None:
                 on_seed(steps)
-    attributes = {
-        **planned.attributes,
-        "certificate": certificate,
-        "seconds": time.monotonic() - began,
-    }
-    return collect(planned, attributes)
+        manifest = manifest_of(planned, certificate)
+        write_manifest(planned.store, manifest)
+    return read_outcomes(planned.store, manifest)
 
 
-def collect(planned: Plan, attributes: dict[str, Any]) -> xr.Dataset:
-    """The outcomes of a planned study, from its store."""
-    return gather(
-        planned.study, planned.arms, planned.tree, planned.addresses, planned.store, attributes
+def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
+    """Finds, for each seed and segment, the stored objects that hold what was observed there."""
+    study, tree = planned.study, planned.tree
+    names = [arm.name for arm in planned.arms]
+    entries: list[Entry] = []
+    orders: dict[str, Digest] = {}
+    for seed in study.seeds:
+        for segment in tree.segments:
+            rows = [names.index(name) for name in segment.arms]
+            for record in _records_of(planned, seed, segment):
+                low, high = max(record["start"], segment.start), min(record["stop"], segment.stop)
+                diverged = record["diverged_at"]
+                entries.append(
+                    Entry(
+                        seed=seed,
+                        arms=rows,
+                        object=record["observed"],
+                        start=record["start"],
+                        low=low,
+                        high=high,
+                        steps=[s if s in segment.steps else -1 for s in record["steps"]],
+                        diverged_at=diverged if diverged is not None and diverged < high else None,
+                    )
+                )
+                if segment.leaf and "control" in segment.arms:
+                    orders[str(seed)] = record["order"]
+    attributes = {**planned.attributes, "certificate": certificate}
+    attributes["orders"] = {**attributes["orders"], "realised": orders}
+    return Manifest(
+        study.probe.kind, list(study.seeds), list(study.steps), study.end, entries, attributes
     )
+
+
+def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
+    """Records that cover some of a segment, in order of their start (a segment may have no length)."""
+    address = planned.addresses.history(seed, segment.history)
+    records = [
+        record
+        for record in planned.store.records(address).values()
+        if record["observed"] and record["probe"] == planned.addresses.probe
+    ]
+    if segment.start == segment.stop:
+        covering = [r for r in records if r["start"] <= segment.start <= r["stop"]]
+    else:
+        covering = [r for r in records if r["start"] < segment.stop and r["stop"] > segment.start]
+    return sorted(covering, key=lambda record: (record["start"], record["stop"]))
 
 
 def _seconds_a_step(run: Run, num_steps: int = 8) -> float:

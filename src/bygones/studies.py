@@ -1,0 +1,72 @@
+"""From what a person types to a study, and from `0-31` to seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bygones.catalogue import unknown
+from bygones.errors import BygonesError, DesignError, RecipeError
+from bygones.recipe import load_object
+from bygones.regimes import REGIMES
+from bygones.study import Study
+
+
+def load_study(text: str) -> Study:
+    """The study that a name, a file or an import path stands for.
+
+    `digits` (a built-in regime), `study.py` or `study.py:function` (a file; the function is called
+    `study` unless said otherwise), `package.module:function`.
+    """
+    if text in REGIMES:
+        return REGIMES[text]()
+    place, colon, name = text.partition(":")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise DesignError(
+                f"there is no file '{place}'. Expected a Python file with a study() in it."
+            )
+        source = f"{Path(place).resolve()}:{name or 'study'}"
+    elif colon:
+        source = text
+    else:
+        raise unknown("regime", text, REGIMES)
+    return _made(load_object(source), text)
+
+
+def _made(function: Any, text: str) -> Study:
+    if isinstance(function, Study):
+        return function
+    try:
+        study = function()
+    except BygonesError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{text} raised {type(error).__name__}: {error}.") from error
+    if not isinstance(study, Study):
+        raise DesignError(
+            f"{text} must return a bygones.Study; it returned a {type(study).__name__}."
+        )
+    return study
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from text: single ones and ranges, both ends included.
+
+    >>> parse_seeds("0-3,10")
+    (0, 1, 2, 3, 10)
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise DesignError(
+                f"'{text}' are no seeds. Expected numbers and ranges, like 0-31 or 0-3,10."
+            )
+        stretch = range(int(first), int(last or first) + 1)
+        if not stretch:
+            raise DesignError(
+                f"'{part.strip()}' is an empty range of seeds; the smaller end comes first."
+            )
+        seeds += stretch
+    return tuple(seeds)

@@ -1,0 +1,142 @@
+"""What the command line prints: progress, tables and sentences, plain when nobody is watching."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bygones.measuring import Plan
+
+console = Console(stderr=True, highlight=False, markup=False)  # for people
+out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
+
+
+@contextmanager
+def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
+    """A bar over the steps that are left, read off the store; lines of text if not a terminal."""
+    total = planned.steps_left
+    if total == 0:
+        console.print(f"{title}: everything is stored already; nothing to train.")
+        yield
+        return
+    over = threading.Event()
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total)
+            watcher = _watch(over, every, lambda: bar.update(task, completed=planned.steps_done()))
+            try:
+                yield
+                bar.update(task, completed=total)
+            finally:
+                over.set()
+                watcher.join()
+    else:
+        console.print(f"{title}: {total:,} steps to train.")
+        said = [0]
+
+        def say() -> None:
+            tenth = 10 * planned.steps_done() // total
+            if tenth > said[0]:
+                said[0] = tenth
+                console.print(f"{title}: {tenth * 10}% done.")
+
+        watcher = _watch(over, every, say)
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _watch(over: threading.Event, every: float, look: Any) -> threading.Thread:
+    def loop() -> None:
+        while not over.wait(every):
+            look()
+
+    watcher = threading.Thread(target=loop, daemon=True)
+    watcher.start()
+    return watcher
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def plan_lines(planned: Plan, num_workers: int) -> list[str]:
+    """The cost of a study, in sentences."""
+    study = planned.study
+    saved = planned.steps_naive / planned.steps_shared
+    seconds = planned.steps_left * planned.seconds_a_step / num_workers
+    return [
+        f"{study.name}: {len(study.seeds)} seeds × {len(planned.arms)} arms (with control, sham and matched "
+        f"nulls), fork at step {study.fork_at}, followed to step {study.end}.",
+        f"Steps without sharing prefixes: {planned.steps_naive:,}. With sharing: {planned.steps_shared:,} "
+        f"({saved:.2f} times fewer). Left to train: {planned.steps_left:,}.",
+        f"Stored when finished: about {size(planned.bytes_total)}.",
+        f"Time left: about {duration(seconds)} with {num_workers} "
+        f"worker{'s' if num_workers > 1 else ''} ({planned.seconds_a_step * 1e3:.2f} ms a step, timed here).",
+    ]
+
+
+def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
+    """The same for machines."""
+    return {
+        "study": planned.study.name,
+        "seeds": len(planned.study.seeds),
+        "arms": [arm.name for arm in planned.arms],
+        "steps_without_sharing": planned.steps_naive,
+        "steps_with_sharing": planned.steps_shared,
+        "steps_left": planned.steps_left,
+        "bytes": planned.bytes_total,
+        "seconds_a_step": planned.seconds_a_step,
+        "seconds_left": planned.steps_left * planned.seconds_a_step / num_workers,
+        "findings": planned.attributes["findings"],
+        "digests": planned.attributes["digests"],
+    }
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person writes them.
+
+    >>> size(23_853_952)
+    '23.9 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000 or unit == "GB":
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(0.4), duration(95), duration(7300)
+    ('a second', '95 seconds', '2.0 hours')
+    """
+    if seconds < 1.5:
+        return "a second"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
