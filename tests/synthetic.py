@@ -187,7 +187,7 @@ def _attributes(arms: dict, num_seeds: int) -> dict:
         "recipe": "tests.synthetic:make_outcomes",
         "fork_at": FORK_AT,
         "contract": {"device": "cpu", "threads": 1, "torch": "none", "numpy": np.__version__},
-        "seconds": 12.5,
+        "num_steps": {"naive": 1200, "shared": 700},
         "arms": described,
         "sources": [
             {

@@ -16,7 +16,7 @@ from bygones.effects import (
     Effect,
     Washout,
     effect,
-    effects,
+    all_effects,
     per_seed,
     probabilities,
     washout,
@@ -93,7 +93,7 @@ def test_the_planted_interval_covers_what_was_planted():
 @pytest.mark.parametrize("metric", ON_LOGITS)
 def test_the_sham_is_exactly_zero(metric, outcomes):
     assert np.array_equal(per_seed(outcomes, metric, "sham"), np.zeros((8, len(STEPS))))
-    for found in effects(outcomes, [metric]):
+    for found in all_effects(outcomes, [metric]):
         assert found.floor is not None
         assert (found.floor.value, found.floor.low, found.floor.high) == (0.0, 0.0, 0.0)
 
@@ -111,7 +111,7 @@ def test_a_sham_that_moved_is_not_hidden(outcomes):
 
 
 def test_told_from_the_null_or_not(outcomes):
-    for found in effects(outcomes, ["tv", "logit_rms"]):
+    for found in all_effects(outcomes, ["tv", "logit_rms"]):
         if found.arm == "swap-order":
             assert found.beyond_null is False
         elif found.estimate.value > 0.0:
@@ -210,11 +210,11 @@ def test_nothing_varies_nothing_is_divided(outcomes):
 
 
 def test_effects_are_every_treated_arm_step_and_metric(outcomes):
-    found = effects(outcomes, metrics=("tv", "accuracy"), steps=(310, 600))
+    found = all_effects(outcomes, metrics=("tv", "accuracy"), steps=(310, 600))
     asked = [(arm, step, m) for arm in TREATED for step in (310, 600) for m in ("tv", "accuracy")]
     assert [(f.arm, f.step, f.metric) for f in found] == asked
     assert found == [effect(outcomes, *one) for one in asked]
-    assert len(effects(outcomes)) == len(TREATED) * len(STEPS)
+    assert len(all_effects(outcomes)) == len(TREATED) * len(STEPS)
 
 
 @pytest.mark.parametrize("metric", ["tv", "nll"])
@@ -247,7 +247,7 @@ def test_control_and_sham_are_found_by_role(outcomes):
 
 def test_which_seed_comes_first_does_not_matter(outcomes):
     turned = outcomes.isel(seed=[3, 1, 7, 0, 2, 6, 5, 4])
-    for one, other in zip(effects(outcomes, ["kl"]), effects(turned, ["kl"]), strict=True):
+    for one, other in zip(all_effects(outcomes, ["kl"]), all_effects(turned, ["kl"]), strict=True):
         assert one.estimate.value == pytest.approx(other.estimate.value, rel=1e-12)
         assert one.ceiling is not None
         assert other.ceiling is not None
@@ -264,7 +264,7 @@ def test_probabilities_are_the_softmax(outcomes):
 
 def test_outcomes_are_left_alone(outcomes):
     before = outcomes.copy(deep=True)
-    effects(outcomes, ON_LOGITS, steps=(380,))
+    all_effects(outcomes, ON_LOGITS, steps=(380,))
     probabilities(outcomes)
     assert outcomes.identical(before)
 
@@ -301,8 +301,8 @@ def test_a_diverged_control_takes_its_seed_from_every_arm_and_the_ceiling(outcom
     broken = make_outcomes(diverged=(("control", 4, 300),))
     others = outcomes.isel(seed=[0, 1, 2, 3, 5, 6, 7])
     for found, right in zip(
-        effects(broken, ["tv", "kl", "accuracy"]),
-        effects(others, ["tv", "kl", "accuracy"]),
+        all_effects(broken, ["tv", "kl", "accuracy"]),
+        all_effects(others, ["tv", "kl", "accuracy"]),
         strict=True,
     ):
         assert found.num_diverged == 1
@@ -316,7 +316,7 @@ def test_a_diverged_control_takes_its_seed_from_every_arm_and_the_ceiling(outcom
 def test_an_infinite_logit_is_a_diverged_run(outcomes):
     broken = outcomes.copy(deep=True)
     broken["logits"].loc[{"arm": "reset-moments", "seed": 2, "step": 600, "input": 3}] = np.inf
-    for found in effects(broken, ON_LOGITS, steps=(600,)):
+    for found in all_effects(broken, ON_LOGITS, steps=(600,)):
         assert found.num_diverged == (1 if found.arm == "reset-moments" else 0)
 
 
@@ -360,8 +360,8 @@ def test_without_a_null_or_a_sham_the_sentence_says_so(outcomes):
         (lambda o: effect(o, "reset-momments", 600), "no arm .* did you mean 'reset-moments'"),
         (lambda o: effect(o, "reset-moments", 6000), "no probe step called '6000'"),
         (lambda o: effect(o, "reset-moments", 600, "tvd"), "no metric .* did you mean 'tv'"),
-        (lambda o: effects(o, ["tvd"]), "no metric"),
-        (lambda o: effects(o, steps=[600, 601]), "no probe step called '601'"),
+        (lambda o: all_effects(o, ["tvd"]), "no metric"),
+        (lambda o: all_effects(o, steps=[600, 601]), "no probe step called '601'"),
         (lambda o: per_seed(o, "tv", "reset-moments", "kontrol"), "did you mean 'control'"),
         (lambda o: per_seed(o, "tw", "reset-moments"), "no metric"),
     ],
@@ -461,7 +461,7 @@ def test_the_sentence_of_a_score():
 
 
 def test_every_sentence_names_its_references(outcomes):
-    for found in effects(outcomes, ON_LOGITS):
+    for found in all_effects(outcomes, ON_LOGITS):
         text = str(found)
         assert text[0].isupper()
         assert text.endswith(".")
@@ -473,7 +473,7 @@ def test_every_sentence_names_its_references(outcomes):
 
 def test_to_dict_is_json(outcomes, diverged):
     for data in (outcomes, diverged, outcomes.isel(seed=[0])):
-        for found in effects(data, ["tv", "accuracy"], steps=(300, 600)):
+        for found in all_effects(data, ["tv", "accuracy"], steps=(300, 600)):
             plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
             assert plain["estimate"]["value"] == found.estimate.value
             assert plain["arm"] == found.arm
@@ -513,7 +513,7 @@ def test_washout_is_bracketed(highs, last_standing, gone_by):
 
 def test_washout_of_the_planted_effects(outcomes):
     # 0.8·exp(−h/9.49) in logit RMS against a ceiling near 0.7: below 1% of it from 45 steps on.
-    found = effects(outcomes, ["logit_rms"])
+    found = all_effects(outcomes, ["logit_rms"])
     by_arm = {arm: washout([f for f in found if f.arm == arm]) for arm in TREATED}
     assert (by_arm["reset-batchnorm"].last_standing, by_arm["reset-batchnorm"].gone_by) == (30, 80)
     assert by_arm["reset-moments"].gone_by is None
@@ -542,7 +542,7 @@ def test_the_sentence_of_a_washout(bracket, text):
 
 def test_washout_follows_one_arm_in_one_metric(outcomes):
     with pytest.raises(DesignError, match="one arm in one metric"):
-        washout(effects(outcomes))
+        washout(all_effects(outcomes))
     with pytest.raises(DesignError, match="got nothing"):
         washout([])
     with pytest.raises(DesignError, match="'accuracy' is a score"):

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from tests.synthetic import make_outcomes
 
-from bygones.effects import effects
+from bygones.effects import all_effects
 from bygones.errors import DesignError
 from bygones.report import figures, write_report
 from bygones.report.reading import readings
@@ -114,14 +114,14 @@ def test_ids_are_unique_and_references_land(page: str) -> None:
 
 def test_every_arm_has_its_sentence_and_verdict(page: str, outcomes: xr.Dataset) -> None:
     text = text_of(page)
-    read = readings(effects(outcomes, ("tv",)), "tv")
+    read = readings(all_effects(outcomes, ("tv",)), "tv")
     assert len(read) == 3
     for reading in read:
         assert str(reading.last) in text
         assert reading.verdict[1:] in text
         assert reading.arm in text
     for metric in ("accuracy", "nll"):
-        for effect in effects(outcomes, (metric,), steps=[int(outcomes["step"][-1])]):
+        for effect in all_effects(outcomes, (metric,), steps=[int(outcomes["step"][-1])]):
             assert str(effect) in text
 
 
@@ -135,7 +135,7 @@ def test_what_is_wrong_is_shown(page: str, folder: Path, outcomes: xr.Dataset) -
 
 def test_a_study_without_faults_says_so(tmp_path: Path) -> None:
     clean = make_outcomes(num_seeds=4, num_inputs=8).assign_attrs(findings=[])
-    page = write_report(clean, tmp_path, effects=effects(clean, ("tv",)))
+    page = write_report(clean, tmp_path, effects=all_effects(clean, ("tv",)))
     text = text_of(page.read_text("utf-8"))
     assert "None: every loss of every run was finite." in text
     assert "No pair was left out." in text
@@ -143,7 +143,7 @@ def test_a_study_without_faults_says_so(tmp_path: Path) -> None:
 
 
 def test_tables_hold_the_effects(folder: Path, outcomes: xr.Dataset) -> None:
-    found = effects(outcomes, ("tv", "disagreement", "accuracy", "nll"))
+    found = all_effects(outcomes, ("tv", "disagreement", "accuracy", "nll"))
     written = rows(folder, "effects")
     assert len(written) == len(found)
     for row, effect in zip(written, found, strict=True):
@@ -202,7 +202,7 @@ def test_plain_numbers_are_reported_without_scores(tmp_path: Path) -> None:
 
 def test_one_seed_has_neither_interval_nor_ceiling(tmp_path: Path) -> None:
     alone = make_outcomes(num_seeds=1, num_inputs=8)
-    page = write_report(alone, tmp_path, effects=effects(alone, ("tv",)))
+    page = write_report(alone, tmp_path, effects=all_effects(alone, ("tv",)))
     text = text_of(page.read_text("utf-8"))
     assert "too few pairs to call" in text
     assert "there is no other seed to compare with" in text
@@ -213,7 +213,7 @@ def test_a_lost_arm_and_a_failed_fork_check_are_shown(tmp_path: Path) -> None:
     outcomes = make_outcomes(num_seeds=3, num_inputs=8, diverged=lost)
     failed = {**outcomes.attrs["certificate"], "passed": False}
     outcomes = outcomes.assign_attrs(certificate=failed)
-    page = write_report(outcomes, tmp_path, effects=effects(outcomes, ("tv",)))
+    page = write_report(outcomes, tmp_path, effects=all_effects(outcomes, ("tv",)))
     text = text_of(page.read_text("utf-8"))
     assert "No estimate; no seed pair stayed finite." in text
     assert "3 runs diverged" in text
@@ -222,21 +222,21 @@ def test_a_lost_arm_and_a_failed_fork_check_are_shown(tmp_path: Path) -> None:
 
 def test_verdicts_of_planted_effects() -> None:
     planted = make_outcomes(num_seeds=8, num_inputs=64)
-    verdicts = {r.arm: r.kind for r in readings(effects(planted, ("tv",)), "tv")}
+    verdicts = {r.arm: r.kind for r in readings(all_effects(planted, ("tv",)), "tv")}
     assert verdicts == {"reset-moments": "beyond", "reset-batchnorm": "gone", "swap-order": "like"}
     same = planted.copy(deep=True)
     names = same["arm"].values.tolist()
     treated, control = names.index("reset-moments"), names.index("control")
     same["logits"].values[:, treated] = same["logits"].values[:, control]
-    verdicts = {r.arm: r.kind for r in readings(effects(same, ("tv",)), "tv")}
+    verdicts = {r.arm: r.kind for r in readings(all_effects(same, ("tv",)), "tv")}
     assert verdicts["reset-moments"] == "sham"
 
 
 def test_effects_can_be_handed_over(outcomes: xr.Dataset, tmp_path: Path) -> None:
-    write_report(outcomes, tmp_path, effects=effects(outcomes, ("js", "tv")))
+    write_report(outcomes, tmp_path, effects=all_effects(outcomes, ("js", "tv")))
     assert {row["metric"] for row in rows(tmp_path, "effects")} == {"js", "tv"}
     with pytest.raises(DesignError, match="a report leads with one of the distances tv, rms"):
-        write_report(outcomes, tmp_path, effects=effects(outcomes, ("accuracy",)))
+        write_report(outcomes, tmp_path, effects=all_effects(outcomes, ("accuracy",)))
 
 
 def test_small_beside_large_gets_a_logarithm() -> None:

@@ -12,7 +12,7 @@ from .measuring import plan as plan
 from .forking import check_fork as check_fork
 from .run import Run as Run
 from .effects import effect as effect
-from .effects import effects as effects
+from .effects import all_effects as all_effects
 from .effects import washout as washout
 from .report import write_report as write_report
 from .store import FolderStore as FolderStore

@@ -39,6 +39,9 @@ class Catalogue(Mapping[str, Member]):
             raise unknown(self.kind, name, self._members)
         return self._members[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._members  # Mapping's own asks __getitem__, which answers with an error
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 

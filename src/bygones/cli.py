@@ -202,18 +202,20 @@ def _report(store: Path, out: Path, study: str | None, *, as_json: bool) -> None
 def _say(store: Path, study: str | None, *, as_json: bool) -> None:
     """The effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones import terminal
-    from bygones.effects import effects
+    from bygones.effects import all_effects
 
     outcomes = _outcomes(store, study)
     if as_json:
-        found = [effect.to_dict() for effect in effects(outcomes, metrics=_metrics(outcomes))]
+        found = [effect.to_dict() for effect in all_effects(outcomes, metrics=_metrics(outcomes))]
         head = {
             name: outcomes.attrs[name]
             for name in ("study", "recipe", "digests", "orders", "contract")
         }
         print(json.dumps({**head, "effects": found}, indent=2))
         return
-    for effect in effects(outcomes, metrics=_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]):
+    for effect in all_effects(
+        outcomes, metrics=_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
+    ):
         terminal.out.print(str(effect))
     terminal.console.print(f"Report with figures: bygones report {store}")
 

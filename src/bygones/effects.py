@@ -236,7 +236,7 @@ def effect(
     return _effects(outcomes, design, [arm], [step], [metric], estimator)[0]
 
 
-def effects(
+def all_effects(
     outcomes: xr.Dataset,
     metrics: Sequence[str] = ("tv",),
     estimator: Estimator = paired_t,

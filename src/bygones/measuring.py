@@ -44,6 +44,7 @@ class Plan:
     steps_left: int
     bytes_total: int
     seconds_a_step: float
+    seeds_left: frozenset[int]
     pending: tuple[tuple[Digest, str, int], ...]  # address, record and steps of what is left to do
 
     def steps_done(self) -> int:
@@ -53,6 +54,7 @@ class Plan:
         )
 
     def jobs(self) -> list[SeedJob]:
+        """One job for each seed that has something left to do."""
         study = self.study
         return [
             SeedJob(
@@ -65,6 +67,7 @@ class Plan:
                 self.store,
             )
             for seed in study.seeds
+            if seed in self.seeds_left
         ]
 
 
@@ -94,6 +97,8 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
     num_seeds = len(study.seeds)
     donors = donor_steps(arms)
+    steps_naive = num_seeds * (len(arms) * study.end + donors)
+    steps_shared = num_seeds * (tree.num_steps + donors)
     per_seed = len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
     return Plan(
         study=study,
@@ -102,15 +107,16 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         addresses=addresses,
         contract=contract,
         store=store,
-        attributes=attributes,
-        steps_naive=num_seeds * (len(arms) * study.end + donors),
-        steps_shared=num_seeds * (tree.num_steps + donors),
+        attributes={**attributes, "num_steps": {"naive": steps_naive, "shared": steps_shared}},
+        steps_naive=steps_naive,
+        steps_shared=steps_shared,
         steps_left=sum(
             sum(work.num_steps for work in works) + (donors if works else 0)
             for works in left.values()
         ),
         bytes_total=num_seeds * per_seed,
         seconds_a_step=seconds,
+        seeds_left=frozenset(seed for seed, works in left.items() if works),
         pending=tuple(
             (
                 addresses.history(seed, tree.segments[work.index].history),

@@ -30,6 +30,8 @@ from bygones.values import Digest, Lifetime, Origin, Visibility
 
 Batch = Any
 
+_STUDY_MODULE = "bygones_study_"  # what a file is called once it is imported by its path
+
 
 def supervised(parts: Parts, batch: Batch) -> Tensor:
     """The default training step: one gradient of `loss(model(inputs), labels)`, one update.
@@ -228,9 +230,9 @@ def _address(function: Callable[..., Any]) -> str:
             f"a recipe must be a function at the top level of a module or file, so that workers can "
             f"find it; got {function!r}. For variants, use Recipe.of(function, name=value)."
         )
-    known = importlib.util.find_spec(module.__name__) if module.__name__ != "__main__" else None
-    if known is None and getattr(module, "__file__", None):
-        return f"{Path(str(module.__file__)).resolve()}:{name}"
+    file = getattr(module, "__file__", None)
+    if file and (module.__name__ == "__main__" or module.__name__.startswith(_STUDY_MODULE)):
+        return f"{Path(file).resolve()}:{name}"
     return f"{module.__name__}:{name}"
 
 
@@ -247,7 +249,7 @@ def _load_file(path: Path) -> Any:
     main = sys.modules.get("__main__")
     if getattr(main, "__file__", None) and Path(str(main.__file__)).resolve() == path:
         return main
-    name = f"bygones_study_{digest(str(path))[:12]}"
+    name = f"{_STUDY_MODULE}{digest(str(path))[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     if not path.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from bygones.probes import AbstractProbe, Logits
 from bygones.recipe import Recipe, RecipeFunction
 from bygones.run import Run
 from bygones.treatment import Treatment, check_pair, matched_null
-from bygones.values import Digest, Window, matching
+from bygones.values import Digest, Lifetime, Window, matching
 
 Role = Literal["control", "sham", "null", "treated"]
 
@@ -148,24 +148,29 @@ def check_design(study: Study, run: Run) -> None:
 
 def findings(study: Study, run: Run) -> list[str]:
     """What a reader has to know about this design: windows that do not match their source's lifetime."""
-    notes: list[str] = []
+    arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
         for treatment in arm.treatments:
             lifetime = run.sources[treatment.source].lifetime()
-            length = treatment.window.length
-            if lifetime.kind in ("e-fold", "phase") and 1 < length and length > 3 * lifetime.steps:
-                notes.append(
-                    f"Window longer than the memory: '{arm.name}' treats {treatment.source} over "
-                    f"{length} steps, but its lifetime is {lifetime}; for most of that time there is "
-                    f"nothing left to treat."
-                )
-            observed = study.end - treatment.window.start
-            if lifetime.kind in ("e-fold", "phase") and observed < lifetime.steps:
-                notes.append(
-                    f"Followed for less than the memory lasts: '{arm.name}' is observed for {observed} "
-                    f"steps, and {treatment.source} has a lifetime of {lifetime}."
-                )
-    return notes
+            for note in _mismatches(treatment, lifetime, study.end):
+                arms_of.setdefault(note, []).append(f"'{arm.name}'")
+    return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
+
+
+def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[str]:
+    source, length = treatment.source, treatment.window.length
+    observed = end - treatment.window.start
+    fades = lifetime.kind in ("e-fold", "phase")
+    if fades and 1 < length and length > 3 * lifetime.steps:
+        yield (
+            f"Window longer than the memory: {source} is treated over {length} steps, but its lifetime is "
+            f"{lifetime}; for most of that time there is nothing left to treat."
+        )
+    if lifetime.kind == "e-fold" and observed < lifetime.steps:
+        yield (
+            f"Followed for less than the memory lasts: {source} has a lifetime of {lifetime} and is "
+            f"observed for {observed} steps."
+        )
 
 
 def _fields(study: Study) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bygones.measuring import Plan
 
-console = Console(stderr=True, highlight=False, markup=False)  # for people
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
 out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
 
 
@@ -52,13 +52,14 @@ def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
 
         def say() -> None:
             tenth = 10 * planned.steps_done() // total
-            if tenth > said[0]:
+            if said[0] < tenth < 10:
                 said[0] = tenth
                 console.print(f"{title}: {tenth * 10}% done.")
 
         watcher = _watch(over, every, say)
         try:
             yield
+            console.print(f"{title}: done.")
         finally:
             over.set()
             watcher.join()

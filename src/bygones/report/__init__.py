@@ -10,8 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from bygones.effects import Effect
-from bygones.effects import effects as compute_effects
+from bygones.effects import Effect, all_effects
 from bygones.errors import DesignError
 from bygones.report import tables
 from bygones.report.html import render
@@ -36,7 +35,7 @@ def write_report(
     Raises DesignError where there is no treated arm or no headline distance.
     """
     if effects is None:
-        effects = compute_effects(outcomes, _OF_LOGITS if "logits" in outcomes else _OF_VALUES)
+        effects = all_effects(outcomes, _OF_LOGITS if "logits" in outcomes else _OF_VALUES)
     shown = {effect.metric for effect in effects}
     headline = next((name for name in HEADLINES if name in shown), None)
     if headline is None:

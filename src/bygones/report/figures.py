@@ -310,7 +310,7 @@ def _key_lines(
     horizon = 0 if last is None else last.horizon
     entries = [("effect", f"effect after {steps(horizon)}, {level:.0%} interval")]
     if any(math.isfinite(row.null) for row in rows):
-        entries.append(("null", "matched null: a random kick of the same size"))
+        entries.append(("null", "matched null: a random change as large"))
     if readings and readings[0].first.step != readings[0].last.step:
         start = readings[0].first.horizon
         entries.append(
@@ -392,7 +392,7 @@ def course(
             _band(ax, horizons, nulls, NULL, 0.14)
             values = [_value(null) for null in nulls]
             ax.plot(horizons, values, color=NULL, linewidth=1.3, linestyle=(0, (4, 2)))
-            ends.append((_last(values), "random kick", NULL))
+            ends.append((_last(values), "random change", NULL))
         _band(ax, horizons, [effect.estimate for effect in effects], EFFECT, 0.22)
         values = [effect.estimate.value for effect in effects]
         ax.plot(horizons, values, color=EFFECT, marker="o", markersize=3.2, zorder=5)

@@ -95,17 +95,17 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     if last.excess is None:
         return "alone", lead, "no matched null to compare with"
     if last.excess.low > 0:
-        return "beyond", lead, "more than a random kick of the same size"
+        return "beyond", lead, "more than a random change as large"
     if last.excess.high < 0:
-        return "less", lead, "less than a random kick of the same size"
-    return "like", lead, "cannot be told from a random kick of the same size"
+        return "less", lead, "less than a random change as large"
+    return "like", lead, "cannot be told from a random change as large"
 
 
 # What the first lines of the page say, in this order; one group holds the arms of some kinds.
 GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
-    ("Still there, more than a random kick of the same size", ("beyond",)),
-    ("Still there, cannot be told from a random kick of the same size", ("like",)),
-    ("Still there, less than a random kick of the same size", ("less",)),
+    ("Still there, more than a random change as large", ("beyond",)),
+    ("Still there, cannot be told from a random change as large", ("like",)),
+    ("Still there, less than a random change as large", ("less",)),
     ("Still there, no matched null to compare with", ("alone",)),
     ("Too uncertain to call", ("unclear",)),
     ("Gone", ("gone",)),

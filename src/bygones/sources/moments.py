@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bygones.errors import RecipeError
 from bygones.leaves import clone
 from bygones.recipe import Parts
 from bygones.sources.base import AbstractSource, named_parameters, overwrite
@@ -136,5 +138,16 @@ def _eager_state(optimizer: Optimizer) -> list[dict[str, Any]]:
         {**group, "params": [p.detach().clone().requires_grad_() for p in group["params"]]}
         for group in optimizer.param_groups
     ]
-    new = type(optimizer)(groups, **optimizer.defaults)
+    kind = type(optimizer)
+    accepted = inspect.signature(
+        kind
+    ).parameters  # AdamW's defaults hold what AdamW() does not take
+    settings = {name: value for name, value in optimizer.defaults.items() if name in accepted}
+    try:
+        new = kind(groups, **settings)
+    except Exception as error:
+        raise RecipeError(
+            f"cannot make a new {kind.__name__} to see what it holds: {error}. Its constructor must take "
+            f"parameter groups and the settings in its `defaults`."
+        ) from error
     return [dict(new.state.get(p, {})) for group in new.param_groups for p in group["params"]]
