@@ -247,7 +247,7 @@ def _load_file(path: Path) -> Any:
     """Imports a file by its path, once; the file's folder is importable while it loads."""
     path = path.resolve()
     main = sys.modules.get("__main__")
-    if getattr(main, "__file__", None) and Path(str(main.__file__)).resolve() == path:
+    if main is not None and Path(getattr(main, "__file__", None) or "").resolve() == path:
         return main
     name = f"{_STUDY_MODULE}{digest(str(path))[:12]}"
     if name in sys.modules:

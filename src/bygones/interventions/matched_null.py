@@ -33,8 +33,7 @@ class MatchedNull(AbstractIntervention):
             if is_continuous(state[name]):
                 before = numbers(state[name])
                 after = numbers(treated[name]) if name in treated else np.zeros_like(before)
-                for _ in range(self.draw + 1):
-                    direction = unit_direction(before.shape, at.rng)
+                direction = [unit_direction(before.shape, at.rng) for _ in range(self.draw + 1)][-1]
                 kicked[name] = _kicked(state[name], before, after, direction)
         return kicked
 

@@ -32,8 +32,7 @@ class Permute(AbstractIntervention):
             if at.step != at.window.start:
                 return state
             positions = upcoming(state, at.window.length)
-            for _ in range(self.draw + 1):
-                shuffled = at.rng.permutation(positions)
+            shuffled = [at.rng.permutation(positions) for _ in range(self.draw + 1)][-1]
             return detoured(state, shuffled)
         return {
             name: self._permuted(state[name], at) if is_continuous(state[name]) else state[name]
@@ -41,8 +40,6 @@ class Permute(AbstractIntervention):
         }
 
     def _permuted(self, leaf: Leaf, at: Boundary) -> Leaf:
-        for _ in range(self.draw + 1):
-            places = at.rng.permutation(
-                leaf.size if not isinstance(leaf, torch.Tensor) else leaf.numel()
-            )
+        size = leaf.numel() if isinstance(leaf, torch.Tensor) else leaf.size
+        places = [at.rng.permutation(size) for _ in range(self.draw + 1)][-1]
         return leaf.reshape(-1)[places].reshape(leaf.shape)

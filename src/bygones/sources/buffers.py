@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bygones.leaves import clone
@@ -23,28 +23,34 @@ class Buffers(AbstractSource):
     name = "buffers"
     origin: Origin = "auxiliary"
 
-    def __init__(self, buffers: dict[str, Tensor], visibility: Visibility) -> None:
-        self._buffers = buffers
+    def __init__(self, owners: dict[str, nn.Module], visibility: Visibility) -> None:
+        self._owners = owners
         self.visibility = visibility
         self._as_built = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        buffers: dict[str, Tensor] = {}
+        owners: dict[str, nn.Module] = {}
         hidden = False
         for prefix, module in parts.model.named_modules():
             if isinstance(module, _NormBase):
                 continue
-            for key, buffer in module.named_buffers(prefix, recurse=False):
-                buffers[key] = buffer
+            for key, _ in module.named_buffers(prefix, recurse=False):
+                owners[key] = module
                 hidden |= key.rpartition(".")[2] in module._non_persistent_buffers_set
-        return cls(buffers, "non-persistent" if hidden else "state_dict") if buffers else None
+        return cls(owners, "non-persistent" if hidden else "state_dict") if owners else None
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Looked up anew each time: `self.count = self.count + 1` puts another tensor in its place."""
+        return {
+            key: module.get_buffer(key.rpartition(".")[2]) for key, module in self._owners.items()
+        }
 
     def capture(self) -> State:
-        return {name: clone(buffer) for name, buffer in self._buffers.items()}
+        return {name: clone(buffer) for name, buffer in self._buffers().items()}
 
     def restore(self, state: State) -> None:
-        overwrite_all(self._buffers, state, self.name)
+        overwrite_all(self._buffers(), state, self.name)
 
     def fresh(self) -> State:
         return self._as_built

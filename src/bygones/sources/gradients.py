@@ -30,13 +30,13 @@ class Gradients(AbstractSource):
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
         names = named_parameters(parts)
-        trained = {
+        trained: dict[str, Tensor] = {
             names.get(id(parameter), f"parameter{index}"): parameter
             for optimizer in parts.optimizers.values()
             for group in optimizer.param_groups
             for index, parameter in enumerate(group["params"])
         }
-        return cls(dict(parts.model.named_parameters()) | trained)
+        return cls({**dict(parts.model.named_parameters()), **trained})
 
     def capture(self) -> State:
         return {

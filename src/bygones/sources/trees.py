@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from bygones.leaves import clone
 from bygones.values import Leaf, State
 
 _SCALARS = (bool, int, float, str, type(None))
-_EMPTY = {"{}": {}, "[]": [], "()": ()}
+_EMPTY: dict[str, Callable[[], Any]] = {"{}": dict, "[]": list, "()": tuple}
 
 
 def flatten(value: Any, where: str) -> dict[str, Leaf]:
@@ -43,7 +43,7 @@ def unflatten(state: State) -> Any:
         groups.setdefault(head, {})[rest] = leaf
     first = next(iter(groups), "{}")
     if first in _EMPTY:
-        return type(_EMPTY[first])()
+        return _EMPTY[first]()
     values = {head: unflatten(group) for head, group in groups.items()}
     if first[0] in "[(":
         items = [values[head] for head in sorted(values, key=lambda head: int(head[1:]))]
@@ -55,7 +55,8 @@ def like(template: Any, value: Any) -> Any:
     """`value` with the container types of `template` (a Counter comes back as a Counter)."""
     if isinstance(template, Mapping) and isinstance(value, dict):
         inner = {key: like(template.get(key), item) for key, item in value.items()}
-        return inner if type(template) is dict else type(template)(inner)
+        kind: Any = type(template)
+        return kind(inner)
     if isinstance(template, list) and isinstance(value, list):
         padded = [*template, *([None] * len(value))]
         return [like(kind, item) for kind, item in zip(padded, value, strict=False)]
