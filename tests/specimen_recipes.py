@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from bygones.orders import AbstractOrder, Curriculum, Reshuffle, Sequential, ShuffleOnce
-from bygones.orders import WithReplacement
+from bygones.orders import (
+    AbstractOrder,
+    Curriculum,
+    Reshuffle,
+    Sequential,
+    ShuffleOnce,
+    WithReplacement,
+)
 from bygones.recipe import Memory, Parts, Recipe, supervised
 from bygones.values import Lifetime
 
@@ -171,7 +177,7 @@ def plateau_step(parts: Parts, batch: tuple[Tensor, Tensor]) -> Tensor:
         optimizer.step()
         optimizer.zero_grad()
     assert parts.scheduler is not None
-    parts.scheduler.step(float(loss))  # pyright: ignore[reportArgumentType]
+    parts.scheduler.step(loss.item())  # pyright: ignore[reportArgumentType]
     return loss
 
 
@@ -333,7 +339,7 @@ def assorted(seed: int) -> Parts:
         history[0] = weight
         counts[f"class {int(labels[0])}"] += 1
         single["value"] = np.float32(single["value"] * np.float32(1.1) + np.float32(0.01)) % 1
-        array_inside += 0.1
+        array_inside[:] += 0.1
         drawn = (
             torch.rand((), generator=torch_rng).item()
             + numpy_rng.random()
@@ -352,7 +358,7 @@ def assorted(seed: int) -> Parts:
         for optimizer in parts.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        meter.update(float(loss))
+        meter.update(loss.item())
         return loss
 
     return Parts(

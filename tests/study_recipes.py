@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -101,7 +102,12 @@ def pool() -> dict[str, Arm]:
         one("hold batchnorm", Hold(), Window(5, 8), "batchnorm"),
         one("swap", SwapWindows(), Window(4, 8), "order"),
         one("shuffle", Permute(), Window(4, 9), "order"),
-        one("once", Replace({"policy": ShuffleOnce(NUM_EXAMPLES, BATCH_SIZE)}), Window(4, 9), "order"),
+        one(
+            "once",
+            Replace({"policy": ShuffleOnce(NUM_EXAMPLES, BATCH_SIZE)}),
+            Window(4, 9),
+            "order",
+        ),
         one("redraw", Reseed(), at(4), "streams"),
         one("kick", Kick(kick), at(4), "weights"),
         one("give", Transplant(), at(6)),
@@ -117,7 +123,9 @@ def pool() -> dict[str, Arm]:
             "once and more",
             [
                 Treatment(
-                    "order", Replace({"policy": ShuffleOnce(NUM_EXAMPLES, BATCH_SIZE)}), Window(4, 9)
+                    "order",
+                    Replace({"policy": ShuffleOnce(NUM_EXAMPLES, BATCH_SIZE)}),
+                    Window(4, 9),
                 ),
                 Treatment("moments", Reset(), at(7)),
             ],
@@ -147,3 +155,34 @@ class WeightSum(AbstractProbe):
     def __call__(self, parts: Parts) -> np.ndarray:
         total = sum(float(p.detach().double().sum()) for p in parts.model.parameters())
         return np.array([[self.scale * total]])
+
+
+@dataclass(frozen=True)
+class Shy(AbstractProbe):
+    """A probe that raises once training has come to step 4."""
+
+    kind: ClassVar[Literal["logits", "values"]] = "values"
+
+    def __call__(self, parts: Parts) -> np.ndarray:
+        if parts.cursor.position == 4:
+            raise ValueError("I was looked at")
+        return np.zeros((1, 1))
+
+
+def unlucky(seed: int, place: str) -> Parts:
+    """A recipe that raises for seed 13, when it is built or when it has trained for five steps."""
+    if seed == 13 and place == "recipe":
+        raise ValueError("bad luck in the recipe")
+    parts = plain(seed)
+
+    def step(parts: Parts, batch: Any) -> Tensor:
+        if seed == 13 and parts.cursor.position > 3:
+            raise ValueError("bad luck in the step")
+        return counted(parts, batch)
+
+    parts.train_step = step
+    return parts
+
+
+def read_json(text: str) -> Any:
+    return json.loads(text)

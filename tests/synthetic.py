@@ -172,6 +172,7 @@ def _attributes(arms: dict, num_seeds: int) -> dict:
                 "name": name,
                 "role": role,
                 "null_of": null_of,
+                "noun": "a random kick as large" if role == "null" else None,
                 "treatments": treatments,
                 "sentence": phrase,
             }

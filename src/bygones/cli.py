@@ -92,6 +92,8 @@ def plan(
         return
     for line in terminal.plan_lines(planned, workers):
         terminal.out.print(line)
+    terminal.out.print("Memory found in it:")
+    terminal.out.print(terminal.inventory_table(planned.attributes["sources"]))
     for finding in planned.attributes["findings"]:
         terminal.out.print(f"Note: {finding}")
 
@@ -229,7 +231,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments, standalone_mode=False)
+        status = app(arguments, standalone_mode=False)
+        if status == 130:  # some versions of typer make this out of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        if status:
+            sys.exit(status)
     except BygonesError as error:
         _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):

@@ -15,12 +15,26 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
+from importlib.util import resolve_name
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from bygones.digest import digest
 from bygones.values import Digest
+
+_MACHINE = (
+    "interventions/*.py",
+    "orders/*.py",
+    "probes/*.py",
+    "sources/*.py",
+    "leaves.py",
+    "recipe.py",
+    "run.py",
+    "segment.py",
+    "streams.py",
+    "treatment.py",
+)
 
 
 def code_digest(function: Any) -> Digest:
@@ -35,12 +49,29 @@ def code_digest(function: Any) -> Digest:
     return digest(seen)
 
 
+def foreign_code(kind: type) -> Digest:
+    """The code digest of a member that somebody else wrote; empty for bygones' own (see the contract)."""
+    return "" if kind.__module__.startswith("bygones.") else code_digest(kind)
+
+
+@cache
+def machine_digest() -> Digest:
+    """Digest of bygones' own code, as far as it can change a bit of what is trained or observed."""
+    here = Path(__file__).parent
+    files = [path for part in _MACHINE for path in sorted(here.glob(part))]
+    return digest(
+        {path.relative_to(here).as_posix(): _normalised(path.read_text()) for path in files}
+    )
+
+
 def _visit(thing: Any, home: ModuleType, seen: dict[str, str]) -> None:
+    """Notes the source of a module, function or class of the recipe's own, and of what it names."""
+    thing = inspect.unwrap(thing) if callable(thing) else thing
     if isinstance(thing, ModuleType):
-        if _belongs(thing, home) and thing.__name__ not in seen:
-            seen[_label(thing.__name__, thing)] = _normalised(inspect.getsource(thing))
-        elif not _belongs(thing, home):
+        if not _belongs(thing, home):
             _note_version(thing, seen)
+        elif _label(thing.__name__, thing) not in seen:
+            seen[_label(thing.__name__, thing)] = _normalised(inspect.getsource(thing))
         return
     if not isinstance(thing, FunctionType | type):
         return
@@ -56,36 +87,83 @@ def _visit(thing: Any, home: ModuleType, seen: dict[str, str]) -> None:
         seen[label] = _normalised(inspect.getsource(thing))
     except (OSError, TypeError):
         seen[label] = "no source"
-    for name, value in _named_by(thing, module):
-        if isinstance(value, bool | int | float | str | tuple | frozenset | None):
-            seen[f"{label}>{name}"] = repr(value)
-        else:
-            _visit(value, home, seen)
+    for name in _names(seen[label]):
+        _visit_name(name, module, home, seen)
 
 
-def _named_by(thing: Any, module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Global names that a function's or a class's code uses, with what they stand for."""
-    functions = [thing] if isinstance(thing, FunctionType) else _methods(thing)
-    names = sorted({name for function in functions for name in _names(function.__code__)})
-    for name in names:
-        if name in vars(module):
-            yield name, vars(module)[name]
-    for function in functions:
-        for index, default in enumerate(function.__defaults__ or ()):
-            yield f"{function.__name__}[{index}]", default
-    if isinstance(thing, type):
-        for base in thing.__bases__:
-            yield base.__name__, base
+def _visit_name(name: str, module: ModuleType, home: ModuleType, seen: dict[str, str]) -> None:
+    """Notes what a global name of a module stands for: code, a number, or else how it is written there."""
+    if name not in vars(module):
+        return
+    value = vars(module)[name]
+    label = _label(f"{module.__name__}.{name}", module)
+    if isinstance(value, _PLAIN):
+        seen[f"{label} ="] = repr(value)
+    elif isinstance(value, ModuleType) or _is_definition(value):
+        _visit(value, home, seen)
+    elif f"{label} =" not in seen:
+        # A container may have been filled since, and its text may depend on the process; what is
+        # written in the file does not.
+        seen[f"{label} ="] = ""
+        for statement in _assignments(module, name):
+            if isinstance(statement, ast.ImportFrom):
+                _visit_import(statement, name, module, home, seen)
+            else:
+                seen[f"{label} ="] += ast.unparse(statement)
+                for inner in _names(ast.unparse(statement)):
+                    _visit_name(inner, module, home, seen)
 
 
-def _methods(cls: type) -> list[FunctionType]:
-    members = [getattr(m, "__func__", getattr(m, "fget", m)) for m in vars(cls).values()]
-    return [member for member in members if isinstance(member, FunctionType)]
+def _visit_import(
+    statement: ast.ImportFrom, name: str, module: ModuleType, home: ModuleType, seen: dict[str, str]
+) -> None:
+    """Follows `from there import this as name`."""
+    there = "." * statement.level + (statement.module or "")
+    package = getattr(module, "__package__", None) or ""
+    origin = sys.modules.get(resolve_name(there, package) if statement.level else there)
+    original = next(a.name for a in statement.names if name in (a.name, a.asname))
+    if origin is not None and _belongs(origin, home):
+        _visit_name(original, origin, home, seen)
+    elif origin is not None:
+        _note_version(origin, seen)
 
 
-def _names(code: CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*(_names(constant) for constant in inner))
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def _is_definition(value: Any) -> bool:
+    """Whether the value is a `def` or a `class` at the top of a module, whatever decorates it."""
+    inner = inspect.unwrap(value) if callable(value) else value
+    return isinstance(inner, FunctionType | type) and "<" not in inner.__qualname__
+
+
+def _assignments(module: ModuleType, name: str) -> Iterator[ast.stmt]:
+    """The statements outside functions that give a name of a module its value."""
+    try:
+        pending: list[ast.AST] = [ast.parse(inspect.getsource(module))]
+    except (OSError, TypeError):
+        return
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            named = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            if name in named:
+                yield node
+        elif isinstance(node, ast.ImportFrom):
+            if any(name in (alias.asname or alias.name,) for alias in node.names):
+                yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def _names(source: str) -> list[str]:
+    """Names that a piece of source uses: in its body, defaults, decorators and bases."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+    return sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
 
 
 def _normalised(source: str) -> str:

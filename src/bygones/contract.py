@@ -11,6 +11,7 @@ from importlib import metadata
 import numpy as np
 import torch
 
+from bygones.code import machine_digest
 from bygones.digest import digest
 from bygones.values import Digest
 
@@ -42,7 +43,7 @@ class Contract:
             torch=torch.__version__,
             numpy=np.__version__,
             python=platform.python_version(),
-            bygones=metadata.version("bygones"),
+            bygones=f"{metadata.version('bygones')} ({machine_digest()[:12]})",
         )
 
     def digest(self) -> Digest:

@@ -89,6 +89,8 @@ def _chunks(value: Any) -> Iterator[bytes]:
                 yield from _chunks(value[key])
         case np.generic():
             yield from _chunks(np.asarray(value))
+        case np.ndarray() if value.dtype.hasobject:
+            raise TypeError(f"no canonical bytes for an array of {value.dtype}: {value!r}")
         case _ if is_array(value):
             array = np.ascontiguousarray(array_of(value))
             yield _framed(

@@ -7,17 +7,21 @@ Then each source is left out in turn, to see that the comparison would have noti
 
 from __future__ import annotations
 
+import functools
 import types
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from bygones.digest import digest, is_array, same
 from bygones.errors import ForkError
-from bygones.recipe import Parts, Recipe
+from bygones.probes import Values
+from bygones.recipe import Parts, Recipe, seeded_globals
 from bygones.run import Run, Snapshot
 from bygones.sources.trees import generator_state
 from bygones.values import Digest
@@ -73,14 +77,19 @@ order, streams; inert in this run: scheduler, gradients
         snapshots[step] = run.snapshot()
         seen[step] = reachable(run.parts)
     run.advance(until)
-    ending = run.snapshot()
-    twin = Run(recipe, _OTHER_SEED)
+    ending, outputs = run.snapshot(), _outputs(run)
     for step, snapshot in snapshots.items():
+        twin = Run(recipe, _OTHER_SEED)  # one that has trained before has memories of its own
         twin.restore(snapshot)
         hidden = _differing(seen[step], reachable(twin.parts))
         twin.advance(until)
         if _first_difference(ending, twin.snapshot()) is not None:
             raise _refusal(recipe, run, twin, snapshot, until, hidden)
+        if not same(outputs, _outputs(twin)):
+            raise ForkError(
+                f"the fork of {recipe} at step {step} trains on as the original did, and yet the model's "
+                f"outputs on the probe set differ at step {until}. {_suspects(hidden)}"
+            )
     needed = [name for name in run.sources if _noticed(recipe, snapshots, ending, name)]
     inert = [name for name in run.sources if name not in needed]
     return Certificate(tuple(snapshots), until, tuple(needed), tuple(inert))
@@ -89,8 +98,8 @@ order, streams; inert in this run: scheduler, gradients
 def reachable(parts: Parts) -> dict[str, Digest]:
     """Digest of every tensor, array, generator and plain number reachable from the parts, by path.
 
-    Walks attributes, containers, closures, and the globals that the recipe's own functions name;
-    non-persistent buffers and plain attributes included. Libraries' code is not walked.
+    Walks attributes (of objects, of their classes, of functions), containers, closures, default
+    arguments, hooks, and the globals that the recipe's own functions name. Libraries' code is not walked.
     """
     found: dict[str, Digest] = {}
     roots = {
@@ -149,20 +158,34 @@ def _refusal(
         original.advance(step)
         twin.advance(step)
         where = _first_difference(original.snapshot(), twin.snapshot())
-    suspects = (
-        f"What differs at the fork and is captured by no source: {_listed(hidden)}. Name it in "
-        f"Parts.others, write a source for it, or compute it anew in every step."
-        if hidden
-        else "Nothing reachable from the parts differs at the fork, so the step itself is not "
-        "deterministic, or keeps state in a library or a global out of reach."
-    )
     found = (
         where
         or "a leaf that agreed when the run was repeated: the training step is not deterministic"
     )
     return ForkError(
-        f"the fork of {recipe} at step {snapshot.step} differs first in {found} at step {step}. {suspects}"
+        f"the fork of {recipe} at step {snapshot.step} differs first in {found} at step {step}. "
+        f"{_suspects(hidden)}"
     )
+
+
+def _suspects(hidden: list[str]) -> str:
+    if not hidden:
+        return (
+            "Nothing reachable from the parts differs at the fork, so the step itself is not "
+            "deterministic, or keeps state in a library or a global out of reach."
+        )
+    return (
+        f"What differs at the fork and is captured by no source: {_listed(hidden)}. Name it in "
+        f"Parts.others, write a source for it, or compute it anew in every step."
+    )
+
+
+def _outputs(run: Run) -> np.ndarray | None:
+    """What the model says on the probe set in evaluation mode: memory may show there and nowhere else."""
+    if run.parts.probe_set is None:
+        return None
+    with seeded_globals(run.parts.keys, run.step):
+        return run.observe(Values(), check=False)
 
 
 def _listed(paths: list[str]) -> str:
@@ -180,10 +203,16 @@ def _walk(thing: Any, path: str, found: dict[str, Digest], visited: set[int], de
     if isinstance(thing, bool | int | float | str | np.generic):
         found[path] = digest(thing)
         return
+    if _is_plain(thing):  # small shared tuples are listed wherever they lie
+        for name, inner in _inside(thing):
+            found[f"{path}{name}"] = digest(inner)
+        return
     if id(thing) in visited:
         return
     visited.add(id(thing))
     if is_array(thing):
+        if isinstance(thing, nn.Parameter):
+            found[f"{path}.requires_grad"] = digest(thing.requires_grad)
         if isinstance(thing, Tensor) and thing.grad is not None:
             found[f"{path}.grad"] = digest(thing.grad)
         found[path] = digest(thing)
@@ -201,7 +230,7 @@ def _inside(thing: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(thing, Mapping):
         for index, (key, item) in enumerate(list(thing.items())):
             yield f"[{key!r}]" if isinstance(key, str | int) else f"[{index}]", item
-    elif isinstance(thing, list | tuple | set | frozenset):
+    elif isinstance(thing, list | tuple | set | frozenset | deque):
         for index, item in enumerate(thing):
             yield f"[{index}]", item
     elif isinstance(thing, types.FunctionType | types.MethodType):
@@ -210,26 +239,78 @@ def _inside(thing: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", p) for name, p in thing.named_parameters(recurse=False))
         yield from ((f".{name}", b) for name, b in thing.named_buffers(recurse=False))
         yield from ((f".{name}", m) for name, m in thing.named_children())
+        yield from _hooks(thing)
+        yield from ((f".{k}", v) for k, v in vars(thing).items() if k not in _TORCHS_OWN)
+        yield from _class_attributes(thing)
+    elif isinstance(thing, functools.partial):
+        yield from ((".func", thing.func), (".args", thing.args), (".keywords", thing.keywords))
+    elif isinstance(thing, Optimizer):  # its private names are bookkeeping that torch makes anew
         yield from ((f".{k}", v) for k, v in vars(thing).items() if not k.startswith("_"))
-    elif hasattr(thing, "__dict__"):
-        yield from ((f".{name}", value) for name, value in vars(thing).items())
+    else:
+        slots = [n for kind in type(thing).__mro__ for n in getattr(kind, "__slots__", ())]
+        yield from ((f".{name}", getattr(thing, name)) for name in slots if hasattr(thing, name))
+        yield from ((f".{name}", value) for name, value in getattr(thing, "__dict__", {}).items())
+        yield from _class_attributes(thing)
+
+
+# What every module has, but for its mode; hooks are walked apart, as torch numbers them by process.
+_TORCHS_OWN = vars(nn.Module()).keys() - {"training"}
+_LIBRARIES = ("torch", "numpy", "bygones", "builtins", "collections", "functools")
+
+
+def _is_plain(thing: Any) -> bool:
+    return isinstance(thing, list | tuple) and all(
+        item is None or isinstance(item, bool | int | float | str) for item in thing
+    )
+
+
+def _from_library(thing: Any) -> bool:
+    module = str(thing.__module__ or "")
+    return module.partition(".")[0] in _LIBRARIES and not module.startswith("bygones.worlds")
+
+
+def _hooks(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(module).items():
+        if name.endswith("_hooks") and isinstance(value, Mapping):
+            yield from ((f".{name}[{i}]", hook) for i, hook in enumerate(value.values()))
+
+
+def _class_attributes(thing: Any) -> Iterator[tuple[str, Any]]:
+    """Data kept on a class by the recipe's own code, where every run of the process shares it."""
+    for kind in type(thing).__mro__:
+        if not _from_library(kind):
+            for name, value in vars(kind).items():
+                if (
+                    not name.startswith("__")
+                    and not callable(value)
+                    and not hasattr(value, "__get__")
+                ):
+                    yield f".{name} of class {kind.__name__}", value
 
 
 def _inside_function(function: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(function, types.MethodType):
         yield ".__self__", function.__self__
         function = function.__func__
-    if function.__module__.partition(".")[0] in ("torch", "numpy", "bygones") and not (
-        function.__closure__ or function.__module__.startswith("bygones.worlds")
-    ):
+    if _from_library(function) and not function.__closure__:
         return
+    yield from ((f".{name}", value) for name, value in vars(function).items())
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__ or ()
+    yield from zip(
+        (f" default {n}" for n in names[len(names) - len(defaults) :]), defaults, strict=True
+    )
+    yield from ((f" default {n}", v) for n, v in (function.__kwdefaults__ or {}).items())
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield f" closing over {name}", cell.cell_contents
         except ValueError:
             continue  # a name that is not bound yet
-    for name in function.__code__.co_names:
-        if name in function.__globals__:
-            value = function.__globals__[name]
-            if not callable(value) or isinstance(value, nn.Module):
-                yield f" using {name}", value
+    if not _from_library(function):
+        used = _names_in(function.__code__)
+        yield from ((f" using {n}", v) for n, v in function.__globals__.items() if n in used)
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*(_names_in(constant) for constant in inner))

@@ -8,6 +8,7 @@ from typing import Any
 
 from bygones.run import Run
 from bygones.study import Arm, Study
+from bygones.treatment import noun
 from bygones.values import State
 
 
@@ -70,6 +71,7 @@ def _arm(arm: Arm, run: Run) -> dict[str, Any]:
         "name": arm.name,
         "role": arm.role,
         "null_of": arm.null_of,
+        "noun": " and ".join(noun(t) for t in arm.treatments) if arm.role == "null" else None,
         "treatments": treatments,
         "sentence": str(arm),
     }

@@ -42,7 +42,9 @@ def add(leaf: Leaf, delta: np.ndarray) -> Leaf:
     if isinstance(leaf, Tensor):
         exact = leaf.detach().to("cpu", torch.float64) + torch.from_numpy(np.asarray(delta))
         return exact.to(leaf.device, leaf.dtype)
-    return (np.asarray(leaf, dtype=np.float64) + delta).astype(np.asarray(leaf).dtype)
+    if isinstance(leaf, np.ndarray):
+        return np.asarray(leaf.astype(np.float64) + delta).astype(leaf.dtype)
+    return type(leaf)(leaf + float(delta))
 
 
 def unit_direction(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,15 @@ from bygones.run import Run
 from bygones.segment import SeedJob, run_seed
 from bygones.store import AbstractStore, FolderStore, MemoryStore, Record
 from bygones.study import Arm, Study, check_design, findings, full_arms
-from bygones.tree import Addresses, Segment, Tree, donor_steps, plan_tree, remaining
+from bygones.tree import (
+    Addresses,
+    Segment,
+    Tree,
+    donor_boundaries,
+    donor_steps,
+    plan_tree,
+    remaining,
+)
 from bygones.values import Digest
 
 
@@ -111,7 +119,7 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         steps_naive=steps_naive,
         steps_shared=steps_shared,
         steps_left=sum(
-            sum(work.num_steps for work in works) + (donors if works else 0)
+            sum(work.num_steps for work in works) + max(donor_boundaries(tree, works), default=0)
             for works in left.values()
         ),
         bytes_total=num_seeds * per_seed,
@@ -190,6 +198,7 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
             for record in _records_of(planned, seed, segment):
                 low, high = max(record["start"], segment.start), min(record["stop"], segment.stop)
                 diverged = record["diverged_at"]
+                mine = record["probe"] == planned.addresses.probe
                 entries.append(
                     Entry(
                         seed=seed,
@@ -198,12 +207,12 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
                         start=record["start"],
                         low=low,
                         high=high,
-                        steps=[s if s in segment.steps else -1 for s in record["steps"]],
+                        steps=[s if mine and s in segment.steps else -1 for s in record["steps"]],
                         diverged_at=diverged if diverged is not None and diverged < high else None,
                     )
                 )
-                if segment.leaf and "control" in segment.arms:
-                    orders[str(seed)] = record["order"]
+                if "control" in segment.arms and study.end in record["steps"]:
+                    orders[str(seed)] = record["orders"][record["steps"].index(study.end)]
     attributes = {**planned.attributes, "certificate": certificate}
     attributes["orders"] = {**attributes["orders"], "realised": orders}
     return Manifest(
@@ -212,17 +221,17 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
 
 
 def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
-    """Records that cover some of a segment, in order of their start (a segment may have no length)."""
+    """Sound records that cover or touch some of a segment, by their start (either may have no length).
+
+    Those of another probe too: the losses are the same.
+    """
     address = planned.addresses.history(seed, segment.history)
     records = [
         record
         for record in planned.store.records(address).values()
-        if record["observed"] and record["probe"] == planned.addresses.probe
+        if record["observed"] and planned.store.has(record["observed"])
     ]
-    if segment.start == segment.stop:
-        covering = [r for r in records if r["start"] <= segment.start <= r["stop"]]
-    else:
-        covering = [r for r in records if r["start"] < segment.stop and r["stop"] > segment.start]
+    covering = [r for r in records if r["start"] <= segment.stop and r["stop"] >= segment.start]
     return sorted(covering, key=lambda record: (record["start"], record["stop"]))
 
 

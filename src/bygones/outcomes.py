@@ -54,13 +54,12 @@ class Manifest:
 
 def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
     """Keeps a manifest in the store, under its study's name."""
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in manifest.attributes["study"])
-    store.write_record(_STUDIES, name, asdict(manifest))
+    store.write_record(_STUDIES, _file_name(manifest.attributes["study"]), asdict(manifest))
 
 
 def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
     """The manifest of a study in the store; the name may be left out if there is only one."""
-    found = store.records(_STUDIES)
+    found = {r["attributes"]["study"]: r for r in store.records(_STUDIES).values()}
     if not found:
         raise StoreError(
             "there is no finished study in this store. `bygones run STUDY --store …` makes one; an "
@@ -73,6 +72,12 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
         raise unknown("study in this store", chosen, found)
     record = found[chosen]
     return Manifest(**{**record, "entries": [Entry(**entry) for entry in record["entries"]]})
+
+
+def _file_name(study: str) -> str:
+    """A name for a study's manifest that any disk will take; odd names keep apart by their digest."""
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in study)[:60]
+    return plain if plain == study else f"{plain}-{digest(study)[:8]}"
 
 
 def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:

@@ -215,7 +215,7 @@ def load_object(source: str) -> Any:
         raise DesignError(
             f"'{source}' is not an address; expected package.module:function or file.py:function."
         )
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    module = import_file(Path(place)) if place.endswith(".py") else _load_module(place)
     if not hasattr(module, name):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise DesignError(f"{place} has no '{name}'. It has: {', '.join(public) or 'nothing'}.")
@@ -243,7 +243,13 @@ def _load_module(name: str) -> Any:
         raise DesignError(f"cannot import '{name}': {error}.") from error
 
 
-def _load_file(path: Path) -> Any:
+def imported_files() -> list[Path]:
+    """The files that were imported by their path in this process."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(_STUDY_MODULE)]
+    return [Path(str(module.__file__)) for module in modules]
+
+
+def import_file(path: Path) -> Any:
     """Imports a file by its path, once; the file's folder is importable while it loads."""
     path = path.resolve()
     main = sys.modules.get("__main__")

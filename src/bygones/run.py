@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from bygones.digest import digest
+from bygones.digest import digest, same
 from bygones.errors import BygonesError, ProbeError, RecipeError
 from bygones.interventions import Boundary
 from bygones.probes.base import AbstractProbe
-from bygones.recipe import Recipe, build, kept_globals, seed_globals
-from bygones.sources import find_sources
+from bygones.recipe import Memory, Recipe, build, kept_globals, seed_globals
+from bygones.sources import Order, find_sources
 from bygones.streams import generator, mix
 from bygones.treatment import Treatment
 from bygones.values import Digest, State, matching
@@ -101,7 +101,7 @@ class Run:
 
     def observe(self, probe: AbstractProbe, *, check: bool = True) -> np.ndarray:
         """What a probe reads here: float [N, C]. Fails if the probe changed the run."""
-        before = self.snapshot().digest() if check else ""
+        before = self.snapshot() if check else None
         flags = [(module, module.training) for module in self._modules()]
         with kept_globals():
             try:
@@ -115,11 +115,11 @@ class Run:
             finally:
                 for module, training in flags:
                     module.training = training
-        if check and self.snapshot().digest() != before:
-            changed = self._what_changed(probe)
+        changed = _first_change(before, self.snapshot()) if before is not None else None
+        if changed is not None:
             raise ProbeError(
-                f"the probe {probe} changed the run it observed at step {self.step}{changed}. A probe "
-                f"may only read; work on a copy, or take what it changes out of the model."
+                f"the probe {probe} changed the run it observed at step {self.step} (first in {changed}). "
+                f"A probe may only read; work on a copy, or take what it changes out of the model."
             )
         if observed.ndim != 2:
             raise ProbeError(
@@ -144,6 +144,13 @@ class Run:
         self._entries = dict(snapshot.entries)
         self.parts.cursor.realised = snapshot.shown
         self.losses = []
+
+    def learn(self, treatments: Iterable[Treatment]) -> None:
+        """Makes known what treatments bring along, so that a snapshot taken under them can be restored."""
+        for treatment in treatments:
+            source = self.sources[treatment.source]
+            if isinstance(source, Order):
+                source.learn(treatment.brings())
 
     def _train_one_step(self) -> None:
         rows = self.parts.cursor.next()
@@ -176,8 +183,7 @@ class Run:
         state = source.capture()
         address = treatment.digest()
         if self.step == treatment.window.start:
-            if hasattr(source, "learn"):
-                source.learn(treatment.brings())  # type: ignore[attr-defined]
+            self.learn([treatment])
             self._entries[address] = state
         names = matching(state, treatment.leaves)
         chosen = {name: state[name] for name in names}
@@ -188,11 +194,14 @@ class Run:
             source=source.name,
             leaves=treatment.leaves,
             entry=_select(self._entries[address], treatment.leaves),
-            fresh=_select(source.fresh(), treatment.leaves) if "new" in source.offers else None,
+            fresh=_select(source.fresh(), treatment.leaves) if treatment.needs_fresh else None,
             donor=_select(given, treatment.leaves) if given is not None else None,
             rng=generator(self.seed, "intervention", source.name, self.step),
         )
-        rewritten = treatment.intervention(chosen, at)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # a run that diverges takes its kicks along
+            rewritten = treatment.intervention(chosen, at)
         kept = {name: leaf for name, leaf in state.items() if name not in chosen}
         source.restore({**kept, **rewritten})
         if self.step == treatment.window.stop - 1 and not treatment.intervention.puts_back:
@@ -207,24 +216,17 @@ class Run:
 
     def _modules(self) -> list[nn.Module]:
         roots = [self.parts.model, self.parts.averages, *self.parts.others.values()]
-        modules = [getattr(root, "value", root) for root in roots]
+        modules = [root.value if isinstance(root, Memory) else root for root in roots]
         return [m for root in modules if isinstance(root, nn.Module) for m in root.modules()]
 
-    def _what_changed(self, probe: AbstractProbe) -> str:
-        before = self.snapshot().states
-        flags = [(module, module.training) for module in self._modules()]
-        with kept_globals():
-            probe(self.parts)
-            for module, training in flags:
-                module.training = training
-        after = self.snapshot().states
-        names = [
-            f"{source}/{leaf}"
-            for source in before
-            for leaf in sorted(before[source].keys() | after[source].keys())
-            if digest(before[source].get(leaf)) != digest(after[source].get(leaf))
-        ]
-        return f" (first in {names[0]})" if names else ""
+
+def _first_change(before: Snapshot, after: Snapshot) -> str | None:
+    """The first leaf, by source and name, that is not the same to the bit: `source/leaf`."""
+    for source, state in before.states.items():
+        for leaf in sorted(state.keys() | after.states[source].keys()):
+            if not same(state.get(leaf), after.states[source].get(leaf)):
+                return f"{source}/{leaf}"
+    return None
 
 
 def _select(state: State, leaves: str) -> State:

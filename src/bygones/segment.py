@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +15,12 @@ from bygones.contract import Contract
 from bygones.digest import digest
 from bygones.errors import RecipeError, StoreError
 from bygones.probes import AbstractProbe
-from bygones.recipe import Recipe
+from bygones.recipe import Recipe, import_file, imported_files
 from bygones.run import Donor, Run, Snapshot
 from bygones.snapshots import decode, encode
 from bygones.store import AbstractStore, Damaged, pack
 from bygones.streams import mix
-from bygones.tree import Addresses, Segment, Tree, Work, remaining
+from bygones.tree import Addresses, Segment, Tree, Work, donor_boundaries, remaining
 from bygones.values import Digest
 
 
@@ -32,6 +36,17 @@ class SeedJob:
     contract: Contract
     store: AbstractStore
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Files that were imported by their path go first: the worker may need classes out of them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _arrive, (imported_files(), pickle.dumps(values))
+
+
+def _arrive(files: list[Path], values: bytes) -> SeedJob:
+    for file in files:
+        import_file(file)
+    return SeedJob(**pickle.loads(values))
+
 
 def run_seed(job: SeedJob) -> int:
     """Trains what the store does not hold yet of one seed. Returns the number of steps trained.
@@ -39,21 +54,20 @@ def run_seed(job: SeedJob) -> int:
     Returns at once if nothing is missing. An object found damaged on the way is made again.
     """
     trained = 0
-    for _ in range(3):
+    for _ in range(3 + 3 * len(job.tree.segments)):  # each of the snapshots may turn out damaged
         work = remaining(job.tree, job.seed, job.addresses, job.store)
         if not work:
             return trained
         try:
             with job.contract.in_force():
-                trained += _train(job, work)
+                for num_steps in _train(job, work):
+                    trained += num_steps
         except Damaged:
             continue
-    if remaining(job.tree, job.seed, job.addresses, job.store):
-        raise StoreError(
-            f"seed {job.seed}: objects in the store are damaged as fast as they are written. Check the "
-            f"disk, or use another --store."
-        )
-    return trained
+    raise StoreError(
+        f"seed {job.seed}: objects in the store are damaged as fast as they are written. Check the "
+        f"disk, or use another --store."
+    )
 
 
 def donor_seed(seed: int) -> int:
@@ -61,15 +75,17 @@ def donor_seed(seed: int) -> int:
     return (1 << 30) + mix(seed, "donor") % (1 << 30)
 
 
-def _train(job: SeedJob, work: list[Work]) -> int:
+def _train(job: SeedJob, work: list[Work]) -> Iterator[int]:
+    """Trains what is left to do; gives the number of steps after each piece of it."""
     run = Run(job.recipe, job.seed)
     _check_built(job, run)
     beginning = run.snapshot()
     ends: dict[int, Snapshot] = {}
     todo = {item.index for item in work}
-    donor = _donor(job)
+    donor = _donor(job, donor_boundaries(job.tree, work))
     for item in work:
         segment = job.tree.segments[item.index]
+        run.learn(segment.history)
         if item.snapshot is not None and not (
             segment.parent in ends and item.start == segment.start
         ):
@@ -78,31 +94,34 @@ def _train(job: SeedJob, work: list[Work]) -> int:
             start = beginning if segment.parent is None else ends[segment.parent]
         run.restore(start)
         end = _train_segment(job, run, segment, item, donor)
-        if any(child in todo for child in job.tree.children(item.index)):
+        if item.stop == segment.stop and any(c in todo for c in job.tree.children(item.index)):
             ends[item.index] = end
         if segment.parent in ends and not any(
             child > item.index and child in todo for child in job.tree.children(segment.parent)
         ):
             del ends[segment.parent]  # the last child has started from it
-    return sum(item.num_steps for item in work)
+        yield item.num_steps
 
 
 def _train_segment(job: SeedJob, run: Run, segment: Segment, item: Work, donor: Donor) -> Snapshot:
     """Trains one segment, observes on the way, and stores what it made. Returns the state at its end."""
     observed: list[np.ndarray] = []
+    orders: list[str] = []
 
     def look(run: Run) -> None:
         if run.step in item.steps:
             seen = run.observe(job.probe, check=not observed)
             observed.append(seen if run.diverged_at is None else np.full_like(seen, math.nan))
+            orders.append(run.parts.cursor.realised)
 
     run.advance(item.stop, segment.history, donor=donor, at_boundary=look)
-    losses = np.asarray(run.losses, dtype=np.float32)
+    with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
+        losses = np.asarray(run.losses, dtype=np.float32)
     end = run.snapshot()  # before the treatments of the last boundary, so that training can go on
     if item.stop in item.steps:
         run.intervene(segment.history, donor)
         look(run)
-    _store(job, run, segment, item, observed, losses, end)
+    _store(job, run, segment, item, observed, orders, losses, end)
     return end
 
 
@@ -112,6 +131,7 @@ def _store(
     segment: Segment,
     item: Work,
     observed: list[np.ndarray],
+    orders: list[str],
     losses: np.ndarray,
     end: Snapshot,
 ) -> None:
@@ -129,24 +149,22 @@ def _store(
         "observed": job.store.put(pack(arrays, {"steps": list(item.steps)})),
         "snapshot": job.store.put(encode(end)),
         "diverged_at": end.diverged_at,
-        "order": run.parts.cursor.realised,
+        "orders": orders,  # the examples shown up to each of the steps, as a chained hash
     }
     address = job.addresses.history(job.seed, segment.history)
     job.store.write_record(address, item.record_name(job.addresses.probe), record)
 
 
-def _donor(job: SeedJob) -> Donor:
-    """A function that trains the donor's run as far as it is asked to; nothing if it is never asked."""
-    runs: list[Run] = []
+def _donor(job: SeedJob, boundaries: list[int]) -> Donor:
+    """The donor's snapshots at these boundaries; its run is trained once, when the first is asked for."""
     taken: dict[int, Snapshot] = {}
 
     def at(step: int) -> Snapshot:
-        if step not in taken:
-            if not runs or runs[0].step > step:
-                runs[:] = [Run(job.recipe, donor_seed(job.seed))]
-            runs[0].advance(step)
-            taken.clear()
-            taken[step] = runs[0].snapshot()
+        if not taken:
+            run = Run(job.recipe, donor_seed(job.seed))
+            for boundary in boundaries:
+                run.advance(boundary)
+                taken[boundary] = run.snapshot()
         return taken[step]
 
     return at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,10 @@ def encode(snapshot: Snapshot) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
+    nans: dict[str, str] = {}
     groups = {f"state{_SEPARATOR}{name}": state for name, state in snapshot.states.items()}
     groups |= {f"entry{_SEPARATOR}{name}": state for name, state in snapshot.entries.items()}
     for group, state in groups.items():
-        plain[group] = None  # so that an empty state is kept as an empty state
         for name, leaf in state.items():
             path = f"{group}{_SEPARATOR}{name}"
             if isinstance(leaf, torch.Tensor):
@@ -35,6 +36,8 @@ def encode(snapshot: Snapshot) -> bytes:
                 tensors[path] = torch.frombuffer(
                     bytearray(leaf.tobytes() or b"\0"), dtype=torch.uint8
                 )
+            elif isinstance(leaf, float) and leaf != leaf:
+                nans[path] = struct.pack(">d", leaf).hex()  # JSON has one NaN, a float has many
             else:
                 plain[path] = leaf
     order = [[group, list(state)] for group, state in groups.items()]
@@ -44,6 +47,7 @@ def encode(snapshot: Snapshot) -> bytes:
         "shown": snapshot.shown,
         "plain": plain,
         "arrays": arrays,
+        "nans": nans,
         "order": order,
     }
     return save(tensors, metadata={"bygones": json.dumps(meta, sort_keys=True)})
@@ -61,6 +65,8 @@ def decode(content: bytes) -> Snapshot:
             dtype, shape = meta["arrays"][path]
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             return np.frombuffer(tensors[path].numpy().tobytes()[:size], dtype=dtype).reshape(shape)
+        if path in meta["nans"]:
+            return struct.unpack(">d", bytes.fromhex(meta["nans"][path]))[0]
         return tensors[path] if path in tensors else meta["plain"][path]
 
     groups: dict[str, State] = {

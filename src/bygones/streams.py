@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def mix(*address: int | str) -> int:
     >>> mix(0, "order", 1) == mix(0, "order", 1), mix(0, "order", 1) == mix(1, "order", 0)
     (True, False)
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in (_DOMAIN, *address))
+    named = (f"str:{p}" if isinstance(p, str) else f"int:{index(p)}" for p in (_DOMAIN, *address))
+    text = "\x1f".join(named)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 

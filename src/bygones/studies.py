@@ -59,7 +59,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not _is_number(first) or (dash and not _is_number(last)):
             raise DesignError(
                 f"'{text}' are no seeds. Expected numbers and ranges, like 0-31 or 0-3,10."
             )
@@ -70,3 +70,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             )
         seeds += stretch
     return tuple(seeds)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bygones.code import foreign_code
 from bygones.digest import digest
 from bygones.errors import DesignError
 from bygones.interventions import Sham
@@ -13,7 +14,7 @@ from bygones.probes import AbstractProbe, Logits
 from bygones.recipe import Recipe, RecipeFunction
 from bygones.run import Run
 from bygones.treatment import Treatment, check_pair, matched_null
-from bygones.values import Digest, Lifetime, Window, matching
+from bygones.values import Digest, Lifetime, Window, matching, whole
 
 Role = Literal["control", "sham", "null", "treated"]
 
@@ -70,13 +71,12 @@ class Study:
         seeds: Iterable[int] = range(8),
         name: str = "study",
         probe: AbstractProbe | None = None,
-        **settings: Any,
     ) -> None:
-        object.__setattr__(self, "recipe", Recipe.of(recipe, **settings))
+        object.__setattr__(self, "recipe", Recipe.of(recipe))
         object.__setattr__(self, "arms", tuple(arms))
-        object.__setattr__(self, "fork_at", fork_at)
-        object.__setattr__(self, "horizons", tuple(horizons))
-        object.__setattr__(self, "seeds", tuple(seeds))
+        object.__setattr__(self, "fork_at", whole(fork_at, "fork_at"))
+        object.__setattr__(self, "horizons", tuple(whole(h, "a horizon") for h in horizons))
+        object.__setattr__(self, "seeds", tuple(whole(seed, "a seed") for seed in seeds))
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "probe", probe if probe is not None else Logits())
         _check(self)
@@ -104,7 +104,8 @@ class Study:
 
 
 def probe_digest(probe: AbstractProbe) -> Digest:
-    return digest([type(probe).__qualname__, probe])
+    """Digest of what a probe reads: its class, its settings, and its code if it is not of bygones."""
+    return digest([type(probe).__qualname__, probe, foreign_code(type(probe))])
 
 
 def full_arms(study: Study, run: Run) -> tuple[Arm, ...]:
@@ -128,8 +129,12 @@ def full_arms(study: Study, run: Run) -> tuple[Arm, ...]:
         ]
         if nulls and all(null is not None for null in nulls):
             matched = [null for null in nulls if null is not None]
-            arms.append(Arm(f"null of {arm.name}", matched, role="null", null_of=arm.name))
+            arms.append(Arm(_null_name(arm.name), matched, role="null", null_of=arm.name))
     return tuple(arms)
+
+
+def _null_name(arm: str) -> str:
+    return f"null of {arm}"
 
 
 def check_design(study: Study, run: Run) -> None:
@@ -202,11 +207,12 @@ def _check(study: Study) -> None:
         raise DesignError(f"seeds are whole numbers, 0 or more; got {min(study.seeds)}.")
     if not study.arms:
         raise DesignError("a study needs at least one arm with a treatment.")
-    names = ["control", "sham", *(arm.name for arm in study.arms)]
+    names = [arm.name for arm in study.arms]
+    taken = {"control", "sham", *(_null_name(name) for name in names)}
     for name in names:
-        if names.count(name) > 1:
+        if names.count(name) > 1 or name in taken:
             raise DesignError(
-                f"arm names must differ (control and sham are taken); '{name}' repeats."
+                f"arm names must differ (control, sham and '{_null_name('…')}' are taken); '{name}' repeats."
             )
     for arm in study.arms:
         _check_arm(study, arm)
@@ -215,7 +221,10 @@ def _check(study: Study) -> None:
 def _check_arm(study: Study, arm: Arm) -> None:
     if not arm.treatments:
         raise DesignError(f"arm '{arm.name}' has no treatment; the control is added by itself.")
+    addresses = [treatment.digest() for treatment in arm.treatments]
     for treatment in arm.treatments:
+        if addresses.count(treatment.digest()) > 1:
+            raise DesignError(f"arm '{arm.name}' has one treatment twice: {treatment}.")
         if treatment.window.start < study.fork_at or treatment.window.stop > study.end + 1:
             raise DesignError(
                 f"arm '{arm.name}' treats {treatment.source} at {treatment.window}, outside the run: the "

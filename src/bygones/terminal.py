@@ -22,7 +22,7 @@ out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, whi
 def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
     """A bar over the steps that are left, read off the store; lines of text if not a terminal."""
     total = planned.steps_left
-    if total == 0:
+    if not planned.seeds_left:
         console.print(f"{title}: everything is stored already; nothing to train.")
         yield
         return
@@ -51,7 +51,7 @@ def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
         said = [0]
 
         def say() -> None:
-            tenth = 10 * planned.steps_done() // total
+            tenth = 10 * planned.steps_done() // max(total, 1)
             if said[0] < tenth < 10:
                 said[0] = tenth
                 console.print(f"{title}: {tenth * 10}% done.")
@@ -84,10 +84,27 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return made
 
 
+def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
+    """Each source of a run with its class, who can see it, how long it lasts, and its size."""
+    columns = ("source", "class", "seen in", "carrier lasts", "leaves", "size")
+    rows = [
+        (
+            source["name"],
+            source["origin"],
+            source["visibility"],
+            source["lifetime"],
+            str(source["leaves"]),
+            size(source["bytes"]),
+        )
+        for source in sources
+    ]
+    return table("", columns, rows)
+
+
 def plan_lines(planned: Plan, num_workers: int) -> list[str]:
     """The cost of a study, in sentences."""
     study = planned.study
-    saved = planned.steps_naive / planned.steps_shared
+    saved = planned.steps_naive / max(planned.steps_shared, 1)
     seconds = planned.steps_left * planned.seconds_a_step / num_workers
     return [
         f"{study.name}: {len(study.seeds)} seeds × {len(planned.arms)} arms (with control, sham and matched "
@@ -112,6 +129,7 @@ def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
         "bytes": planned.bytes_total,
         "seconds_a_step": planned.seconds_a_step,
         "seconds_left": planned.steps_left * planned.seconds_a_step / num_workers,
+        "sources": planned.attributes["sources"],
         "findings": planned.attributes["findings"],
         "digests": planned.attributes["digests"],
     }

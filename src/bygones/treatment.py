@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bygones.code import foreign_code
 from bygones.digest import digest
 from bygones.errors import DesignError
 from bygones.interventions import (
@@ -71,14 +72,29 @@ class Treatment:
         return f"{verb} {what}{how} {place} {self.window}"
 
     def digest(self) -> Digest:
-        return digest(
-            [self.source, self.intervention.verb, self.intervention, self.window, self.leaves]
-        )
+        """Digest of names, window and the rule's settings, and of the rule's code if it is not ours."""
+        rule = self.intervention
+        code = foreign_code(type(rule))
+        return digest([self.source, rule.verb, rule, code, self.window, self.leaves])
 
     @property
     def needs_donor(self) -> bool:
-        """Whether the intervention (or the one that it is the null of) looks at another seed's run."""
-        return bool(getattr(self.intervention, "of", self.intervention).needs_donor)
+        """Whether the intervention looks at another seed's run."""
+        return self._inner.needs_donor
+
+    @property
+    def needs_fresh(self) -> bool:
+        """Whether the intervention looks at what a new source would hold."""
+        return self._inner.needs == "new"
+
+    @property
+    def _inner(self) -> AbstractIntervention:
+        """The intervention itself, or the one that it is the null of."""
+        return (
+            self.intervention.of
+            if isinstance(self.intervention, MatchedNull)
+            else self.intervention
+        )
 
     def brings(self) -> list[AbstractOrder]:
         """Order policies that the treatment carries with it."""
@@ -138,3 +154,14 @@ def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | No
         case _:
             return None
     return Treatment(treatment.source, null, treatment.window, treatment.leaves)
+
+
+def noun(treatment: Treatment) -> str:
+    """What a matched null does, as a noun."""
+    match treatment.intervention:
+        case Permute():
+            return "another shuffle of the window"
+        case Reseed():
+            return "another draw"
+        case _:
+            return "a random kick as large"

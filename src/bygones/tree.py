@@ -18,7 +18,7 @@ from bygones.study import Arm, Study, probe_digest
 from bygones.treatment import Treatment
 from bygones.values import Digest
 
-_FORMAT = 1  # a change here gives every segment a new address
+_FORMAT = 2  # a change here gives every segment a new address
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,11 @@ def _grouped(arms: Iterable[Arm], step: int) -> list[list[Arm]]:
     return list(groups.values())
 
 
-def _parting(arms: Iterable[Arm], after: int) -> int | None:
-    """The first step after `after` at which a treatment begins that not every arm has."""
-    sets = [{t.digest(): t for t in arm.treatments} for arm in arms]
-    shared = set.intersection(*(set(treatments) for treatments in sets))
-    starts = [
-        t.window.start
-        for treatments in sets
-        for address, t in treatments.items()
-        if address not in shared and t.window.start > after
-    ]
-    return min(starts, default=None)
+def _parting(arms: Sequence[Arm], after: int) -> int | None:
+    """The first step after `after` at which not every arm begins the same treatments in the same order."""
+    starts = {t.window.start for arm in arms for t in arm.treatments if t.window.start > after}
+    parts = (step for step in sorted(starts) if len({_beginning(arm, step) for arm in arms}) > 1)
+    return next(parts, None)
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,7 @@ class Work:
 
     def record_name(self, probe: Digest) -> str:
         """The name of the record that is written when this is done."""
-        return f"{self.start}-{self.stop}-{probe[:8]}"
+        return f"{self.start}-{self.stop}-{digest([probe, self.steps])[:16]}"
 
 
 @dataclass(frozen=True)
@@ -157,26 +151,33 @@ class Addresses:
 def remaining(tree: Tree, seed: int, addresses: Addresses, store: AbstractStore) -> list[Work]:
     """The work that the store does not hold yet, parents first.
 
-    A segment is trained if an observation is missing, or if a child needs the state at its end and no
-    snapshot of it is stored. It begins at the latest stored snapshot that is early enough.
+    A segment is trained if an observation or a loss is missing, or if a child needs the state at its end
+    and no snapshot of it is stored. It begins at the latest stored snapshot that is early enough, and ends
+    where nothing more is missing.
     """
     work: dict[int, Work] = {}
     for index in reversed(range(len(tree.segments))):
         segment = tree.segments[index]
         records = list(store.records(addresses.history(seed, segment.history)).values())
         snapshots = _snapshots(records, store)
-        missing = sorted(set(segment.steps) - _observed(records, addresses.probe, store))
+        sound = [record for record in records if _is_sound(record, store)]
+        seen = {s for r in sound if r["probe"] == addresses.probe for s in r["steps"]}
+        missing = sorted(set(segment.steps) - seen)
+        untrained = _untrained(segment, sound)
         children = (work[child] for child in tree.children(index) if child in work)
         end_needed = any(child.start == segment.stop and not child.snapshot for child in children)
-        if not missing and (not end_needed or segment.stop in snapshots):
+        if end_needed and segment.stop not in snapshots:
+            untrained.append(segment.stop - 1)
+        if not missing and not untrained:
             continue
-        first = missing[0] if missing else segment.stop - 1
+        first = min([*missing, *untrained])
+        stop = max([*missing, *(step + 1 for step in untrained)])
         start = max((s for s in snapshots if segment.start < s <= first), default=segment.start)
         snapshot = snapshots.get(start)
         if snapshot is None and segment.parent is not None:
             before = addresses.history(seed, tree.segments[segment.parent].history)
             snapshot = _snapshots(store.records(before).values(), store).get(start)
-        work[index] = Work(index, start, segment.stop, tuple(missing), snapshot)
+        work[index] = Work(index, start, stop, tuple(missing), snapshot)
     return [work[index] for index in sorted(work)]
 
 
@@ -185,25 +186,40 @@ def _snapshots(records: Iterable[Record], store: AbstractStore) -> dict[int, Dig
     return {r["stop"]: r["snapshot"] for r in records if r["snapshot"] and store.has(r["snapshot"])}
 
 
-def _observed(records: Iterable[Record], probe: Digest, store: AbstractStore) -> set[int]:
-    """Steps whose observations are stored and sound."""
-    steps: set[int] = set()
-    for record in records:
-        if record["probe"] == probe and record["observed"]:
-            try:
-                store.get(record["observed"])
-            except Damaged:
-                continue
-            steps |= set(record["steps"])
-    return steps
+def _is_sound(record: Record, store: AbstractStore) -> bool:
+    """Whether a record's losses and observations can be read."""
+    if not record["observed"]:
+        return False
+    try:
+        store.get(record["observed"])
+    except Damaged:
+        return False
+    return True
 
 
-def naive_steps(arms: Sequence[Arm], end: int) -> int:
-    """Steps of the loop that trains every arm from the beginning."""
-    return len(arms) * end
+def _untrained(segment: Segment, records: Iterable[Record]) -> list[int]:
+    """Steps of a segment whose loss is in none of these records (any probe's will do)."""
+    trained = {step for r in records for step in range(r["start"], r["stop"])}
+    return [step for step in range(segment.start, segment.stop) if step not in trained]
 
 
 def donor_steps(arms: Sequence[Arm]) -> int:
     """Steps that the donor of one seed is trained for, if any arm transplants."""
     starts = [t.window.start for arm in arms for t in arm.treatments if t.needs_donor]
     return max(starts, default=0)
+
+
+def donor_boundaries(tree: Tree, work: Iterable[Work]) -> list[int]:
+    """The boundaries at which some work looks at the donor's run, in order."""
+    return sorted(
+        {
+            t.window.start
+            for item in work
+            for t in tree.segments[item.index].history
+            if t.needs_donor
+            and (
+                item.start <= t.window.start < item.stop
+                or t.window.start == item.stop == (item.steps or (None,))[-1]
+            )
+        }
+    )

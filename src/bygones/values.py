@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import index
 from typing import Any, Literal
 
 from bygones.errors import DesignError
@@ -29,6 +30,19 @@ Visibility = Literal["state_dict", "non-persistent", "process"]
 Offer = Literal["anything", "new", "numbers", "order", "draws"]
 
 
+def whole(value: Any, what: str) -> int:
+    """A whole number as Python's own int (numpy's are told apart by digests and by JSON).
+
+    >>> import numpy as np
+    >>> whole(np.int64(3), "fork_at")
+    3
+    """
+    try:
+        return index(value)
+    except TypeError:
+        raise DesignError(f"{what} must be a whole number; got {value!r}.") from None
+
+
 @dataclass(frozen=True, order=True)
 class Window:
     """A half-open stretch of boundaries, `start <= step < stop`, counted in optimizer steps.
@@ -43,6 +57,8 @@ class Window:
     stop: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "start", whole(self.start, "a window's start"))
+        object.__setattr__(self, "stop", whole(self.stop, "a window's stop"))
         if self.start < 0 or self.stop <= self.start:
             raise DesignError(
                 f"a window is [start, stop) with 0 <= start < stop, in optimizer steps; "
@@ -95,7 +111,7 @@ class Lifetime:
             case "e-fold":
                 return f"e-fold {self.steps:.4g} steps (half-life {self.half_life:.4g})"
             case "exact":
-                return f"exactly {self.steps:.6g} steps"
+                return f"exactly {self.steps:.6g} step{'s' if self.steps != 1 else ''}"
             case "phase":
                 return f"at most {self.steps:.6g} steps (to the end of its phase)"
             case _:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from bygones.errors import WorkerError
@@ -35,7 +36,8 @@ class Processes(AbstractExecutor):
             workers = min(self.num_workers, len(todo))
             pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
             try:
-                futures = {pool.submit(function, job): index for index, job in todo.items()}
+                with _ctrl_c_is_ours():
+                    futures = {pool.submit(function, job): index for index, job in todo.items()}
                 for future in _as_they_finish(futures):
                     result = future.result()
                     del todo[futures[future]]
@@ -67,6 +69,16 @@ def _stop(pool: ProcessPoolExecutor) -> None:
         worker.terminate()
     for worker in workers:
         worker.join()
+
+
+@contextmanager
+def _ctrl_c_is_ours() -> Iterator[None]:
+    """Workers that are started here are born with Ctrl-C blocked, so none dies of it while it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bygones.errors import DesignError
 from bygones.interventions.base import AbstractIntervention, Boundary
 from bygones.values import State
 
@@ -16,4 +17,11 @@ class Hold(AbstractIntervention):
     """
 
     def __call__(self, state: State, at: Boundary) -> State:
+        absent = sorted(state.keys() - at.entry.keys())
+        if absent and at.leaves != "*":
+            raise DesignError(
+                f"holding only '{at.leaves}' of {at.source} from step {at.window.start} on has no "
+                f"meaning: {', '.join(absent[:3])} did not exist yet. Hold all of it (leaves='*'), or "
+                f"begin later."
+            )
         return at.entry

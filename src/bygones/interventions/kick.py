@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from bygones.catalogue import unknown
+from bygones.errors import DesignError
 from bygones.interventions.base import AbstractIntervention, Boundary
 from bygones.leaves import add
 from bygones.values import Leaf, Offer, State
@@ -30,5 +31,12 @@ class Kick(AbstractIntervention):
         for name, delta in self.by.items():
             if name not in state:
                 raise unknown(f"leaf of {at.source}", name, state)
-            kicked[name] = add(state[name], np.asarray(delta, dtype=np.float64))
+            by = np.asarray(delta, dtype=np.float64)
+            shape = tuple(getattr(state[name], "shape", ()))
+            if by.shape not in ((), shape):
+                raise DesignError(
+                    f"the kick of {at.source}/{name} has shape {list(by.shape)}; the leaf has "
+                    f"{list(shape)}."
+                )
+            kicked[name] = add(state[name], by)
         return kicked

@@ -16,8 +16,10 @@ from bygones.values import Offer, State
 class Nudge(AbstractIntervention):
     """x <- x + epsilon·|x|·u for each leaf, u uniform on the leaf's unit sphere.
 
-    The relative size of the nudge is exactly epsilon in every leaf. -epsilon goes the other way along
-    the same u, so the two together split a response into its odd and even parts. Counters stay.
+    The relative size of the nudge is epsilon in every leaf. -epsilon goes the other way along the same
+    u, so the two together split a response into its odd and even parts. A leaf that is nowhere negative
+    (a variance, a second moment) has u = x·s/|x| with random signs s: each entry moves up or down by the
+    share epsilon of itself, so that none crosses zero. Counters stay.
     """
 
     epsilon: float
@@ -28,6 +30,10 @@ class Nudge(AbstractIntervention):
         for name in sorted(state):
             if is_continuous(state[name]):
                 values = numbers(state[name])
-                size = self.epsilon * float(np.linalg.norm(values))
-                nudged[name] = add(state[name], size * unit_direction(values.shape, at.rng))
+                if values.min() >= 0:
+                    delta = self.epsilon * values * at.rng.choice((-1.0, 1.0), values.shape)
+                else:
+                    size = self.epsilon * float(np.linalg.norm(values))
+                    delta = size * unit_direction(values.shape, at.rng)
+                nudged[name] = add(state[name], delta)
         return nudged

@@ -29,5 +29,5 @@ class Scale(AbstractIntervention):
         if is_continuous(leaf) or (
             isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and named
         ):
-            return leaf * self.alpha
-        return leaf * self.alpha if isinstance(leaf, float) and named else leaf
+            return leaf * float(self.alpha)
+        return leaf * float(self.alpha) if isinstance(leaf, float) and named else leaf

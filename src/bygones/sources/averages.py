@@ -55,8 +55,11 @@ class Averages(AbstractSource):
     def lifetime(self) -> Lifetime:
         """EMA's decay is read from the averaging function's closure; without one it is SWA."""
         for function in (self._averages.multi_avg_fn, self._averages.avg_fn):
-            if function is not None:
-                decay = inspect.getclosurevars(function).nonlocals.get("decay")
+            plain = (
+                inspect.unwrap(function) if function is not None else None
+            )  # torch wraps in no_grad
+            if inspect.isfunction(plain):
+                decay = inspect.getclosurevars(plain).nonlocals.get("decay")
                 if decay is not None:
                     return Lifetime.decaying(float(decay))
         return Lifetime("unbounded")

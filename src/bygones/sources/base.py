@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bygones.errors import DesignError, RecipeError
-from bygones.recipe import Parts
+from bygones.recipe import Memory, Parts
 from bygones.values import Leaf, Lifetime, Offer, Origin, State, Visibility
 
 
@@ -85,8 +85,10 @@ def named_parameters(parts: Parts) -> dict[int, str]:
     names: dict[int, str] = {}
     modules = {"": parts.model, **parts.others}
     for owner, module in modules.items():
-        module = getattr(module, "value", module)
+        module = module.value if isinstance(module, Memory) else module
         if isinstance(module, torch.nn.Module):
             for name, parameter in module.named_parameters():
                 names.setdefault(id(parameter), f"{owner}.{name}".lstrip("."))
+        elif isinstance(module, Tensor):
+            names.setdefault(id(module), owner)
     return names

@@ -30,12 +30,12 @@ class Gradients(AbstractSource):
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
         names = named_parameters(parts)
-        trained: dict[str, Tensor] = {
-            names.get(id(parameter), f"parameter{index}"): parameter
-            for optimizer in parts.optimizers.values()
-            for group in optimizer.param_groups
-            for index, parameter in enumerate(group["params"])
-        }
+        trained: dict[str, Tensor] = {}
+        for label, optimizer in parts.optimizers.items():
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for index, parameter in enumerate(parameters):
+                unnamed = f"{label}:parameter{index}".lstrip(":")
+                trained[names.get(id(parameter), unnamed)] = parameter
         return cls({**dict(parts.model.named_parameters()), **trained})
 
     def capture(self) -> State:

@@ -42,6 +42,8 @@ class Moments(AbstractSource):
     def __init__(self, optimizers: dict[str, Optimizer], names: dict[int, str]) -> None:
         self._optimizers = optimizers
         self._names = names
+        # Optimizers that hold state before the first step; the others are empty when they are new.
+        self._eager = {label for label, o in optimizers.items() if any(o.state.values())}
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -94,16 +96,16 @@ class Moments(AbstractSource):
         Optimizers that fill their state at construction (Adagrad, say) are made anew on copies.
         """
         state: dict[str, Leaf] = {}
-        eager = {label: _eager_state(optimizer) for label, optimizer in self._optimizers.items()}
+        eager = {label: _eager_state(self._optimizers[label]) for label in self._eager}
         position = dict.fromkeys(self._optimizers, 0)
         for name, optimizer, parameter in self._members():
             label = name.partition(":")[0] if ":" in name else ""
-            made = eager[label][position[label]]
+            made = eager[label][position[label]] if label in eager else {}
             position[label] += 1
             held = optimizer.state.get(parameter, {})
             if made:
                 state |= {f"{name}/{key}": clone(value) for key, value in made.items()}
-            elif held and set(held) <= _ZERO_AT_FIRST_USE:
+            elif held and _is_torchs(optimizer) and set(held) <= _ZERO_AT_FIRST_USE:
                 state |= {
                     f"{name}/{key}": torch.zeros_like(value) if isinstance(value, Tensor) else 0
                     for key, value in held.items()
@@ -111,18 +113,23 @@ class Moments(AbstractSource):
         return state
 
     def lifetime(self) -> Lifetime:
-        """The slowest decay among the groups."""
-        factors = [
-            factor
-            for optimizer in self._optimizers.values()
-            for group in optimizer.param_groups
-            for factor in (
-                *group.get("betas", ()),
-                group.get("momentum", 0.0),
-                group.get("alpha", 0.0),
-            )
-        ]
-        return Lifetime.decaying(float(max(factors, default=0.0)))
+        """The slowest decay among the groups; unbounded where a sum or a maximum is kept."""
+        groups = [group for o in self._optimizers.values() for group in o.param_groups]
+        return Lifetime.decaying(max((_slowest_decay(group) for group in groups), default=0.0))
+
+
+def _slowest_decay(group: dict[str, Any]) -> float:
+    """The largest factor by which a group's memory decays in a step; 1 where something never does."""
+    factors = [float(factor) for factor in group.get("betas", ())]
+    factors += [float(group[key]) for key in ("momentum", "rho") if key in group]
+    if "centered" in group:  # RMSprop's alpha is a decay; ASGD's is a power
+        factors.append(float(group["alpha"]))
+    return 1.0 if group.get("amsgrad") else max(factors, default=1.0)
+
+
+def _is_torchs(optimizer: Optimizer) -> bool:
+    """Only of torch's own optimizers is it known what they create on first use."""
+    return type(optimizer).__module__.startswith("torch.")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -17,10 +17,11 @@ from bygones.sources.trees import (
     flatten,
     generator_state,
     like,
+    refill,
     set_generator_state,
     unflatten,
 )
-from bygones.values import Lifetime, State
+from bygones.values import Leaf, Lifetime, State
 
 
 class Named(AbstractSource):
@@ -83,22 +84,23 @@ class Named(AbstractSource):
             case Tensor() as tensor:
                 overwrite(tensor, state["value"], self.name)
             case np.ndarray() as array:
-                array[...] = np.asarray(state["value"])
+                self._check_alike(array, state["value"])
+                array[...] = state["value"]
             case MutableMapping() as mapping:
-                new = like(mapping, unflatten(state))
-                for key in [key for key in mapping if key not in new]:
-                    del mapping[key]
-                for key, value in new.items():
-                    held = mapping.get(key)
-                    if isinstance(held, Tensor) and isinstance(value, Tensor):
-                        overwrite(held, value, f"{self.name}/{key}")
-                    else:
-                        mapping[key] = value
+                refill(mapping, like(mapping, unflatten(state)))
             case other:
                 if generator_state(other) is not None:
                     set_generator_state(other, unflatten(state))
                 else:
                     other.load_state_dict(like(other.state_dict(), unflatten(state)))
+
+    def _check_alike(self, held: np.ndarray, value: Leaf) -> None:
+        if held.shape != value.shape or held.dtype != value.dtype:
+            raise RecipeError(
+                f"cannot restore {self.name}: it is {held.dtype} {list(held.shape)} in this run and "
+                f"{value.dtype} {list(value.shape)} in the snapshot. A restored run must be built by "
+                f"the same recipe."
+            )
 
     def fresh(self) -> State:
         if self._memory.fresh is None:

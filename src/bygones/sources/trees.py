@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -48,19 +49,59 @@ def unflatten(state: State) -> Any:
     if first[0] in "[(":
         items = [values[head] for head in sorted(values, key=lambda head: int(head[1:]))]
         return items if first[0] == "[" else tuple(items)
-    return {int(head[1:]) if head[0] == "#" else head.lstrip("."): v for head, v in values.items()}
+    return {
+        int(head[1:]) if head[0] == "#" else head.removeprefix("."): inner
+        for head, inner in values.items()
+    }
 
 
 def like(template: Any, value: Any) -> Any:
-    """`value` with the container types of `template` (a Counter comes back as a Counter)."""
+    """`value` in containers of the template's types: a Counter comes back as a Counter."""
     if isinstance(template, Mapping) and isinstance(value, dict):
         inner = {key: like(template.get(key), item) for key, item in value.items()}
-        kind: Any = type(template)
-        return kind(inner)
+        if not isinstance(template, MutableMapping):
+            return inner
+        filled = copy.copy(template)  # a defaultdict keeps its factory
+        filled.clear()
+        filled.update(inner)
+        return filled
     if isinstance(template, list) and isinstance(value, list):
         padded = [*template, *([None] * len(value))]
         return [like(kind, item) for kind, item in zip(padded, value, strict=False)]
+    if isinstance(template, tuple) and isinstance(value, tuple) and len(template) == len(value):
+        items = [like(kind, item) for kind, item in zip(template, value, strict=True)]
+        kind: Callable[..., Any] = type(template)
+        return kind(*items) if hasattr(template, "_fields") else tuple(items)
+    if isinstance(template, np.generic) and isinstance(value, np.ndarray):
+        return value[()]
     return value
+
+
+@torch.no_grad()
+def refill(held: Any, value: Any) -> Any:
+    """Puts `value` into the containers and arrays that are already there, and returns what then holds it.
+
+    A training step may hold on to an inner dict, list or array; those stay the same objects. What is
+    not alike (another shape, another type) is replaced in its container.
+    """
+    if isinstance(held, MutableMapping) and isinstance(value, Mapping):
+        items = {key: refill(held.get(key), item) for key, item in value.items()}
+        held.clear()  # so that the keys come in the order of the snapshot
+        held.update(items)
+        return held
+    if isinstance(held, list) and isinstance(value, list):
+        padded = [*held, *([None] * len(value))]
+        held[:] = [refill(old, new) for old, new in zip(padded, value, strict=False)]
+        return held
+    if isinstance(held, Tensor | np.ndarray) and _alike(held, value):
+        held[...] = value
+        return held
+    return value
+
+
+def _alike(one: Tensor | np.ndarray, other: Any) -> bool:
+    """Two arrays of the same kind, shape and type."""
+    return type(one) is type(other) and one.shape == other.shape and one.dtype == other.dtype
 
 
 def generator_state(generator: Any) -> Any:
@@ -94,17 +135,19 @@ def set_generator_state(generator: Any, state: Any) -> None:
 def _flatten(value: Any, path: str, leaves: dict[str, Leaf], where: str) -> None:
     join = f"{path}/" if path else ""
     match value:
-        case Tensor() | np.ndarray():
+        case Tensor() | np.ndarray() if not _holds_objects(value):
             leaves[path] = clone(value)
+        case _ if type(value) in _SCALARS:
+            leaves[path] = value
         case np.generic():
-            leaves[path] = value.item()
+            leaves[path] = np.asarray(value)  # keeps its type: float32 sums are not float64 sums
         case _ if isinstance(value, _SCALARS):
             leaves[path] = value
         case Mapping() if not value:
             leaves[f"{join}{{}}"] = None
         case Mapping():
             for key, item in value.items():
-                if not isinstance(key, int | str) or (isinstance(key, str) and "/" in key):
+                if type(key) not in (int, str) or "/" in str(key):
                     raise RecipeError(f"{where}: a key must be a name or a number; got {key!r}.")
                 head = f"#{key}" if isinstance(key, int) else _guarded(key)
                 _flatten(item, f"{join}{head}", leaves, where)
@@ -120,6 +163,10 @@ def _flatten(value: Any, path: str, leaves: dict[str, Leaf], where: str) -> None
                 f"exactly. Expected tensors, arrays, numbers, text, and lists or dicts of these; "
                 f"give it a state_dict, or write a source for it."
             )
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.hasobject
 
 
 def _guarded(key: str) -> str:

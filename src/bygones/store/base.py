@@ -56,7 +56,7 @@ def pack(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
 
     The value travels as one metadata entry, since safetensors does not fix the order of several.
     """
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(contiguous, metadata={"bygones": json.dumps(meta, sort_keys=True)})
 
 

@@ -19,7 +19,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bygones.digest import digest as digest_of
@@ -88,22 +88,35 @@ class FolderStore(AbstractStore):
     def training(self) -> Iterator[None]:
         """Holds the store for one process that trains; a second one is told so and leaves."""
         self._make(self.folder)
-        with open(self.folder / "lock", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                owner = lock.read().strip() or "unknown"
-                raise StoreError(
-                    f"{self.folder}: another bygones (process {owner}) is training into this store. Wait "
-                    f"for it, or give this one a --store of its own."
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+        lock = self._lock()
+        try:
             for leftover in (self.folder / "partial").glob("*"):
                 leftover.unlink(missing_ok=True)
             yield
+        finally:
+            os.close(lock)
+
+    def _lock(self) -> int:
+        path = self.folder / "lock"
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be opened: {error.strerror}. Choose another --store."
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise StoreError(
+                f"{self.folder}: another bygones (process {owner}) is training into this store. Wait "
+                f"for it, or give this one a --store of its own."
+            ) from None
+        with suppress(OSError):  # a disk that is full says so at the first object
+            os.truncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+        return lock
 
     def _object(self, digest: Digest) -> Path:
         return self.folder / "objects" / digest[:2] / digest[2:]

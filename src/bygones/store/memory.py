@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from bygones.errors import StoreError
 from bygones.store.base import AbstractStore, Damaged, Record
 from bygones.values import Digest
 
@@ -20,6 +21,12 @@ class MemoryStore(AbstractStore):
     def __init__(self) -> None:
         self._objects: dict[Digest, bytes] = {}
         self._records: dict[Digest, dict[str, str]] = {}
+
+    def __getstate__(self) -> object:
+        raise StoreError(
+            "a store in memory cannot be shared with other processes: what they train would be lost. "
+            "Give measure() a FolderStore, or let it run serially."
+        )
 
     def put(self, content: bytes) -> Digest:
         digest = hashlib.sha256(content).hexdigest()

@@ -1,0 +1,41 @@
+"""Jobs for the tests of executors, where workers find them; without torch, so that workers start fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def negative(number: int) -> int:
+    return -number
+
+
+def blocked_signals(_: int) -> bool:
+    """Whether Ctrl-C is blocked here."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def note_or_raise(job: tuple[str, int, Exception | None]) -> int:
+    folder, number, error = job
+    if error is not None:
+        raise error
+    time.sleep(0.02)
+    (Path(folder) / str(number)).touch()
+    return number
+
+
+def die_once(job: tuple[str, int]) -> int:
+    """Kills its own process the first time that any job comes to it with number 2."""
+    folder, number = job
+    died = Path(folder) / "died"
+    if number == 2 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
