@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types coverage clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
@@ -22,6 +22,9 @@ types: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch .venv/ready
+
+coverage: .venv/ready
+	$(BIN)/python benchmarks/coverage.py
 
 clean:
 	rm -rf .venv bygones-demo

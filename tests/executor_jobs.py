@@ -39,3 +39,13 @@ def die_once(job: tuple[str, int]) -> int:
 def die(folder: str) -> None:
     (Path(folder) / str(os.getpid())).touch()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_each_once(job: tuple[str, int]) -> int:
+    """Kills its own process the first time that a number comes to it."""
+    folder, number = job
+    died = Path(folder) / f"died-{number}"
+    if not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number

@@ -79,12 +79,14 @@ def make_outcomes(
     diverged: tuple[tuple[str, int, int], ...] = (),
     steps: tuple[int, ...] = STEPS,
     more_arms: int = 0,
+    image_size: int | None = None,
 ) -> xr.Dataset:
     """Outcomes of a study that never ran.
 
     `kind` is "logits" or "values" (a run whose function is a plain number per input and output).
     `diverged` lists (arm, seed index, step): that cell is NaN from that step on.
     `more_arms` adds treated arms that repeat reset-moments, to try larger studies.
+    `image_size` adds an `images` of so many pixels a side for each input.
     """
     rng = np.random.default_rng([seed, 0])
     arms = dict(ARMS)
@@ -134,6 +136,9 @@ def make_outcomes(
         data["labels"] = ("input", labels.astype(np.int64))
     else:
         data["values"] = (cell, outputs)
+    if image_size is not None:
+        pictures = np.random.default_rng([seed, 2]).random((N, image_size, image_size))
+        data["images"] = (("input", "height", "width"), pictures)
     coords = {
         "seed": np.arange(R),
         "arm": list(arms),

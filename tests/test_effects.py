@@ -15,8 +15,8 @@ from tests.synthetic import BATCHNORM_FOLD, FORK_AT, STEPS, make_outcomes, plant
 from bygones.effects import (
     Effect,
     Washout,
-    effect,
     all_effects,
+    effect,
     per_seed,
     probabilities,
     washout,
@@ -26,7 +26,7 @@ from bygones.estimators import Estimate, jackknife, paired_t
 from bygones.metrics import DISTANCES, METRICS, SCORES
 
 TREATED = ["reset-moments", "reset-batchnorm", "swap-order"]
-ON_LOGITS = [name for name in METRICS if name != "rms"]
+ON_LOGITS = [name for name, metric in METRICS.items() if metric.eats != "values"]
 
 
 @pytest.fixture(scope="module")
@@ -417,7 +417,8 @@ def test_the_sentence():
     assert str(EXAMPLE) == (
         "Resetting moments at step 300 moved the function by 0.0081 TV at step 600, 300 steps on "
         "[95% CI 0.0075, 0.0087], 32 seed pairs, paired t; doing nothing (sham) moves it by "
-        "exactly 0, its matched null by 0.0032, so the excess is 0.0049 [95% CI 0.0042, 0.0056]; "
+        "exactly 0, its matched null (a random change as large) by 0.0032, so the excess is "
+        "0.0049 [95% CI 0.0042, 0.0056]; "
         "another seed moves it 0.0221, of which this is 37% [95% CI 33, 41]."
     )
 
@@ -452,7 +453,7 @@ def test_the_sentence_of_a_score():
     assert str(found) == (
         "Resetting moments at step 300 changed accuracy by -1.2 percentage points at step 600, "
         "300 steps on [95% CI -1.9, -0.6], 32 seed pairs, paired t; doing nothing (sham) changes "
-        "it by exactly 0, its matched null by 0.04, so the difference is -1.3 "
+        "it by exactly 0, its matched null (a random change as large) by 0.04, so the difference is -1.3 "
         "[95% CI -1.9, -0.7]."
     )
     unclear = replace(found, estimate=_estimate(-0.001, -0.003, 0.001))
@@ -466,7 +467,7 @@ def test_every_sentence_names_its_references(outcomes):
         assert text[0].isupper()
         assert text.endswith(".")
         assert "doing nothing (sham)" in text
-        assert "its matched null by" in text
+        assert "its matched null (a random" in text
         assert ("another seed moves it" in text) == (found.metric in list(DISTANCES))
         assert "nan" not in text
 

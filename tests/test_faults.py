@@ -54,6 +54,7 @@ class Flip(AbstractIntervention):
 @dataclass(frozen=True)
 class WeightSums(AbstractProbe):
     kind: ClassVar[str] = "values"
+    headline: ClassVar[str] = "rms"
 
     def __call__(self, parts):
         return np.array([[float(p.detach().sum()) for p in parts.model.parameters()]])
@@ -93,12 +94,12 @@ class Command:
     """A `bygones run` in a process group of its own."""
 
     def __init__(self, file: Path, store: Path, workers: int, wait: float = 0.004) -> None:
-        root = Path(__file__).parents[1]
+        paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-c", "from bygones.cli import main; main()", "run", str(file)]
         self.store = store
         self.process = subprocess.Popen(
             [*command, "--store", str(store), "--workers", str(workers)],
-            env={**os.environ, "BYGONES_TEST_WAIT": str(wait), "PYTHONPATH": str(root)},
+            env={**os.environ, "BYGONES_TEST_WAIT": str(wait), "PYTHONPATH": paths},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,

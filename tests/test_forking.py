@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from bygones.digest import digest
 from bygones.errors import ForkError
-from bygones.forking import check_fork, reachable
+from bygones.forking import check_fork
+from bygones.reach import reachable
 from bygones.recipe import Memory, Parts, Recipe, supervised
 from bygones.run import Run
 

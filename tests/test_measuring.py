@@ -169,7 +169,7 @@ class Impatient(MemoryStore):
 
 
 @pytest.mark.parametrize("arms", [("reset", "several", "give"), ("once", "once and more")])
-@pytest.mark.parametrize("patience", [1, 2, 3, 5, 8, 9, 13, 17, 22, 28])
+@pytest.mark.parametrize("patience", [2, 5, 9, 17, 28])
 def test_an_interrupted_run_goes_on_to_the_same_bits(arms, patience):
     study = small(arms)
     store = Impatient(patience)
@@ -195,7 +195,7 @@ def test_a_run_interrupted_at_every_third_write_gets_there_in_the_end():
     assert same(outcomes, fresh(study))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_half_of_the_store_may_be_lost(seed):
     study = small(ALL)
     store = MemoryStore()
@@ -270,7 +270,7 @@ def test_a_grown_study_is_bit_equal_to_one_from_scratch(before, after):
     assert counted(plan(study, store))[1] == 0
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 4, 0, 3, 1)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (2, 4, 3, 1, 0)])
 def test_a_study_grown_in_any_order_gives_the_same_bits(order):
     """Five cuts of one design into one store, then the whole of it."""
     cuts: list[dict[str, Any]] = [
@@ -435,7 +435,7 @@ def test_transplants_bring_the_donors_state_and_no_other_seeds():
 INFINITE = Kick({"weight": np.full((3, 5), np.inf)})
 
 
-@pytest.mark.parametrize("executor", [Serial(), Processes(2)], ids=["serial", "processes"])
+@pytest.mark.parametrize("executor", [Serial(), Processes(1)], ids=["serial", "processes"])
 def test_a_diverged_arm_is_recorded_and_harms_no_other(executor, tmp_path):
     arms = [
         Arm("explode", Treatment("weights", INFINITE, at(6))),
@@ -572,8 +572,11 @@ def forgetful(seed: int) -> Parts:
     return parts
 
 
-@pytest.mark.parametrize("place", ["recipe", "step", "probe"])
-@pytest.mark.parametrize("executor", [Serial(), Processes(1)], ids=["serial", "processes"])
+@pytest.mark.parametrize(
+    ("place", "executor"),
+    [("recipe", Serial()), ("step", Serial()), ("probe", Serial()), ("step", Processes(1))],
+    ids=["recipe", "step", "probe", "step in another process"],
+)
 def test_a_seed_that_raises_names_the_place(place, executor, tmp_path):
     """Seed 0 is planned and checked without trouble; seed 13 raises where it trains."""
     if place == "probe":

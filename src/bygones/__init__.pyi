@@ -41,3 +41,29 @@ from .probes import Carrier as Carrier
 from .probes import Logits as Logits
 from .probes import Values as Values
 from .errors import BygonesError as BygonesError
+
+from .estimators import Estimate as Estimate
+from .estimators import half_width_reached as half_width_reached
+from .equivalence import tost as tost
+from .equivalence import equivalent_effect as equivalent_effect
+from .multiplicity import Family as Family
+from .multiplicity import adjust as adjust
+from .multiplicity import family_of as family_of
+from .power import seeds_needed as seeds_needed
+from .power import pairs_for_half_width as pairs_for_half_width
+from .power import pairs_for_effect as pairs_for_effect
+from .power import detectable_effect as detectable_effect
+from .pairing import pairings as pairings
+from .pooling import pool as pool
+from .reliability import measured_coverage as measured_coverage
+
+from .probes import Features as Features
+from .field import function_field as function_field
+from .field import moved_inputs as moved_inputs
+from .grouping import breakdown as breakdown
+from .calibration import reliability_curves as reliability_curves
+from .calibration import brier_parts as brier_parts
+from .calibration import brier_change as brier_change
+from .report.field_figures import field_picture as field_picture
+from .report.field_figures import breakdown_figure as breakdown_figure
+from .report.field_figures import reliability_diagram as reliability_diagram

@@ -68,10 +68,20 @@ def run(
     seeds: Seeds = None,
     store: StoreFolder = Path("bygones-store"),
     workers: Workers = _CORES,
+    until_halfwidth: Annotated[
+        float | None,
+        typer.Option(help="Add seeds until each excess over its null is known within ± this."),
+    ] = None,
+    max_seeds: Annotated[
+        int, typer.Option(min=2, help="With --until-halfwidth: at most so many.")
+    ] = 128,
     as_json: Json = False,
 ) -> None:
     """Train what is missing of a study, and say what was found. Run it again to go on or to add to it."""
-    name = _run(study, seeds, store, workers)
+    if until_halfwidth is None:
+        name = _run(study, seeds, store, workers)
+    else:
+        name = _run_until(study, seeds, store, workers, until_halfwidth, max_seeds)
     _say(store, name, as_json=as_json)
 
 
@@ -81,6 +91,10 @@ def plan(
     seeds: Seeds = None,
     store: StoreFolder = Path("bygones-store"),
     workers: Workers = _CORES,
+    half_width: Annotated[
+        float | None,
+        typer.Option(help="Also say how many seeds it takes, going by those stored, for ± this."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a study would train, store and cost, with and without sharing prefixes."""
@@ -96,6 +110,8 @@ def plan(
     terminal.out.print(terminal.inventory_table(planned.attributes["sources"]))
     for finding in planned.attributes["findings"]:
         terminal.out.print(f"Note: {finding}")
+    if half_width is not None:
+        _say_seeds_needed(planned, half_width, workers)
 
 
 @app.command()
@@ -111,6 +127,26 @@ def report(
 ) -> None:
     """Write the HTML report of a stored study; with --json, print its effects and digests instead."""
     _report(store, out or store.parent / f"{store.name}-report", study, as_json=as_json)
+
+
+@app.command()
+def compare(
+    stores: Annotated[
+        list[Path], typer.Argument(metavar="STORE...", help="Folders of stored studies.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path(
+        "bygones-comparison"
+    ),
+) -> None:
+    """Put effects of several studies side by side, and pool those of arms with the same name."""
+    from bygones import terminal
+    from bygones.comparison import side_by_side
+    from bygones.report import write_comparison
+
+    pooled = side_by_side([_outcomes(store, None) for store in stores])
+    for one in pooled:
+        terminal.out.print(str(one))
+    terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
 
 
 @app.command()
@@ -152,15 +188,18 @@ def list_members(
     terminal.out.print(terminal.table("", (kind, ""), rows))
 
 
-def _planned(study: str, seeds: str | None, store: Path) -> Any:
-    from bygones.measuring import plan
-    from bygones.store import FolderStore
+def _chosen(study: str, seeds: str | None) -> Any:
     from bygones.studies import load_study, parse_seeds
 
     chosen = load_study(study)
-    if seeds is not None:
-        chosen = chosen.with_seeds(parse_seeds(seeds))
-    return plan(chosen, FolderStore(store))
+    return chosen if seeds is None else chosen.with_seeds(parse_seeds(seeds))
+
+
+def _planned(study: str, seeds: str | None, store: Path) -> Any:
+    from bygones.measuring import plan
+    from bygones.store import FolderStore
+
+    return plan(_chosen(study, seeds), FolderStore(store))
 
 
 def _run(study: str, seeds: str | None, store: Path, workers: int) -> str:
@@ -175,6 +214,48 @@ def _run(study: str, seeds: str | None, store: Path, workers: int) -> str:
     with terminal.progress(planned, planned.study.name):
         measure(planned.study, executor=executor, planned=planned)
     return planned.study.name
+
+
+def _run_until(
+    study: str, seeds: str | None, store: Path, workers: int, half_width: float, max_seeds: int
+) -> str:
+    from bygones import terminal
+    from bygones.executors import Processes, Serial
+    from bygones.stopping import anytime_estimates, measure_until
+    from bygones.store import FolderStore
+
+    chosen = _chosen(study, seeds)
+    outcomes = measure_until(
+        chosen,
+        half_width,
+        store=FolderStore(store),
+        executor=Processes(workers) if workers > 1 else Serial(),
+        batch=2 * workers,
+        max_seeds=max_seeds,
+        on_batch=lambda planned: terminal.console.print(
+            f"{planned.study.name}: {len(planned.study.seeds)} seeds, {planned.steps_left:,} steps to train."
+        ),
+    )
+    for arm, estimate in anytime_estimates(outcomes).items():
+        terminal.console.print(f"{arm}: {estimate}, valid whenever one stops.")
+    return chosen.name
+
+
+def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
+    """How many seeds each arm's effect takes, going by the seeds of the study that are stored."""
+    from bygones import terminal
+    from bygones.effects import per_seed
+    from bygones.outcomes import read_manifest, read_outcomes
+    from bygones.power import seeds_needed
+
+    outcomes = read_outcomes(planned.store, read_manifest(planned.store, planned.study.name))
+    steps_a_seed = planned.steps_shared / len(planned.study.seeds)
+    for arm in planned.study.arms:
+        pilot = per_seed(outcomes, planned.study.headline, arm.name)[:, -1]
+        needed = seeds_needed(pilot.values, half_width=half_width)
+        steps = needed.num_pairs * steps_a_seed
+        time = terminal.duration(steps * planned.seconds_a_step / workers)
+        terminal.out.print(f"{arm.name}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
 def _outcomes(store: Path, study: str | None) -> Any:
@@ -223,7 +304,8 @@ def _say(store: Path, study: str | None, *, as_json: bool) -> None:
 
 
 def _metrics(outcomes: Any) -> tuple[str, ...]:
-    return ("tv", "disagreement", "accuracy", "nll") if "logits" in outcomes else ("rms",)
+    also = ("disagreement", "accuracy", "nll") if "logits" in outcomes else ()
+    return (outcomes.attrs["headline"], *also)
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ class Effect:
     num_diverged: int
     pair_correlation: float | None
     variance_ratio: float | None
+    null_is: str = "a random change as large"  # what the matched null of this arm does
 
     @property
     def facts(self) -> Metric:
@@ -135,7 +136,7 @@ class Effect:
             said += "exactly 0" if _exactly_zero(floor) else str(floor)
         if self.null is None or self.excess is None:
             return f"{said}, and no matched null was run"
-        said += f", its matched null by {_amount(self.null.scaled(scale))}"
+        said += f", its matched null ({self.null_is}) by {_amount(self.null.scaled(scale))}"
         if self.null.num_dropped:
             said += f" (of which {_count(self.null.num_dropped, 'pair')} diverged)"
         word = "excess" if is_distance else "difference"
@@ -311,6 +312,11 @@ class _Design:
     def sham(self) -> int | None:
         return next((i for i, arm in enumerate(self.arms) if arm["role"] == "sham"), None)
 
+    def null_is(self, place: int | None) -> str:
+        """What a null arm does, in words."""
+        said = None if place is None else self.arms[place].get("noun")
+        return said or "a random change as large"
+
     def null_of(self, name: str) -> int | None:
         return next(
             (
@@ -444,7 +450,7 @@ def _one_effect(
         fraction = jackknife(moved[:, a], reading.between, statistic=_share_of_ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
-        correlation, ratio = _worth_of_pairing(
+        correlation, ratio = worth_of_pairing(
             reading.levels[:, a], reading.levels[:, design.control]
         )
     return Effect(
@@ -462,6 +468,7 @@ def _one_effect(
         num_diverged=int(np.isnan(moved[:, a]).sum()),
         pair_correlation=correlation,
         variance_ratio=ratio,
+        null_is=design.null_is(null),
     )
 
 
@@ -471,9 +478,7 @@ def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
     return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
 
 
-def _worth_of_pairing(
-    treated: np.ndarray, control: np.ndarray
-) -> tuple[float | None, float | None]:
+def worth_of_pairing(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:
     """Correlation within pairs, and (Var treated + Var control) / Var(treated − control).
 
     None where they do not exist: fewer than two pairs, or nothing varies.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from bygones.run import Run
@@ -18,6 +19,9 @@ def describe(study: Study, arms: Sequence[Arm], run: Run) -> dict[str, Any]:
         "study": study.name,
         "recipe": str(study.recipe),
         "fork_at": study.fork_at,
+        "headline": study.headline,
+        "family": asdict(study.declared),
+        "margins": dict(study.margins),
         "arms": [_arm(arm, run) for arm in arms],
         "sources": inventory(run),
         "orders": {

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from bygones.contract import Contract
@@ -18,7 +19,7 @@ from bygones.inventory import describe, state_bytes
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.run import Run
 from bygones.segment import SeedJob, run_seed
-from bygones.store import AbstractStore, FolderStore, MemoryStore, Record
+from bygones.store import AbstractStore, FolderStore, MemoryStore, Record, pack
 from bygones.study import Arm, Study, check_design, findings, full_arms
 from bygones.tree import (
     Addresses,
@@ -47,6 +48,7 @@ class Plan:
     contract: Contract
     store: AbstractStore
     attributes: dict[str, Any]
+    images: np.ndarray | None
     steps_naive: int
     steps_shared: int
     steps_left: int
@@ -102,6 +104,7 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
             "contract": contract.to_dict(),
         }
         observed = run.observe(study.probe)
+        images = run.parts.probe_images
         snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
     num_seeds = len(study.seeds)
     donors = donor_steps(arms)
@@ -116,6 +119,7 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         contract=contract,
         store=store,
         attributes={**attributes, "num_steps": {"naive": steps_naive, "shared": steps_shared}},
+        images=None if images is None else images.float().cpu().numpy(),
         steps_naive=steps_naive,
         steps_shared=steps_shared,
         steps_left=sum(
@@ -215,8 +219,15 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
                     orders[str(seed)] = record["orders"][record["steps"].index(study.end)]
     attributes = {**planned.attributes, "certificate": certificate}
     attributes["orders"] = {**attributes["orders"], "realised": orders}
+    images = planned.images
     return Manifest(
-        study.probe.kind, list(study.seeds), list(study.steps), study.end, entries, attributes
+        kind=study.probe.kind,
+        seeds=list(study.seeds),
+        steps=list(study.steps),
+        end=study.end,
+        entries=entries,
+        attributes=attributes,
+        images=None if images is None else planned.store.put(pack({"images": images}, {})),
     )
 
 

@@ -50,6 +50,7 @@ class Manifest:
     end: int
     entries: list[Entry]
     attributes: dict[str, Any]
+    images: Digest | None = None  # what the probe inputs look like, if they are pictures
 
 
 def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
@@ -84,7 +85,8 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     """Reads the observations of every seed and arm from the store, checking each object's digest.
 
     `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
-    train_step), `diverged_at` (seed, arm). After a divergence everything is NaN, nothing is dropped.
+    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any.
+    After a divergence everything is NaN, nothing is dropped.
     """
     arms = [arm["name"] for arm in manifest.attributes["arms"]]
     size = (len(manifest.seeds), len(arms))
@@ -112,7 +114,11 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
             observed[row, entry.arms, manifest.steps.index(step)] = seen
     if observed is None:
         raise StoreError("the manifest names no observations; run the study again.")
-    return _dataset(manifest, arms, observed, labels, losses, diverged)
+    outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)
+    if manifest.images is not None:
+        images, _ = unpack(store.get(manifest.images))
+        outcomes["images"] = (("input", "height", "width"), images["images"])
+    return outcomes
 
 
 def _dataset(

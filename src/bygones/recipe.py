@@ -83,6 +83,7 @@ class Parts:
     augment      batch, generator -> batch; draws only from the generator it is given
     train_step   parts, batch -> loss; `supervised` unless the recipe brings its own
     probe_set    inputs and labels on which the function is observed
+    probe_images what the probe inputs look like [N, height, width], if they are pictures; for reports
     """
 
     model: nn.Module
@@ -96,6 +97,7 @@ class Parts:
     augment: Callable[[Batch, torch.Generator], Batch] | None = None
     train_step: Callable[[Parts, Batch], Tensor] = supervised
     probe_set: tuple[Tensor, Tensor] | None = None
+    probe_images: Tensor | None = None
 
     # Set by `build`: where the run stands in its order, and the key of each random stream.
     cursor: Cursor = field(init=False, repr=False)

@@ -21,7 +21,7 @@ from bygones.digest import digest, same
 from bygones.errors import BygonesError, ProbeError, RecipeError
 from bygones.interventions import Boundary
 from bygones.probes.base import AbstractProbe
-from bygones.recipe import Memory, Recipe, build, kept_globals, seed_globals
+from bygones.recipe import Memory, Recipe, build, kept_globals, seed_globals, seeded_globals
 from bygones.sources import Order, find_sources
 from bygones.streams import generator, mix
 from bygones.treatment import Treatment
@@ -103,7 +103,9 @@ class Run:
         """What a probe reads here: float [N, C]. Fails if the probe changed the run."""
         before = self.snapshot() if check else None
         flags = [(module, module.training) for module in self._modules()]
-        with kept_globals():
+        with seeded_globals(
+            self.parts.keys, self.step
+        ):  # should the model draw, it draws the same again
             try:
                 observed = np.asarray(probe(self.parts))
             except BygonesError:

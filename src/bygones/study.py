@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bygones.catalogue import unknown
 from bygones.code import foreign_code
 from bygones.digest import digest
 from bygones.errors import DesignError
 from bygones.interventions import Sham
+from bygones.metrics import METRICS
+from bygones.multiplicity import Family
 from bygones.probes import AbstractProbe, Logits
 from bygones.recipe import Recipe, RecipeFunction
 from bygones.run import Run
@@ -52,6 +56,10 @@ class Study:
     `horizons` are counted in optimizer steps after the fork; at horizon 0 the treatment has acted and
     nothing has been trained since. Control, sham and matched nulls are added by `full_arms`, so no
     study can forget its references.
+
+    What is declared before the run: `family`, the comparisons that are read together (default: every
+    arm at the last horizon in the headline distance, by Holm), and `margins`, by metric the size below
+    which an effect counts as none (without one, no absence of an effect can be claimed).
     """
 
     recipe: Recipe
@@ -61,6 +69,8 @@ class Study:
     seeds: tuple[int, ...]
     name: str = "study"
     probe: AbstractProbe = field(default_factory=Logits)
+    family: Family | None = None
+    margins: tuple[tuple[str, float], ...] = ()
 
     def __init__(
         self,
@@ -71,6 +81,8 @@ class Study:
         seeds: Iterable[int] = range(8),
         name: str = "study",
         probe: AbstractProbe | None = None,
+        family: Family | None = None,
+        margins: Mapping[str, float] | Iterable[tuple[str, float]] = (),
     ) -> None:
         object.__setattr__(self, "recipe", Recipe.of(recipe))
         object.__setattr__(self, "arms", tuple(arms))
@@ -79,7 +91,20 @@ class Study:
         object.__setattr__(self, "seeds", tuple(whole(seed, "a seed") for seed in seeds))
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "probe", probe if probe is not None else Logits())
+        object.__setattr__(self, "family", family)
+        object.__setattr__(self, "margins", tuple(sorted(dict(margins).items())))
         _check(self)
+
+    @property
+    def headline(self) -> str:
+        """The distance that a study of this probe leads with."""
+        return self.probe.headline or {"logits": "tv", "values": "rms"}[self.probe.kind]
+
+    @property
+    def declared(self) -> Family:
+        """The family of comparisons: the study's own, or every arm's headline at the last horizon."""
+        names = tuple(arm.name for arm in self.arms)
+        return self.family or Family("every arm", names, (self.headline,), (self.horizons[-1],))
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -94,13 +119,12 @@ class Study:
         return Study(**{**_fields(self), "seeds": tuple(seeds)})
 
     def digest(self) -> Digest:
-        """Digest of the design: recipe's code, arms, horizons and probe. Not of the seeds."""
+        """Digest of the design: code, arms, horizons, probe, and what was declared. Not of the seeds."""
         arms = [
             [arm.name, [treatment.digest() for treatment in arm.treatments]] for arm in self.arms
         ]
-        return digest(
-            [self.recipe.code(), arms, self.fork_at, self.horizons, probe_digest(self.probe)]
-        )
+        shown = [self.fork_at, self.horizons, probe_digest(self.probe)]
+        return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
 
 
 def probe_digest(probe: AbstractProbe) -> Digest:
@@ -179,7 +203,7 @@ def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[
 
 
 def _fields(study: Study) -> dict[str, Any]:
-    names = ("recipe", "arms", "fork_at", "horizons", "seeds", "name", "probe")
+    names = ("recipe", "arms", "fork_at", "horizons", "seeds", "name", "probe", "family", "margins")
     return {name: getattr(study, name) for name in names}
 
 
@@ -216,6 +240,7 @@ def _check(study: Study) -> None:
             )
     for arm in study.arms:
         _check_arm(study, arm)
+    _check_declared(study)
 
 
 def _check_arm(study: Study, arm: Arm) -> None:
@@ -230,3 +255,21 @@ def _check_arm(study: Study, arm: Arm) -> None:
                 f"arm '{arm.name}' treats {treatment.source} at {treatment.window}, outside the run: the "
                 f"fork is at step {study.fork_at} and the last horizon at step {study.end}."
             )
+
+
+def _check_declared(study: Study) -> None:
+    """Family and margins speak of arms, metrics and horizons that there are."""
+    family = study.declared
+    known = {"arm": [arm.name for arm in study.arms], "horizon": [*map(str, study.horizons)]}
+    for arm in family.arms:
+        if arm not in known["arm"]:
+            raise unknown(f"arm of this study (in the family '{family.name}')", arm, known["arm"])
+    for horizon in map(str, family.horizons):
+        if horizon not in known["horizon"]:
+            where = f"horizon of this study (in the family '{family.name}')"
+            raise unknown(where, horizon, known["horizon"])
+    for metric in (*family.metrics, *dict(study.margins)):
+        METRICS[metric]  # raises, with the nearest name
+    for metric, margin in study.margins:
+        if not 0 < margin < math.inf:
+            raise DesignError(f"the margin for {metric} must be a number above 0; got {margin}.")

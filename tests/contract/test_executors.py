@@ -98,6 +98,11 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_is_run_again(tmp_path):
     assert (tmp_path / "died").exists()
 
 
+def test_deaths_are_forgiven_as_long_as_jobs_get_finished(tmp_path):
+    results = Processes(1).map(jobs.die_each_once, [(str(tmp_path), i) for i in range(5)])
+    assert sorted(results) == [0, 1, 2, 3, 4]
+
+
 def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path):
     with pytest.raises(
         WorkerError, match=r"died 3 times in a row.*Try fewer --workers\.$"

@@ -198,7 +198,9 @@ class Careless(AbstractProbe):
     kind: ClassVar[Literal["logits", "values"]] = "values"
 
     def __call__(self, parts: Parts) -> np.ndarray:
-        torch.rand(3), np.random.rand(), random.random()
+        torch.rand(3)
+        np.random.rand()
+        random.random()
         for module in parts.model.modules():
             module.training = not module.training
         for entry in parts.others.values():

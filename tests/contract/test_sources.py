@@ -270,7 +270,7 @@ def test_a_fork_ends_as_the_original(recipe: Recipe):
             | {"torch-rng", "numpy-rng", "legacy-rng", "python-rng"},
         ),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_leaving_a_source_out_is_noticed(recipe: Recipe, needed: set[str]):
     assert needed <= set(check_fork(recipe, at=[STEP], until=STEP + 3).needed)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
-from bygones.estimators.base import Estimate, without_spread
+from bygones.estimators.base import Estimate, student, without_spread
 
 METHOD = "jackknife"
 
@@ -48,8 +47,7 @@ def jackknife(
     if np.all(without == without[0]):
         return without_spread(value, **facts)
     variance = (n - 1) / n * float(np.sum((without - without.mean()) ** 2))
-    half = float(special.stdtrit(n - 1, 0.5 * (1.0 + level))) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half, **facts)
+    return student(value, math.sqrt(variance), n - 1, **facts)
 
 
 def mean_over_pairs(between: np.ndarray) -> float:

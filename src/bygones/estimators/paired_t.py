@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
-from bygones.estimators.base import Estimate, finite_pairs, without_spread
+from bygones.estimators.base import Estimate, finite_pairs, standard_error, student, without_spread
 
 METHOD = "paired t"
 
@@ -22,7 +21,9 @@ def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     deviation of the sample (n − 1 below the line); n: finite pairs.
 
     `differences` has shape (R,), one number a seed pair; numbers that are not finite are left out
-    and counted. Exact for normal differences at any n ≥ 2. "Student" (W. S. Gosset), The probable
+    and counted. Exact for normal differences at any n ≥ 2; also near it for heavy tails (t₃: 0.96 at 8
+    pairs). Short for strong skew: on lognormal differences 0.95 covered 0.83 at 5 and 8 pairs, 0.86 at 16,
+    0.89 at 32 (docs/coverage.md). "Student" (W. S. Gosset), The probable
     error of a mean, Biometrika 6 (1908), 1–25.
 
     >>> print(paired_t([0.9, 1.1, 1.0, 1.2]))
@@ -34,6 +35,4 @@ def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(kept == kept[0]):
         return without_spread(mean, **facts)
-    t = special.stdtrit(n - 1, 0.5 * (1.0 + level))
-    half = float(t * kept.std(ddof=1) / math.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, **facts)
+    return student(mean, standard_error(kept), n - 1, **facts)

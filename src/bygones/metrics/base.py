@@ -83,3 +83,52 @@ def calibration_gap(
     num_bins = int(bin_of.max()) + 1
     gaps = sum(np.abs((surplus * (bin_of == b)).sum(axis=-1)) for b in range(num_bins))
     return np.where(known.all(axis=-1), np.asarray(gaps) / labels.size, np.nan)
+
+
+# ------------------------------------------------------------------ representations
+
+
+def centred_unit(values: np.ndarray) -> np.ndarray:
+    """A representation without its place and its size: mean 0 over inputs, Frobenius norm 1.
+
+    (..., N, D) -> the same shape. What is the same for every input has no shape at all: zeros.
+    """
+    centred = values - values.mean(axis=-2, keepdims=True)
+    # Of size one first, so that squares of tiny or huge numbers stay numbers.
+    largest = np.abs(centred).max(axis=(-2, -1), keepdims=True)
+    flat = (values == values[..., :1, :]).all(axis=(-2, -1), keepdims=True) | (largest == 0.0)
+    sized = np.where(flat, 0.0, centred / np.where(flat, 1.0, largest))
+    return sized / np.where(flat, 1.0, np.sqrt((sized**2).sum(axis=(-2, -1), keepdims=True)))
+
+
+def between_known(
+    x: np.ndarray,
+    y: np.ndarray,
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """A distance of two representations, exactly 0 where they are equal and NaN where one is unknown.
+
+    (..., N, D), (..., N, D) -> (...,). That equal arrays are at distance 0 is part of what a
+    distance is; computed, it would be a rounding error (a product of many matrices at once and of
+    one alone may add up in another order), and "exactly 0" of a sham would not be readable off it.
+    """
+    axes = (-2, -1)
+    known = np.isfinite(x).all(axis=axes) & np.isfinite(y).all(axis=axes)
+    equal = (x == y).all(axis=axes)
+    found = distance(np.where(np.isfinite(x), x, 0.0), np.where(np.isfinite(y), y, 0.0))
+    return np.where(known, np.where(equal, 0.0, found), np.nan)
+
+
+def one_minus_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 − ⟨a, b⟩/(‖a‖ ‖b‖) over the last axis, as 1/2 ‖a/‖a‖ − b/‖b‖‖²: small distances stay exact.
+
+    Two that are all zeros are at 0, one that is and one that is not at 1 (no alignment).
+
+    >>> one_minus_cosine(np.array([1.0, 0.0]), np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]])).tolist()
+    [1.0, 0.0, 1.0]
+    """
+    sizes = [np.sqrt((v**2).sum(axis=-1, keepdims=True)) for v in (a, b)]
+    units = [v / np.where(size > 0.0, size, 1.0) for v, size in zip((a, b), sizes, strict=True)]
+    half_square = 0.5 * ((units[0] - units[1]) ** 2).sum(axis=-1)
+    one_is_nothing = (sizes[0] > 0.0) != (sizes[1] > 0.0)
+    return np.where(one_is_nothing[..., 0], 1.0, half_square)

@@ -20,6 +20,7 @@ class AbstractProbe(ABC):
     """
 
     kind: ClassVar[Literal["logits", "values"]]
+    headline: ClassVar[str] = ""  # the distance to lead with, if not TV of logits or RMS of values
 
     @abstractmethod
     def __call__(self, parts: Parts) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from bygones.errors import RecipeError
 from bygones.leaves import is_continuous, numbers
 from bygones.probes.base import AbstractProbe
 from bygones.recipe import Parts
@@ -29,4 +30,9 @@ class Carrier(AbstractProbe):
     def __call__(self, parts: Parts) -> np.ndarray:
         state = find_sources(parts)[self.source].capture()
         chosen = [state[n] for n in sorted(matching(state, self.leaves)) if is_continuous(state[n])]
+        if not chosen:
+            raise RecipeError(
+                f"'{self.source}' holds no arrays of floats here that match '{self.leaves}', so there "
+                f"is no carrier to observe. (An optimizer is empty until its first step.)"
+            )
         return np.concatenate([numbers(leaf).reshape(-1) for leaf in chosen])[None, :]

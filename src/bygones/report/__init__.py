@@ -1,6 +1,19 @@
 """A study's report: one HTML file that reads offline, its figures and its tables as files.
 
-report.html    figures/*.pdf, *.png, *.svg    tables/*.csv
+    report.html    figures/*.pdf, *.png, *.svg    tables/*.csv, *.tex
+
+`write_comparison` does the same for several studies pooled: comparison.html.
+
+Each figure also comes from one public call that returns a matplotlib Figure; `save` writes it in all
+three forms:
+
+    answer(readings(effects, "tv"))                 every arm at the last horizon
+    course(reading)                                 one arm over the steps after the fork
+    score(effects, label)                           the change of one score
+    field_picture(function_field(…), images)        which inputs are moved
+    breakdown_figure(breakdown(field, "class"))     by class, difficulty or labels of your own
+    reliability_diagram(*reliability_curves(…))     calibration, treated and control
+    forest(pool({study: estimate}), label)          one effect in several studies
 """
 
 from __future__ import annotations
@@ -13,10 +26,29 @@ import xarray as xr
 from bygones.effects import Effect, all_effects
 from bygones.errors import DesignError
 from bygones.report import tables
+from bygones.report.comparison import write_comparison
+from bygones.report.evidence import gather
+from bygones.report.evidence_tables import evidence_tables
+from bygones.report.field_figures import breakdown_figure, field_picture, reliability_diagram
+from bygones.report.figures import answer, course, save, score
+from bygones.report.forest import forest
 from bygones.report.html import render
+from bygones.report.latex import write_latex
 from bygones.report.reading import HEADLINES, readings
 
-__all__ = ["write_report"]
+__all__ = [
+    "write_report",
+    "write_comparison",
+    "readings",
+    "answer",
+    "course",
+    "score",
+    "field_picture",
+    "breakdown_figure",
+    "reliability_diagram",
+    "forest",
+    "save",
+]
 
 # What a report shows if it is not handed effects: the headline, a second opinion that needs no
 # probabilities, and the two scores a reader asks for first.
@@ -29,7 +61,10 @@ def write_report(
 ) -> Path:
     """Write a study's report into `folder` and return the path of its `report.html`.
 
-    `outcomes`: dims (seed, arm, step, input, class), with `logits` or `values`.
+    `outcomes`: dims (seed, arm, step, input, class), with `logits` or `values`; where there are
+    `images` (input, height, width), the inputs are shown by them. Of the attributes, `family`
+    (name, arms, metrics, horizons, method) declares which comparisons are judged together, `margins`
+    (metric -> margin, unscaled) which effects are tested for being none to speak of.
     `effects`: what to show, if not the usual metrics; must hold the headline distance (`tv`, or
     `rms` for values). Equal outcomes and effects give equal files, byte for byte.
     Raises DesignError where there is no treated arm or no headline distance.
@@ -45,6 +80,7 @@ def write_report(
             f"or leave `effects` out."
         )
     read = readings(effects, headline)
+    evidence = gather(outcomes, effects, read)
     attrs = outcomes.attrs
     folder = Path(folder)
     for part in ("figures", "tables"):
@@ -58,10 +94,13 @@ def write_report(
             tables.sources_table(attrs["sources"]),
             tables.diverged_table(outcomes),
             tables.orders_table(attrs["orders"]),
+            *evidence_tables(evidence),
         )
     }
     for table in made.values():
         tables.write_csv(table, folder / "tables")
+        write_latex(table, folder / "tables")
     page = folder / "report.html"
-    page.write_text(render(outcomes, effects, read, folder / "figures", made), encoding="utf-8")
+    text = render(outcomes, effects, read, evidence, folder / "figures", made)
+    page.write_text(text, encoding="utf-8")
     return page

@@ -352,12 +352,17 @@ def _draw_key(figure: Figure, lines: Sequence[Sequence[tuple[str, str, float]]])
 
 
 def course(
-    reading: Reading, vertical: Scale, *, lifetime: float | None = None, unit: str = "TV"
+    reading: Reading,
+    vertical: Scale | None = None,
+    *,
+    lifetime: float | None = None,
+    unit: str = "TV",
 ) -> Figure:
     """One arm's effect over the steps after the fork, with floor, matched null and ceiling.
 
-    Bands are intervals, cut at 0 (a distance is never negative). `lifetime`: the carrier's, in
-    steps (infinite: unbounded); drawn as a bar along the top.
+    Bands are intervals, cut at 0 (a distance is never negative). `vertical`: the scale, if it is to
+    be shared with other arms (`distance_scale`). `lifetime`: the carrier's, in steps (infinite:
+    unbounded); drawn as a bar along the top.
     """
     with _style():
         width, height = PANEL, 2.55
@@ -370,7 +375,7 @@ def course(
         horizons = [effect.horizon for effect in effects]
         horizontal = horizon_scale(horizons)
         horizontal.apply(ax, "x")
-        vertical.apply(ax, "y")
+        (vertical or distance_scale([reading])).apply(ax, "y")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         ax.grid(axis="y", color=HAIR, linewidth=0.6)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bygones.effects import Effect
 from bygones.metrics import METRICS
 from bygones.report import figures, tables
+from bygones.report.evidence import Evidence
+from bygones.report.page import capital, drawn, inline, plain, rendered, slug
 from bygones.report.reading import (
     GONE_SHARE,
     GROUPS,
     Reading,
     number,
-    percent,
     steps,
     written,
     written_share,
 )
+from bygones.report.sections import sections
 
 _NAMED = 4  # arms named in one line of the summary before it says "and so many more"
 
@@ -34,20 +33,13 @@ def render(
     outcomes: xr.Dataset,
     effects: Sequence[Effect],
     readings: Sequence[Reading],
+    evidence: Evidence,
     folder: Path,
     all_tables: Mapping[str, tables.Table],
 ) -> str:
     """The page's text; every figure drawn on the way is also saved under `folder`."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": number, "percent": percent, "steps": steps, "estimate": written,
-        "shared": written_share, "bytes": _bytes, "sentence": _capital,
-    }  # fmt: skip
-    source = files("bygones.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        _context(outcomes, effects, readings, folder, all_tables)
+    return rendered(
+        "template.html.j2", _context(outcomes, effects, readings, evidence, folder, all_tables)
     )
 
 
@@ -55,6 +47,7 @@ def _context(
     outcomes: xr.Dataset,
     effects: Sequence[Effect],
     readings: Sequence[Reading],
+    evidence: Evidence,
     folder: Path,
     all_tables: Mapping[str, tables.Table],
 ) -> dict[str, Any]:
@@ -78,8 +71,8 @@ def _context(
         "grids": _grids(effects),
         "floor_words": _floor_words(readings),
         "ceilings": [effect.ceiling for effect in readings[0].course],
-        "plain": _plain,
-    }
+        "plain": plain,
+    } | sections(evidence, readings, folder)
 
 
 # ---------------------------------------------------------------- the summary
@@ -119,11 +112,6 @@ def _floor_words(readings: Sequence[Reading]) -> str:
 # ---------------------------------------------------------------- figures
 
 
-def _inline(text: str, name: str, label: str) -> Markup:
-    # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
-    return Markup(figures.inline_svg(text, name, label))
-
-
 def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Markup]:
     label = "Effect of every treated arm at the last horizon. " + " ".join(
         f"{reading.arm}: {_share_words(reading.last)}, {reading.verdict}." for reading in readings
@@ -131,8 +119,8 @@ def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Mark
     wide = figures.save(figures.answer(readings), folder, "answer")
     narrow = figures.svg(figures.answer(readings, width=figures.NARROW), "answer-narrow")
     return {
-        "wide": _inline(wide, "answer", label),
-        "narrow": _inline(narrow, "answer-narrow", label),
+        "wide": inline(wide, "answer", label),
+        "narrow": inline(narrow, "answer-narrow", label),
     }
 
 
@@ -147,15 +135,15 @@ def _course_figures(
 ) -> list[dict[str, Any]]:
     vertical = figures.distance_scale(readings)
     by_name = {arm["name"]: arm for arm in arms}
-    drawn = []
+    panels = []
     for place, reading in enumerate(readings, start=1):
-        name = f"course-{place:02d}-{_slug(reading.arm)}"
+        name = f"course-{place:02d}-{slug(reading.arm)}"
         lifetime = _lifetime(by_name[reading.arm]["treatments"])
         figure = figures.course(reading, vertical, lifetime=lifetime, unit=unit)
         label = f"{reading.arm} over steps after the fork: {reading.verdict}. {reading.last}"
-        svg = _inline(figures.save(figure, folder, name), name, label)
-        drawn.append({"reading": reading, "svg": svg})
-    return drawn
+        svg = drawn(figure, folder, name, label)
+        panels.append({"reading": reading, "svg": svg})
+    return panels
 
 
 def _lifetime(treatments: Sequence[Mapping[str, Any]]) -> float | None:
@@ -169,7 +157,7 @@ def _lifetime(treatments: Sequence[Mapping[str, Any]]) -> float | None:
 def _score_figures(
     effects: Sequence[Effect], readings: Sequence[Reading], folder: Path
 ) -> list[dict[str, Any]]:
-    drawn = []
+    panels = []
     for name in dict.fromkeys(effect.metric for effect in effects):
         metric = METRICS[name]
         if metric.kind != "score":
@@ -183,18 +171,10 @@ def _score_figures(
         unit = f" ({metric.unit})" if metric.unit else ""
         title = f"change in {metric.label}{unit}"
         figure = figures.score(ranked, f"treated minus control{unit}", factor=metric.scale)
-        label = _capital(title) + ". " + " ".join(str(effect) for effect in ranked)
-        svg = _inline(figures.save(figure, folder, f"score-{name}"), f"score-{name}", label)
-        drawn.append({"name": name, "title": title, "svg": svg, "effects": ranked})
-    return drawn
-
-
-def _slug(name: str) -> str:
-    """
-    >>> _slug("scale(0.5) moments"), _slug("<b>")
-    ('scale-0-5-moments', 'b')
-    """
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"
+        label = capital(title) + ". " + " ".join(str(effect) for effect in ranked)
+        svg = drawn(figure, folder, f"score-{name}", label)
+        panels.append({"name": name, "title": title, "svg": svg, "effects": ranked})
+    return panels
 
 
 # ---------------------------------------------------------------- the full table
@@ -206,32 +186,3 @@ def _grids(effects: Sequence[Effect]) -> list[dict[str, Any]]:
         {"metric": METRICS[name], "effects": [e for e in effects if e.metric == name]}
         for name in dict.fromkeys(effect.metric for effect in effects)
     ]
-
-
-# ---------------------------------------------------------------- numbers for people
-
-
-def _bytes(count: int) -> str:
-    """
-    >>> _bytes(16), _bytes(43560), _bytes(5_000_000)
-    ('16 B', '43.6 kB', '5 MB')
-    """
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _plain(value: Any) -> str:
-    """A contract's or certificate's value as words, nested ones flattened."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(entry) for entry in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not recorded" if value is None else str(value)

@@ -95,10 +95,10 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     if last.excess is None:
         return "alone", lead, "no matched null to compare with"
     if last.excess.low > 0:
-        return "beyond", lead, "more than a random change as large"
+        return "beyond", lead, f"more than {last.null_is}"
     if last.excess.high < 0:
-        return "less", lead, "less than a random change as large"
-    return "like", lead, "cannot be told from a random change as large"
+        return "less", lead, f"less than {last.null_is}"
+    return "like", lead, f"cannot be told from {last.null_is}"
 
 
 # What the first lines of the page say, in this order; one group holds the arms of some kinds.

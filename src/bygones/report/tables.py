@@ -1,6 +1,6 @@
 """The tables of a report: plain rows with full-precision numbers, written as CSV.
 
-The page shows the same rows, rounded for people; the files keep every digit.
+The page and the LaTeX show the same rows, rounded for people; the CSV keeps every digit.
 """
 
 from __future__ import annotations
@@ -22,18 +22,29 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns and rows; a cell is a string, a number, or None where there is nothing."""
+    """Named columns and rows; a cell is a string, a number, or None where there is nothing.
+
+    For people: `title`; columns `in_unit` are quoted in the unit of the row's metric, `shares` as
+    percentages; `split_by` names a column of which each value is to be a table of its own.
+    """
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    title: str = ""
+    in_unit: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
+    split_by: str | None = None
 
 
-def _table(name: str, rows: Iterable[Row], columns: Sequence[str]) -> Table:
-    return Table(name, tuple(columns), tuple(rows))
+def _table(
+    name: str, rows: Iterable[Row], columns: Sequence[str], title: str, **quoted: Any
+) -> Table:
+    return Table(name, tuple(columns), tuple(rows), title, **quoted)
 
 
-def _estimate(name: str, estimate: Any) -> dict[str, Any]:
+def estimate_cells(name: str, estimate: Any) -> dict[str, Any]:
+    """A value and the ends of its interval, each a cell."""
     if estimate is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -55,13 +66,16 @@ def effects_table(effects: Iterable[Effect]) -> Table:
         row: dict[str, Any] = {"arm": effect.arm, "metric": effect.metric}
         row |= {"step": effect.step, "horizon": effect.horizon}
         for name in _REFERENCES:
-            row |= _estimate(name, getattr(effect, name))
+            row |= estimate_cells(name, getattr(effect, name))
         row |= {"level": effect.estimate.level, "num_pairs": effect.estimate.num_pairs}
         row |= {"num_diverged": effect.num_diverged, "method": effect.estimate.method}
         row |= {"note": effect.estimate.note, "pair_correlation": effect.pair_correlation}
         row |= {"variance_ratio": effect.variance_ratio, "sentence": str(effect)}
         rows.append(row)
-    return _table("effects", rows, _EFFECT_COLUMNS)
+    return _table(
+        "effects", rows, _EFFECT_COLUMNS, "Every effect with its references, by arm and horizon",
+        in_unit=_REFERENCES[:-1], shares=("fraction", "level"), split_by="metric",
+    )  # fmt: skip
 
 
 _ANSWER_COLUMNS = (
@@ -79,7 +93,7 @@ def answer_table(readings: Iterable[Reading]) -> Table:
         null = math.nan if last.null is None else last.null.value
         row: dict[str, Any] = {"arm": reading.arm, "verdict": reading.verdict}
         row |= {"metric": last.metric, "horizon": last.horizon}
-        row |= _estimate("estimate", last.estimate) | _estimate("fraction", last.fraction)
+        row |= estimate_cells("estimate", last.estimate) | estimate_cells("fraction", last.fraction)
         row |= {"null": null, "null_fraction": share(last, null)}
         row |= {"floor": None if last.floor is None else last.floor.value}
         row |= {"first_horizon": reading.first.horizon}
@@ -88,7 +102,11 @@ def answer_table(readings: Iterable[Reading]) -> Table:
         row |= {"peak_estimate": reading.peak.estimate.value}
         row |= {"num_pairs": last.estimate.num_pairs, "method": last.estimate.method}
         rows.append(row)
-    return _table("answer", rows, _ANSWER_COLUMNS)
+    return _table(
+        "answer", rows, _ANSWER_COLUMNS, "What the function still shows at the last horizon",
+        in_unit=("estimate", "null", "floor", "first_estimate", "peak_estimate"),
+        shares=("fraction", "null_fraction"),
+    )  # fmt: skip
 
 
 _LIFETIME_COLUMNS = (
@@ -115,13 +133,14 @@ def lifetimes_table(readings: Iterable[Reading], arms: Sequence[Mapping[str, Any
             }
             row |= {"last_horizon": reading.last.horizon, "verdict": reading.verdict}
             rows.append(row)
-    return _table("lifetimes", rows, _LIFETIME_COLUMNS)
+    title = "How long the carrier lasts and how long its effect, in steps"
+    return _table("lifetimes", rows, _LIFETIME_COLUMNS, title)
 
 
 def sources_table(sources: Iterable[Row]) -> Table:
     """What crosses the boundary of this run."""
     columns = ("name", "origin", "visibility", "lifetime", "leaves", "bytes")
-    return _table("sources", sources, columns)
+    return _table("sources", sources, columns, "What a run carries from one step to the next")
 
 
 def diverged_table(outcomes: xr.Dataset) -> Table:
@@ -132,14 +151,14 @@ def diverged_table(outcomes: xr.Dataset) -> Table:
             step = float(outcomes["diverged_at"].sel(seed=seed, arm=arm))
             if not math.isnan(step):
                 found.append({"arm": arm, "seed": seed, "step": int(step)})
-    return _table("diverged", found, ("arm", "seed", "step"))
+    return _table("diverged", found, ("arm", "seed", "step"), "Runs that diverged")
 
 
 def orders_table(orders: Mapping[str, Any]) -> Table:
     """The hash of the order that each seed really saw."""
     realised = orders.get("realised", {})
     rows = ({"seed": seed, "order_hash": digest} for seed, digest in realised.items())
-    return _table("orders", rows, ("seed", "order_hash"))
+    return _table("orders", rows, ("seed", "order_hash"), "The order that each seed saw")
 
 
 def write_csv(table: Table, folder: Path) -> Path:
