@@ -151,7 +151,6 @@ class WeightSum(AbstractProbe):
 
     scale: float = 1.0
     kind: ClassVar[Literal["logits", "values"]] = "values"
-    headline: ClassVar[str] = "rms"
 
     def __call__(self, parts: Parts) -> np.ndarray:
         total = sum(float(p.detach().double().sum()) for p in parts.model.parameters())
@@ -163,7 +162,6 @@ class Shy(AbstractProbe):
     """A probe that raises once training has come to step 4."""
 
     kind: ClassVar[Literal["logits", "values"]] = "values"
-    headline: ClassVar[str] = "rms"
 
     def __call__(self, parts: Parts) -> np.ndarray:
         if parts.cursor.position == 4:

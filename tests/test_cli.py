@@ -38,7 +38,6 @@ def no_steps(): return Study(classifier, [one("k", Scale(2.0), at(0), "weights")
 @dataclass(frozen=True)
 class Meddler(AbstractProbe):
     kind: ClassVar[Literal["logits", "values"]] = "values"
-    headline: ClassVar[str] = "rms"
     def __call__(self, parts):
         with torch.no_grad():
             parts.model[0].weight.mul_(2.0)

@@ -14,6 +14,7 @@ from tests.study_recipes import TRAINED, WeightSum, at, classifier, one, plain, 
 
 from bygones.errors import BygonesError, DesignError, ForkError, RecipeError, StoreError
 from bygones.executors import Processes, Serial
+from bygones.forking import Certificate, check_fork
 from bygones.interventions import Hold, Kick, Replace, Reset, Scale, Transplant
 from bygones.measuring import Plan, certify, measure, plan
 from bygones.orders import ShuffleOnce
@@ -57,6 +58,20 @@ def counted(planned: Plan) -> tuple[xr.Dataset, int]:
     return outcomes, TRAINED["steps"]
 
 
+@pytest.fixture(autouse=True)
+def proven_once(monkeypatch):
+    """The fork check of a recipe is asked for by each new store; one proof will do for all tests."""
+    monkeypatch.setattr("bygones.measuring.check_fork", _proof)
+
+
+def _proof(recipe: Recipe, at: list[int], until: int, seed: int) -> Certificate:
+    key = (recipe, tuple(at), until, seed)
+    if key not in _PROOFS:
+        _PROOFS[key] = check_fork(recipe, at=at, until=until, seed=seed)
+    return _PROOFS[key]
+
+
+_PROOFS: dict[Any, Certificate] = {}
 _FRESH: dict[Any, xr.Dataset] = {}
 
 

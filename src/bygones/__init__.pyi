@@ -67,3 +67,7 @@ from .calibration import brier_change as brier_change
 from .report.field_figures import field_picture as field_picture
 from .report.field_figures import breakdown_figure as breakdown_figure
 from .report.field_figures import reliability_diagram as reliability_diagram
+from .comparison import side_by_side as side_by_side
+from .report import forest as forest
+from .report import write_comparison as write_comparison
+from .stopping import measure_until as measure_until

@@ -53,7 +53,6 @@ __all__ = [
 # What a report shows if it is not handed effects: the headline, a second opinion that needs no
 # probabilities, and the two scores a reader asks for first.
 _OF_LOGITS = ("tv", "disagreement", "accuracy", "nll")
-_OF_VALUES = ("rms",)
 
 
 def write_report(
@@ -70,7 +69,8 @@ def write_report(
     Raises DesignError where there is no treated arm or no headline distance.
     """
     if effects is None:
-        effects = all_effects(outcomes, _OF_LOGITS if "logits" in outcomes else _OF_VALUES)
+        of_values = (outcomes.attrs.get("headline", "rms"),)
+        effects = all_effects(outcomes, _OF_LOGITS if "logits" in outcomes else of_values)
     shown = {effect.metric for effect in effects}
     headline = next((name for name in HEADLINES if name in shown), None)
     if headline is None:

@@ -12,7 +12,7 @@ from bygones.estimators import Estimate
 
 # Distances that may carry the headline, in order of preference: the first is bounded and reads as
 # "this share of predictions"; the second is for runs whose function is a plain number.
-HEADLINES = ("tv", "rms")
+HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
 GONE_SHARE = 0.01  # of the ceiling
 
 
