@@ -67,7 +67,8 @@ class Pooled:
             said += "; two studies cannot say where a third would lie"
         return (
             f"{said}; between studies τ = {self.tau:.2g}, I² = {100 * self.i_squared:.0f}%, "
-            f"Q = {self.q:.3g} on {num - 1} degree{'s' if num > 2 else ''} of freedom, p = {self.q_p_value:.2g}{without}."
+            f"Q = {self.q:.3g} on {num - 1} degree{'s' if num > 2 else ''} of freedom, "
+            f"p = {self.q_p_value:.2g}{without}."
         )
 
     def rows(self) -> list[dict[str, Any]]:
