@@ -11,7 +11,9 @@ import xarray as xr
 from markupsafe import Markup
 
 from bygones.effects import Effect
+from bygones.errors import UnknownName
 from bygones.metrics import METRICS
+from bygones.reliability import measured_coverage
 from bygones.report import figures, tables
 from bygones.report.evidence import Evidence
 from bygones.report.page import capital, drawn, inline, plain, rendered, slug
@@ -70,6 +72,7 @@ def _context(
         "scores": _score_figures(effects, readings, folder),
         "grids": _grids(effects),
         "floor_words": _floor_words(readings),
+        "coverage_words": _coverage_words(last),
         "ceilings": [effect.ceiling for effect in readings[0].course],
         "plain": plain,
     } | sections(evidence, readings, folder)
@@ -107,6 +110,15 @@ def _floor_words(readings: Sequence[Reading]) -> str:
     if all(floor.value == 0 and floor.low == 0 and floor.high == 0 for floor in floors):
         return "here exactly 0 at every horizon"
     return f"here up to {number(max(floor.value for floor in floors))}"
+
+
+def _coverage_words(last: Effect) -> str:
+    """How often intervals of this kind were right in simulated studies; nothing of somebody's own kind."""
+    try:
+        words = measured_coverage(last.estimate.method, last.estimate.num_pairs)
+    except UnknownName:
+        return ""
+    return f"In simulated studies, {words}."
 
 
 # ---------------------------------------------------------------- figures
