@@ -242,20 +242,19 @@ def _run_until(
 
 
 def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
-    """How many seeds each arm's effect takes, going by the seeds of the study that are stored."""
+    """How many seeds each arm's excess takes, going by the seeds of the study that are stored."""
     from bygones import terminal
-    from bygones.effects import per_seed
     from bygones.outcomes import read_manifest, read_outcomes
     from bygones.power import seeds_needed
+    from bygones.stopping import judged_pairs
 
     outcomes = read_outcomes(planned.store, read_manifest(planned.store, planned.study.name))
     steps_a_seed = planned.steps_shared / len(planned.study.seeds)
-    for arm in planned.study.arms:
-        pilot = per_seed(outcomes, planned.study.headline, arm.name)[:, -1]
-        needed = seeds_needed(pilot.values, half_width=half_width)
+    for arm, pilot in judged_pairs(outcomes).items():
+        needed = seeds_needed(pilot, half_width=half_width)
         steps = needed.num_pairs * steps_a_seed
         time = terminal.duration(steps * planned.seconds_a_step / workers)
-        terminal.out.print(f"{arm.name}: {needed} That is {steps:,.0f} steps, about {time}.")
+        terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
 def _outcomes(store: Path, study: str | None) -> Any:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bygones.effects import per_seed
 from bygones.errors import DesignError
-from bygones.estimators import Estimate, confidence_sequence
+from bygones.estimators import Estimate, confidence_sequence, half_width_reached
 from bygones.executors import AbstractExecutor
 from bygones.measuring import Plan, measure, plan
 from bygones.store import AbstractStore, MemoryStore
@@ -57,24 +57,28 @@ def measure_until(
 
 
 def anytime_estimates(outcomes: xr.Dataset) -> dict[str, Estimate]:
-    """Each treated arm's excess at the last horizon, with its anytime-valid interval.
+    """Each treated arm's excess at the last horizon, with its anytime-valid interval."""
+    return {arm: confidence_sequence(pairs) for arm, pairs in judged_pairs(outcomes).items()}
 
-    Where no matched null is defined it is the headline distance itself, whose pairs may be skewed: there
-    the confidence sequence promises less (docs/coverage.md).
+
+def judged_pairs(outcomes: xr.Dataset) -> dict[str, np.ndarray]:
+    """The numbers, one a seed, that the number of seeds is judged by: each treated arm's excess.
+
+    Headline distance at the last horizon, less that of the matched null. Where no null is defined it is
+    the distance itself, whose pairs may be skewed: there the confidence sequence promises less
+    (docs/coverage.md).
     """
-    treated = [arm["name"] for arm in outcomes.attrs["arms"] if arm["role"] == "treated"]
-    return {arm: confidence_sequence(_pairs(outcomes, arm)) for arm in treated}
+    metric = outcomes.attrs["headline"]
+    arms = [arm for arm in outcomes.attrs["arms"] if arm["role"] in ("treated", "null")]
+    last = {arm["name"]: per_seed(outcomes, metric, arm["name"])[:, -1].values for arm in arms}
+    null_of = {arm["null_of"]: arm["name"] for arm in arms if arm["role"] == "null"}
+    return {
+        arm["name"]: last[arm["name"]]
+        - (last[null_of[arm["name"]]] if arm["name"] in null_of else 0)
+        for arm in arms
+        if arm["role"] == "treated"
+    }
 
 
 def _reached(outcomes: xr.Dataset, half_width: float) -> bool:
-    found = anytime_estimates(outcomes).values()
-    return all((estimate.high - estimate.low) / 2 <= half_width for estimate in found)
-
-
-def _pairs(outcomes: xr.Dataset, arm: str) -> np.ndarray:
-    metric = outcomes.attrs["headline"]
-    pairs = per_seed(outcomes, metric, arm)[:, -1].values
-    for other in outcomes.attrs["arms"]:
-        if other["null_of"] == arm:
-            return pairs - per_seed(outcomes, metric, other["name"])[:, -1].values
-    return pairs
+    return all(half_width_reached(pairs, half_width) for pairs in judged_pairs(outcomes).values())
