@@ -41,6 +41,29 @@ StudyOption = Annotated[
     str | None, typer.Option("--study", help="Which study, if the store holds several.")
 ]
 
+Command = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="-- SCRIPT [ARGUMENTS]",
+        help="A training script with its arguments, after `--`; {seed} in them stands for the seed.",
+    ),
+]
+SeedEnv = Annotated[
+    str | None,
+    typer.Option(
+        help="An environment variable that brings the script its seed. Without it, and without {seed} in "
+        "the arguments, the global generators are seeded before the script runs."
+    ),
+]
+Probe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE:FUNCTION",
+        help="What to observe: a function of the model that returns an array [inputs, outputs], or "
+        "(logits, labels). Without it, the model on inputs of its own evaluation batches.",
+    ),
+]
+
 _CORES = os.cpu_count() or 1
 
 
@@ -169,6 +192,100 @@ def check(
     print(f"Needed for that: {', '.join(certificate['needed'])}.")
     if certificate["inert"]:
         print(f"Makes no difference in this run: {', '.join(certificate['inert'])}.")
+
+
+@app.command()
+def sources(
+    script: Command,
+    at: Annotated[int, typer.Option(min=1, help="The optimizer step to look around at.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Run a training script, unchanged, to a step, and list all memory that it carries there."""
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    from bygones import terminal
+    from bygones.script.launch import Script, check_script
+    from bygones.script.scouting import scout
+
+    given = Script(script[0], tuple(script[1:]), seed_env)
+    check_script(given)
+    found = scout(given, Path.cwd(), seed, at)
+    if as_json:
+        print(json.dumps({"step": at, "sources": found.sources}, indent=2))
+        return
+    terminal.out.print(f"What {found.script} carries across step {at}:")
+    terminal.out.print(terminal.inventory_table(found.sources))
+    for note in found.notes:
+        terminal.out.print(f"Note: {note}")
+    if found.why_not_fork:
+        terminal.out.print(f"Note: its process cannot be forked, since {found.why_not_fork}.")
+
+
+@app.command("script")
+def run_script(
+    script: Command,
+    fork_at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 100,
+    horizons: Annotated[
+        str, typer.Option(help="Steps after the fork at which the function is observed.")
+    ] = "0,1,3,10,30,100",
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=INTERVENTION:SOURCE[@WINDOW]",
+            help="What to do at the fork, like drop=reset:moments, half=scale(0.5):moments or "
+            "swap=swap-windows:order@100:120. May be given several times; without it, what can be reset "
+            "is reset, and the order and torch's stream are drawn again.",
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, like 0-31 or 0-3,10.")] = "0-7",
+    seed_env: SeedEnv = None,
+    probe: Probe = None,
+    store: StoreFolder = Path("bygones-store"),
+    workers: Workers = _CORES,
+    name: Annotated[str, typer.Option(help="What to call the study (default: the script).")] = "",
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=SIZE",
+            help="Below this size an effect counts as none; declared before the run.",
+        ),
+    ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Run each arm from the start, even where forking would do."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Study a training script, unchanged: fork its running process into arms, and compare what they learn."""
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    from bygones import terminal
+    from bygones.script.launch import Script
+    from bygones.script.studying import Asked, measure_script, plan_script
+    from bygones.store import FolderStore
+    from bygones.studies import parse_margins, parse_seeds, parse_steps
+
+    asked = Asked(
+        Script(script[0], tuple(script[1:]), seed_env),
+        fork_at,
+        parse_steps(horizons),
+        parse_seeds(seeds),
+        tuple(arm or ()),
+        probe,
+        name,
+        parse_margins(margin or []),
+        replay=replay,
+    )
+    planned = plan_script(asked, Path.cwd(), FolderStore(store))
+    for line in terminal.script_lines(planned, workers):
+        terminal.console.print(line)
+    with terminal.progress_of_seeds(planned.plan) as on_seed:
+        measure_script(planned, workers, on_seed)
+    _say(store, planned.plan.study.name, as_json=as_json)
 
 
 @app.command("list")
@@ -318,6 +435,7 @@ def main() -> None:
         if status:
             sys.exit(status)
     except BygonesError as error:
+        print(getattr(error, "place", ""), end="", file=sys.stderr) if debug else None
         _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         _fail(

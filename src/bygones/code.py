@@ -30,6 +30,7 @@ _MACHINE = (
     "sources/*.py",
     "leaves.py",
     "recipe.py",
+    "rewriting.py",
     "run.py",
     "segment.py",
     "streams.py",
@@ -55,13 +56,21 @@ def foreign_code(kind: type) -> Digest:
 
 
 @cache
-def machine_digest() -> Digest:
-    """Digest of bygones' own code, as far as it can change a bit of what is trained or observed."""
+def machine_digest(*parts: str) -> Digest:
+    """Digest of bygones' own code, as far as it can change a bit of what is trained or observed.
+
+    `parts`: patterns of other files of bygones, for what only some ways of training go through.
+    """
     here = Path(__file__).parent
-    files = [path for part in _MACHINE for path in sorted(here.glob(part))]
+    files = [path for part in parts or _MACHINE for path in sorted(here.glob(part))]
     return digest(
         {path.relative_to(here).as_posix(): _normalised(path.read_text()) for path in files}
     )
+
+
+def source_digest(path: Path) -> Digest:
+    """Digest of a file of Python code, without its comments, docstrings and layout."""
+    return digest(_normalised(path.read_text()))
 
 
 def _visit(thing: Any, home: ModuleType, seen: dict[str, str]) -> None:

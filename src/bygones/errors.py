@@ -51,3 +51,22 @@ class WorkerError(BygonesError):
     """A worker process died more often than bad luck explains."""
 
     exit_code = 7
+
+
+class ScriptError(BygonesError):
+    """A training script ended, raised, or did something that keeps it from being studied."""
+
+    exit_code = 8
+
+
+class Unexpected(BygonesError):
+    """bygones itself went wrong inside somebody else's program; `place` is the traceback there."""
+
+    exit_code = 70
+
+    def __init__(self, sentence: str, place: str) -> None:
+        super().__init__(sentence, place)
+        self.place = place
+
+    def __str__(self) -> str:
+        return self.args[0]

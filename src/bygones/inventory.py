@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bygones.run import Run
-from bygones.study import Arm, Study
+from bygones.study import Arm, Running, Study
 from bygones.treatment import noun
 from bygones.values import State
 
 
-def describe(study: Study, arms: Sequence[Arm], run: Run) -> dict[str, Any]:
-    """What a reader has to know about a study besides its numbers, as JSON-able values."""
+def describe(
+    study: Study, arms: Sequence[Arm], run: Running, order: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a reader has to know about a study besides its numbers, as JSON-able values.
+
+    `order`: the `policy` by which examples are chosen, and its `policy_hash`.
+    """
     return {
         "study": study.name,
         "recipe": str(study.recipe),
@@ -24,16 +28,12 @@ def describe(study: Study, arms: Sequence[Arm], run: Run) -> dict[str, Any]:
         "margins": dict(study.margins),
         "arms": [_arm(arm, run) for arm in arms],
         "sources": inventory(run),
-        "orders": {
-            "policy": type(run.parts.order).__name__,
-            "policy_hash": run.parts.order.policy_hash(),
-            "realised": {},
-        },
+        "orders": {**order, "realised": {}},
         "digests": {"study": study.digest(), "recipe": study.recipe.code()},
     }
 
 
-def inventory(run: Run) -> list[dict[str, Any]]:
+def inventory(run: Running) -> list[dict[str, Any]]:
     """Every source in a run: class, visibility, lifetime, leaves and bytes."""
     rows = []
     for name, source in run.sources.items():
@@ -57,7 +57,7 @@ def state_bytes(state: State) -> int:
     return sum(int(getattr(leaf, "nbytes", 8)) for leaf in state.values())
 
 
-def _arm(arm: Arm, run: Run) -> dict[str, Any]:
+def _arm(arm: Arm, run: Running) -> dict[str, Any]:
     treatments = []
     for treatment in arm.treatments:
         lifetime = run.sources[treatment.source].lifetime()

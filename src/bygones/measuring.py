@@ -97,9 +97,13 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         arms = full_arms(study, run)
         tree = plan_tree(arms, study.steps)
         addresses = Addresses.of(study, contract)
+        order = {
+            "policy": type(run.parts.order).__name__,
+            "policy_hash": run.parts.order.policy_hash(),
+        }
         left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
         attributes = {
-            **describe(study, arms, run),
+            **describe(study, arms, run, order),
             "findings": findings(study, run),
             "contract": contract.to_dict(),
         }

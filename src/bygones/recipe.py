@@ -44,8 +44,8 @@ def supervised(parts: Parts, batch: Batch) -> Tensor:
     for optimizer in parts.optimizers.values():
         optimizer.step()
         optimizer.zero_grad()
-    if parts.scheduler is not None:
-        parts.scheduler.step()
+    for scheduler in parts.schedulers.values():
+        scheduler.step()
     if parts.averages is not None:
         parts.averages.update_parameters(parts.model)
     return loss
@@ -77,7 +77,7 @@ class Parts:
                  Dataset (collated as DataLoader does)
     order        which examples at which step
     loss         used by the default step
-    scheduler    stepped by the default step, after the optimizer
+    scheduler    stepped by the default step, after the optimizer; or several by name
     averages     an AveragedModel (EMA or SWA), updated by the default step
     others       anything else with state, by name: a queue tensor, a teacher module, a dict of counters
     augment      batch, generator -> batch; draws only from the generator it is given
@@ -91,7 +91,7 @@ class Parts:
     data: tuple[Tensor, ...] | Any
     order: AbstractOrder
     loss: Callable[..., Tensor] = nn.functional.cross_entropy
-    scheduler: LRScheduler | None = None
+    scheduler: LRScheduler | Mapping[str, LRScheduler] | None = None
     averages: AveragedModel | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     augment: Callable[[Batch, torch.Generator], Batch] | None = None
@@ -107,6 +107,13 @@ class Parts:
     def optimizers(self) -> Mapping[str, Optimizer]:
         """The optimizers by name; a single one is called ''."""
         return {"": self.optimizer} if isinstance(self.optimizer, Optimizer) else self.optimizer
+
+    @property
+    def schedulers(self) -> Mapping[str, LRScheduler]:
+        """The schedulers by name; a single one is called ''."""
+        if self.scheduler is None:
+            return {}
+        return self.scheduler if isinstance(self.scheduler, Mapping) else {"": self.scheduler}
 
     def fetch(self, rows: np.ndarray) -> Batch:
         """The examples at these indices, as one batch."""

@@ -19,13 +19,13 @@ from torch import nn
 
 from bygones.digest import digest, same
 from bygones.errors import BygonesError, ProbeError, RecipeError
-from bygones.interventions import Boundary
 from bygones.probes.base import AbstractProbe
 from bygones.recipe import Memory, Recipe, build, kept_globals, seed_globals, seeded_globals
-from bygones.sources import Order, find_sources
-from bygones.streams import generator, mix
+from bygones.rewriting import Rewriter
+from bygones.sources import find_sources
+from bygones.streams import mix
 from bygones.treatment import Treatment
-from bygones.values import Digest, State, matching
+from bygones.values import Digest, State
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
         self.step = 0
         self.losses: list[float] = []  # since the last restore
         self.diverged_at: int | None = None
-        self._entries: dict[Digest, State] = {}
+        self._rewriter = Rewriter(self.sources, seed)
         self._augmentation = torch.Generator()
 
     def advance(
@@ -93,11 +93,8 @@ class Run:
 
     def intervene(self, treatments: Iterable[Treatment], donor: Donor | None = None) -> None:
         """Lets the treatments whose window has this boundary rewrite their sources."""
-        for treatment in treatments:
-            if self.step in treatment.window:
-                self._rewrite(treatment, donor)
-            elif self.step == treatment.window.stop and treatment.intervention.puts_back:
-                self._put_back(treatment)
+        states = None if donor is None else lambda step: donor(step).states
+        self._rewriter.intervene(self.step, treatments, states)
 
     def observe(self, probe: AbstractProbe, *, check: bool = True) -> np.ndarray:
         """What a probe reads here: float [N, C]. Fails if the probe changed the run."""
@@ -134,7 +131,7 @@ class Run:
         """A copy of everything that crosses this boundary; it stays on the device."""
         states = {name: source.capture() for name, source in self.sources.items()}
         shown = self.parts.cursor.realised
-        return Snapshot(self.step, states, dict(self._entries), self.diverged_at, shown)
+        return Snapshot(self.step, states, dict(self._rewriter.entries), self.diverged_at, shown)
 
     def restore(self, snapshot: Snapshot, leave_out: str | None = None) -> None:
         """Puts the run at a snapshot's boundary, exact to the bit (`leave_out`: all but one source)."""
@@ -143,16 +140,14 @@ class Run:
                 source.restore(snapshot.states[name])
         self.step = snapshot.step
         self.diverged_at = snapshot.diverged_at
-        self._entries = dict(snapshot.entries)
+        self._rewriter.entries = dict(snapshot.entries)
         self.parts.cursor.realised = snapshot.shown
         self.losses = []
 
     def learn(self, treatments: Iterable[Treatment]) -> None:
         """Makes known what treatments bring along, so that a snapshot taken under them can be restored."""
         for treatment in treatments:
-            source = self.sources[treatment.source]
-            if isinstance(source, Order):
-                source.learn(treatment.brings())
+            self.sources[treatment.source].learn(treatment.brings())
 
     def _train_one_step(self) -> None:
         rows = self.parts.cursor.next()
@@ -180,42 +175,6 @@ class Run:
         self.losses.append(loss)
         self.step += 1
 
-    def _rewrite(self, treatment: Treatment, donor: Donor | None) -> None:
-        source = self.sources[treatment.source]
-        state = source.capture()
-        address = treatment.digest()
-        if self.step == treatment.window.start:
-            self.learn([treatment])
-            self._entries[address] = state
-        names = matching(state, treatment.leaves)
-        chosen = {name: state[name] for name in names}
-        given = donor(self.step).states[source.name] if donor and treatment.needs_donor else None
-        at = Boundary(
-            step=self.step,
-            window=treatment.window,
-            source=source.name,
-            leaves=treatment.leaves,
-            entry=_select(self._entries[address], treatment.leaves),
-            fresh=_select(source.fresh(), treatment.leaves) if treatment.needs_fresh else None,
-            donor=_select(given, treatment.leaves) if given is not None else None,
-            rng=generator(self.seed, "intervention", source.name, self.step),
-        )
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # a run that diverges takes its kicks along
-            rewritten = treatment.intervention(chosen, at)
-        kept = {name: leaf for name, leaf in state.items() if name not in chosen}
-        source.restore({**kept, **rewritten})
-        if self.step == treatment.window.stop - 1 and not treatment.intervention.puts_back:
-            del self._entries[address]
-
-    def _put_back(self, treatment: Treatment) -> None:
-        source = self.sources[treatment.source]
-        entry = self._entries.pop(treatment.digest(), None)
-        if entry is not None:
-            names = getattr(treatment.intervention, "with_", entry)
-            source.restore({**source.capture(), **{name: entry[name] for name in names}})
-
     def _modules(self) -> list[nn.Module]:
         roots = [self.parts.model, self.parts.averages, *self.parts.others.values()]
         modules = [root.value if isinstance(root, Memory) else root for root in roots]
@@ -229,7 +188,3 @@ def _first_change(before: Snapshot, after: Snapshot) -> str | None:
             if not same(state.get(leaf), after.states[source].get(leaf)):
                 return f"{source}/{leaf}"
     return None
-
-
-def _select(state: State, leaves: str) -> State:
-    return {name: state[name] for name in matching(state, leaves)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,36 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             )
         seeds += stretch
     return tuple(seeds)
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Steps from text.
+
+    >>> parse_steps("0,1,10")
+    (0, 1, 10)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(_is_number(part) for part in parts):
+        raise DesignError(f"'{text}' are no steps. Expected numbers with commas, like 0,1,10,100.")
+    return tuple(int(part) for part in parts)
+
+
+def parse_margins(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Margins by metric from text.
+
+    >>> parse_margins(["accuracy=0.005"])
+    (('accuracy', 0.005),)
+    """
+    margins = []
+    for text in texts:
+        metric, _, size = text.partition("=")
+        try:
+            margins.append((metric, float(size)))
+        except ValueError:
+            raise DesignError(
+                f"'{text}' is no margin. Expected METRIC=SIZE, like accuracy=0.005."
+            ) from None
+    return tuple(margins)
 
 
 def _is_number(text: str) -> bool:

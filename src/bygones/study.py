@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from bygones.catalogue import unknown
 from bygones.code import foreign_code
@@ -14,13 +14,36 @@ from bygones.errors import DesignError
 from bygones.interventions import Sham
 from bygones.metrics import METRICS
 from bygones.multiplicity import Family
-from bygones.probes import AbstractProbe, Logits
+from bygones.probes import Logits
 from bygones.recipe import Recipe, RecipeFunction
-from bygones.run import Run
+from bygones.sources import AbstractSource
 from bygones.treatment import Treatment, check_pair, matched_null
 from bygones.values import Digest, Lifetime, Window, matching, whole
 
 Role = Literal["control", "sham", "null", "treated"]
+
+
+class Trained(Protocol):
+    """What is trained: identified by its code, and named in reports by `str`."""
+
+    def code(self) -> Digest: ...
+
+
+class Observed(Protocol):
+    """What is observed, as far as a design has to know it: class probabilities, or plain values."""
+
+    @property
+    def kind(self) -> Literal["logits", "values"]: ...
+
+    @property
+    def headline(self) -> str: ...
+
+
+class Running(Protocol):
+    """A run, of a recipe or of a script, as far as a design has to know it."""
+
+    @property
+    def sources(self) -> Mapping[str, AbstractSource]: ...
 
 
 @dataclass(frozen=True)
@@ -62,29 +85,30 @@ class Study:
     which an effect counts as none (without one, no absence of an effect can be claimed).
     """
 
-    recipe: Recipe
+    recipe: Any  # a Recipe, or something else that is `Trained`: a script
     arms: tuple[Arm, ...]
     fork_at: int
     horizons: tuple[int, ...]
     seeds: tuple[int, ...]
     name: str = "study"
-    probe: AbstractProbe = field(default_factory=Logits)
+    probe: Observed = field(default_factory=Logits)
     family: Family | None = None
     margins: tuple[tuple[str, float], ...] = ()
 
     def __init__(
         self,
-        recipe: Recipe | RecipeFunction | str,
+        recipe: Trained | RecipeFunction | str,
         arms: Iterable[Arm],
         fork_at: int,
         horizons: Iterable[int],
         seeds: Iterable[int] = range(8),
         name: str = "study",
-        probe: AbstractProbe | None = None,
+        probe: Observed | None = None,
         family: Family | None = None,
         margins: Mapping[str, float] | Iterable[tuple[str, float]] = (),
     ) -> None:
-        object.__setattr__(self, "recipe", Recipe.of(recipe))
+        known = hasattr(recipe, "code")
+        object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
         object.__setattr__(self, "arms", tuple(arms))
         object.__setattr__(self, "fork_at", whole(fork_at, "fork_at"))
         object.__setattr__(self, "horizons", tuple(whole(h, "a horizon") for h in horizons))
@@ -127,12 +151,12 @@ class Study:
         return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
 
 
-def probe_digest(probe: AbstractProbe) -> Digest:
+def probe_digest(probe: Observed) -> Digest:
     """Digest of what a probe reads: its class, its settings, and its code if it is not of bygones."""
     return digest([type(probe).__qualname__, probe, foreign_code(type(probe))])
 
 
-def full_arms(study: Study, run: Run) -> tuple[Arm, ...]:
+def full_arms(study: Study, run: Running) -> tuple[Arm, ...]:
     """The control, the sham, then each arm followed by its matched null where one is defined.
 
     The sham goes through the same motions as the arms: it copies and restores every source that any
@@ -161,7 +185,7 @@ def _null_name(arm: str) -> str:
     return f"null of {arm}"
 
 
-def check_design(study: Study, run: Run) -> None:
+def check_design(study: Study, run: Running) -> None:
     """Refuses a study whose treatments mean nothing in this run: names, pairs, leaves, windows."""
     for arm in study.arms:
         for treatment in arm.treatments:
@@ -175,7 +199,7 @@ def check_design(study: Study, run: Run) -> None:
                 )
 
 
-def findings(study: Study, run: Run) -> list[str]:
+def findings(study: Study, run: Running) -> list[str]:
     """What a reader has to know about this design: windows that do not match their source's lifetime."""
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from bygones.measuring import Plan
+    from bygones.script.studying import ScriptPlan
 
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
 out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
@@ -99,6 +100,37 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
         for source in sources
     ]
     return table("", columns, rows)
+
+
+def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:
+    """What is about to be done with a script, and its cost, in sentences."""
+    plan = planned.plan
+    way, seconds = plan.attributes["way"], plan.steps_left * plan.seconds_a_step / num_workers
+    findings = plan.attributes["findings"]
+    return [
+        f"{plan.study.name}: {len(plan.study.seeds)} seeds × {len(plan.arms)} arms (with control, sham and "
+        f"matched nulls), fork at step {plan.study.fork_at}, followed to step {plan.study.end}. Seeded by "
+        f"{planned.job.script.seeded_by}. Observed on {planned.job.inputs.came_from}.",
+        way,
+        f"Left to run: {plan.steps_left:,} steps, about {duration(seconds)} with {num_workers} "
+        f"worker{'s' if num_workers > 1 else ''} ({plan.seconds_a_step * 1e3:.2f} ms a step, timed here), "
+        f"besides what the script does before its first step.",
+        *(f"Note: {finding}" for finding in findings),
+    ]
+
+
+@contextmanager
+def progress_of_seeds(planned: Plan) -> Iterator[Any]:
+    """Says how many seeds are done, in lines; no thread watches, since the process is to be forked."""
+    left, done = len(planned.seeds_left), [0]
+    if not left:
+        console.print(f"{planned.study.name}: everything is stored already; nothing to run.")
+
+    def on_seed(seed: int) -> None:
+        done[0] += 1
+        console.print(f"{planned.study.name}: {done[0]} of {left} seeds done.")
+
+    yield on_seed
 
 
 def plan_lines(planned: Plan, num_workers: int) -> list[str]:

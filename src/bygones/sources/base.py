@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from bygones.errors import DesignError, RecipeError
+from bygones.orders.base import AbstractOrder
 from bygones.recipe import Memory, Parts
 from bygones.values import Leaf, Lifetime, Offer, Origin, State, Visibility
 
@@ -45,6 +47,9 @@ class AbstractSource(ABC):
     @abstractmethod
     def lifetime(self) -> Lifetime:
         """How long the carrier remembers if nothing else happens to it."""
+
+    def learn(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none to learn
+        """Makes order policies known that a treatment brings along; nothing to do for most."""
 
 
 def overwrite(target: Tensor, value: Leaf, where: str) -> None:

@@ -38,8 +38,8 @@ class Named(AbstractSource):
         self.visibility = memory.visibility
         self._memory = memory
         self._parts = parts
-        self._as_built = self.capture()
-        if not any(is_continuous(leaf) for leaf in self._as_built.values()):
+        self.as_built = self.capture()
+        if not any(is_continuous(leaf) for leaf in self.as_built.values()):
             self.offers = frozenset({"new"})
 
     @classmethod
@@ -104,7 +104,7 @@ class Named(AbstractSource):
 
     def fresh(self) -> State:
         if self._memory.fresh is None:
-            return self._as_built
+            return self.as_built
         return self._leaves(self._memory.fresh(self._parts))
 
     def lifetime(self) -> Lifetime:

@@ -26,20 +26,22 @@ class Scheduler(AbstractSource):
     visibility: Visibility = "state_dict"
     offers: frozenset[Offer] = frozenset({"new"})
 
-    def __init__(self, optimizers: dict[str, Optimizer], scheduler: LRScheduler | None) -> None:
+    def __init__(
+        self, optimizers: dict[str, Optimizer], schedulers: dict[str, LRScheduler]
+    ) -> None:
         self._optimizers = optimizers
-        self._scheduler = scheduler
-        self._as_built = self.capture()
+        self._schedulers = {_head(label): scheduler for label, scheduler in schedulers.items()}
+        self.as_built = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        return cls(dict(parts.optimizers), parts.scheduler)
+        return cls(dict(parts.optimizers), dict(parts.schedulers))
 
     def capture(self) -> State:
         state: dict[str, Leaf] = {}
-        if self._scheduler is not None:
-            counters = flatten(self._scheduler.state_dict(), "the scheduler")
-            state |= {f"counters/{path}": leaf for path, leaf in counters.items()}
+        for head, scheduler in self._schedulers.items():
+            counters = flatten(scheduler.state_dict(), "the scheduler")
+            state |= {f"{head}/{path}": leaf for path, leaf in counters.items()}
         for label, optimizer in self._optimizers.items():
             settings = flatten(_settings(optimizer), "an optimizer's settings")
             state |= {f"{label or 'optimizer'}/{path}": leaf for path, leaf in settings.items()}
@@ -50,22 +52,29 @@ class Scheduler(AbstractSource):
         for path, leaf in state.items():
             head, _, rest = path.partition("/")
             nested.setdefault(head, {})[rest] = leaf
-        if self._scheduler is not None:
-            counters = like(self._scheduler.state_dict(), unflatten(nested["counters"]))
-            self._scheduler.load_state_dict(counters)
+        for head, scheduler in self._schedulers.items():
+            scheduler.load_state_dict(like(scheduler.state_dict(), unflatten(nested[head])))
         for label, optimizer in self._optimizers.items():
             settings = unflatten(nested[label or "optimizer"])
             for group, kept in zip(optimizer.param_groups, settings, strict=True):
                 group.update(kept)
 
     def fresh(self) -> State:
-        return self._as_built
+        return self.as_built
 
     def lifetime(self) -> Lifetime:
-        horizon = getattr(self._scheduler, "T_max", None) or getattr(
-            self._scheduler, "total_steps", None
-        )
-        return Lifetime("phase", float(horizon)) if horizon else Lifetime("unbounded")
+        """The longest phase that a scheduler names; unbounded where none does."""
+        named = [
+            getattr(scheduler, "T_max", None) or getattr(scheduler, "total_steps", None)
+            for scheduler in self._schedulers.values()
+        ]
+        phases = [float(phase) for phase in named if phase]
+        return Lifetime("phase", max(phases)) if phases else Lifetime("unbounded")
+
+
+def _head(label: str) -> str:
+    """Where a scheduler's counters lie; a single one has no name of its own."""
+    return f"counters of {label}" if label else "counters"
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -1,0 +1,5 @@
+"""`python -m bygones` is `bygones`."""
+
+from bygones.cli import main
+
+main()

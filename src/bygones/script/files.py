@@ -1,0 +1,507 @@
+"""The files of a script that is forked into twins: each twin sees them all and writes only its own.
+
+An overlay is a folder of links to the originals that becomes the working directory. Just before Python
+writes through one of the links, the link is replaced by a copy (*copied up*): audit events say when.
+Absolute paths under the original folder, and under the folder of the process that was forked, are led
+into the overlay by wrapping `open` and the functions of `os` that take a path, reads included. Writing
+to any other fixed path is refused, except under the folders that `Overlay` is told to allow, and under
+/dev, /proc, caches and the folder for temporary files.
+
+Limits. Not seen, so that an *existing* file is changed in the original: what C code writes without
+`open` (HDF5, Arrow, torch.jit.save, dbm; torch.save and safetensors are guarded), what programs and
+processes write that were started afresh (subprocess, "spawn"), files opened for writing relative to a
+`dir_fd`, named pipes. A database of sqlite is copied up when it is connected to, but a connection, a
+writable memory map and a temporary file (or one deleted while open) that were opened before a fork
+stay shared by all twins. Entries of `os.scandir` say of themselves that they are links.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import fcntl
+import functools
+import gc
+import io
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bygones.errors import BygonesError
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class FixedPathError(BygonesError, OSError):
+    """The script writes a path that all its twins would share.
+
+    An OSError too, as a read-only disk gives: a library that can do without the file goes on without.
+    """
+
+    exit_code = 8
+
+
+class _Use(NamedTuple):
+    """Where an audit event carries a path that is written, and the folder it is relative to."""
+
+    path: int
+    dir_fd: int | None = None
+    follows: bool = True  # whether a link at the path's end is followed, or is itself meant
+    refused: bool = True  # whether it must be the twin's own
+
+
+_EVENTS: dict[str, tuple[_Use, ...]] = {
+    "open": (),
+    "os.chdir": (_Use(0, refused=False),),
+    "os.chflags": (_Use(0),),
+    "os.chmod": (_Use(0, 2),),
+    "os.chown": (_Use(0, 3),),
+    "os.link": (_Use(0, 2), _Use(1, 3, follows=False)),
+    "os.mkdir": (_Use(0, 2, follows=False),),
+    "os.remove": (_Use(0, 1, follows=False),),
+    "os.removexattr": (_Use(0),),
+    "os.rename": (_Use(0, 2, follows=False), _Use(1, 3, follows=False)),
+    "os.rmdir": (_Use(0, 1, follows=False),),
+    "os.setxattr": (_Use(0),),
+    "os.symlink": (_Use(1, 2, follows=False),),
+    "os.truncate": (_Use(0),),
+    "os.utime": (_Use(0, 3),),
+    "shutil.rmtree": (_Use(0, 1, follows=False),),
+    "sqlite3.connect": (_Use(0, refused=False),),
+}
+# These do not enter linked folders, so what they are to walk through is made real ones: when that is so.
+_WALKS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    "os.fwalk": lambda args: not args[3],
+    "os.walk": lambda args: not args[3],  # it follows links
+    "pathlib.Path.glob": lambda args: "**" in str(args[1]),
+    "pathlib.Path.rglob": lambda args: True,
+    "pathlib.Path.walk": lambda args: True,
+    "shutil.rmtree": lambda args: True,
+}
+_HEARD = frozenset({*_EVENTS, *_WALKS})
+_overlay: Overlay | None = None  # the one that this process works in
+_installed = False
+_readlink = os.readlink  # the plain one
+_lock = threading.RLock()
+_thread = threading.local()  # .busy: the overlay itself is at work, so nothing is translated
+
+
+class Overlay:
+    """`upper`, a new folder, shows what is in `lower` and takes what is written.
+
+    `allowed` are folders that may be written as they are. The rule of the longest folder counts: a store
+    may lie in `lower`, and `lower` in the folder for temporary files.
+    """
+
+    def __init__(
+        self, lower: Path, upper: Path, allowed: Iterable[Path] = (), below: Overlay | None = None
+    ) -> None:
+        self.lower, self.upper, self.allowed = lower, upper, tuple(allowed)
+        self._top = os.path.realpath(upper)
+        self._root: str = below._root if below else os.path.realpath(lower)
+        own = {self._top: "own"}
+        shown = {os.path.realpath(lower): "lower", os.path.abspath(lower): "lower"}
+        deeper = {f: "lower" for f, kind in below._rules.items() if kind != "free"} if below else {}
+        rules = {**_free(self.allowed), **deeper, **shown, **own}
+        self._rules = dict(sorted(rules.items(), key=lambda rule: -len(rule[0])))
+
+    def enter(self) -> None:
+        """Makes the overlay the working directory, and watches over what is written from now on."""
+        global _overlay
+        with _at_work():
+            os.makedirs(self._top, exist_ok=True)
+            self._fill(self._top, os.path.realpath(self.lower))
+            os.chdir(self._top)
+        _install()
+        _overlay = self
+
+    def translate(self, path: Any) -> Any:
+        """The path by which this overlay has what the script calls `path`; often the same."""
+        if isinstance(path, bytes):
+            return os.fsencode(self.translate(os.fsdecode(path)))
+        if not isinstance(path, str | os.PathLike):
+            return path
+        name = os.fsdecode(path)
+        if os.path.isabs(name):
+            whole = os.path.normpath(name)
+            kind, folder = self._rule(whole)
+            return _moved(whole, folder, self._top) if kind == "lower" else path
+        if ".." not in name.split("/") or self._rule(here := os.getcwd())[0] != "own":
+            return path
+        whole = os.path.normpath(os.path.join(here, name))
+        if _inside(whole, self._top):
+            return os.path.normpath(name)
+        return os.path.normpath(_moved(whole, self._top, self._root))
+
+    def prepare(
+        self, path: Any, dir_fd: int = -1, follows: bool = True, refused: bool = True, **how: bool
+    ) -> None:
+        """Called before `path` is written: makes it the overlay's own, or refuses if it cannot be."""
+        if not isinstance(path, str | bytes | os.PathLike):
+            return  # an open file: it was prepared when it was opened
+        with _at_work():
+            folder = os.getcwd() if dir_fd < 0 else _path_of(dir_fd)
+            whole = os.path.join(folder, os.fsdecode(path))
+            if "__pycache__" in whole.split("/"):
+                return
+            if not _inside(os.path.normpath(whole), self._top):
+                whole = _real(whole, follows)
+            if _inside(os.path.normpath(whole), self._top):
+                with self._alone():
+                    self._own(whole, follows, **how)
+            elif refused and self._rule(whole)[0] != "free":
+                self._refuse(whole)
+
+    def spread(self, path: Any) -> None:
+        """Makes real folders of all linked ones below `path`, for walks that do not follow links."""
+        with _at_work(), self._alone():
+            self._spread(os.path.realpath(self.translate(path)))
+
+    def look(self, path: Any) -> Any:
+        """The path to look at: a link of the overlay looks like what it stands for."""
+        path = self.translate(path)
+        return self._stands_for(path) or path if isinstance(path, str | os.PathLike) else path
+
+    def _stands_for(self, path: str | os.PathLike[str]) -> str | None:
+        try:
+            target = _target(os.fspath(path))
+        except (OSError, ValueError):
+            return None  # no link
+        return target if self._rule(target)[0] == "lower" else None
+
+    def _rule(self, path: str) -> tuple[str, str]:
+        """What holds for a path: "own", "lower", "free" or nothing, and the folder that says so."""
+        return next(((k, f) for f, k in self._rules.items() if _inside(path, f)), ("", ""))
+
+    def _refuse(self, path: str) -> None:
+        error = FixedPathError(
+            f"{path}: the script writes this fixed path, which all twins of the run would share. "
+            f"Expected was a path inside the working directory ({self._root}), of which each twin has "
+            f"its own. Try a path relative to the working directory; if it need only differ by seed, "
+            f"put {{seed}} into the script's arguments."
+        )
+        error.errno = errno.EROFS
+        raise error
+
+    def _own(self, path: str, follows: bool, emptied: bool = False, depth: int = 0) -> None:
+        """Makes every link on the way to `path` a folder or file of the overlay's own."""
+        here = self._top
+        path = path if _inside(path, here) else os.path.normpath(path)
+        steps = [step for step in path[len(here) :].split("/") if step]
+        for place, step in enumerate(steps, start=1):
+            here = os.path.normpath(os.path.join(here, step))
+            if not os.path.islink(here):
+                continue
+            target, last = _target(here), place == len(steps)
+            kind, _ = self._rule(target)
+            if kind == "free" or (last and not follows and kind != "lower"):
+                return
+            if kind == "own":  # a link of the script's
+                if depth < 40:
+                    self._own(os.path.join(target, *steps[place:]), follows, emptied, depth + 1)
+                return
+            if os.path.isdir(target):
+                self._unfold(here)
+            elif last and follows:
+                self._copy(here, emptied)
+
+    def _fill(self, folder: str, source: str) -> None:
+        for entry in os.scandir(source):
+            if self._rules.get(entry.path) != "own":  # the overlay may lie in what it shows
+                os.symlink(self._link_to(entry.path), os.path.join(folder, entry.name))
+
+    def _link_to(self, original: str) -> str:
+        """What a link that stands for `original` says; the like of it, if that is a link itself."""
+        if not os.path.islink(original):
+            return original
+        target, says = _target(original), os.readlink(original)
+        kind, folder = self._rule(original)
+        if kind != "lower" or self._rule(target) != (kind, folder):
+            return target
+        return _moved(target, folder, self._top) if os.path.isabs(says) else says
+
+    def _unfold(self, link: str) -> None:
+        aside, source = f"{link}.{os.getpid()}~", _target(link)
+        os.mkdir(aside)
+        self._fill(aside, source)
+        shutil.copystat(source, aside)
+        os.unlink(link)
+        os.rename(aside, link)
+
+    def _copy(self, link: str, emptied: bool) -> None:
+        aside, source = f"{link}.{os.getpid()}~", _target(link)
+        if os.path.isfile(source):
+            copied = os.devnull if emptied and os.access(source, os.W_OK) else source
+            shutil.copyfile(copied, aside)
+            shutil.copystat(source, aside)
+            os.replace(aside, link)
+        elif not os.path.exists(source):
+            os.unlink(link)  # or the file would come to be at the link's other end
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process of this twin, as a data loader's, can replace links."""
+        handle = os.open(self._top, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
+
+    def _spread(self, folder: str) -> None:
+        if self._rule(folder)[0] != "own" or not os.path.isdir(folder):
+            return
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir() and self._stands_for(entry.path):
+                self._unfold(entry.path)
+            if not os.path.islink(entry.path):
+                self._spread(entry.path)
+
+
+def part(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
+    """In a process just forked: gives it an overlay of its own on what its parent's shows now.
+
+    Files that are open go on in copies, under the same numbers and at the same places: those in the
+    parent's overlay, and those in each folder of `also` (say, where its output goes) in the folder
+    beside it. Call `flush_all` before the fork.
+    """
+    parent, here = _overlay, os.getcwd()
+    assert parent is not None, "part: there is no overlay to part from; Overlay.enter comes first."
+    with _at_work():
+        own = Overlay(parent.upper, upper, parent.allowed, parent)
+        pairs = {parent.upper: upper, **(also or {})}.items()
+        folders = {os.path.realpath(old): os.path.realpath(new) for old, new in pairs}
+    own.enter()
+    os.chdir(own.translate(here))
+    with _at_work():
+        _part_files(own, folders)
+
+
+def flush_all() -> None:
+    """Writes out what Python's files hold back, or each twin would write it. Never raises."""
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    held: list[Any] = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
+    held.sort(key=lambda file: not issubclass(type(file), io.TextIOWrapper))  # into the others
+    for file in (sys.stdout, sys.stderr, *held):
+        with suppress(Exception):  # closed, detached, a pipe without a reader
+            if file.writable():
+                file.flush()
+
+
+@contextmanager
+def guarding_native_writes() -> Iterator[None]:
+    """Lets the overlay know of paths that torch and safetensors write without Python's `open`."""
+    import safetensors.numpy
+    import safetensors.torch
+    import torch
+
+    places = [(torch, "save", "f"), (torch.serialization, "save", "f")]
+    places += [(m, "save_file", "filename") for m in (safetensors.torch, safetensors.numpy)]
+    before = [(module, name, getattr(module, name)) for module, name, _ in places]
+    for module, name, path in places:
+        setattr(module, name, _Writing(getattr(module, name), None, path))
+    try:
+        yield
+    finally:
+        for module, name, function in before:
+            setattr(module, name, function)
+
+
+class _Led:
+    """A function whose paths are led into the overlay.
+
+    Not itself a function, as `open` is none: as an attribute of a class it must not become a method.
+    """
+
+    def __init__(self, function: Callable[..., Any], *names: str | None) -> None:
+        functools.update_wrapper(self, function)
+        self._function, self._names = function, names
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if _overlay is not None and not _busy() and kwargs.get("dir_fd") is None:
+            led = [self._lead(a) if n else a for a, n in zip(args, self._names, strict=False)]
+            args = (*led, *args[len(led) :])
+            kwargs = {n: self._lead(a) if n in self._names else a for n, a in kwargs.items()}
+        return self._function(*args, **kwargs)
+
+    def _lead(self, path: Any) -> Any:
+        return _overlay.translate(path) if _overlay else path
+
+
+class _Looking(_Led):
+    def _lead(self, path: Any) -> Any:
+        return _overlay.look(path) if _overlay else path
+
+
+class _Writing(_Led):
+    def _lead(self, path: Any) -> Any:
+        path = super()._lead(path)
+        if _overlay:
+            _overlay.prepare(path, emptied=True)
+        return path
+
+
+_FUNCTIONS = (
+    (_Looking, ("path",), "stat lstat readlink"),
+    (_Led, ("path",), "open mkdir remove unlink rmdir truncate chmod lchmod chown lchown utime"),
+    (_Led, ("path",), "chflags lchflags getxattr setxattr listxattr removexattr"),
+    (_Led, ("path",), "listdir scandir statvfs access chdir"),
+    (_Led, ("src", "dst"), "rename replace link"),
+    (_Led, (None, "dst"), "symlink"),
+)
+
+
+def _install() -> None:
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    builtins.open = io.open = _Led(io.open, "file")
+    for kind, paths, names in _FUNCTIONS:
+        for name in names.split():
+            function = getattr(os, name, None)
+            if function is not None:
+                setattr(os, name, led := kind(function, *paths))
+                for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+                    able.update({led} if function in able else ())
+    os.register_at_fork(after_in_child=_new_lock)
+    sys.addaudithook(_hear)
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
+    overlay = _overlay
+    if overlay is None or event not in _HEARD or _busy():
+        return
+    if event == "open":
+        if args[2] & _WRITING:
+            overlay.prepare(args[0], emptied=bool(args[2] & os.O_TRUNC))
+        return
+    for use in _EVENTS.get(event, ()):
+        dir_fd = -1 if use.dir_fd is None or args[use.dir_fd] is None else args[use.dir_fd]
+        overlay.prepare(args[use.path], dir_fd, use.follows, use.refused)
+    if event in _WALKS and _WALKS[event](args):
+        overlay.spread(args[0])
+
+
+class _Open(NamedTuple):
+    """A plain file that this process holds open."""
+
+    fd: int
+    path: str
+    flags: int
+    offset: int
+    identity: tuple[int, int]
+    linked: bool  # whether it still has a name
+
+    @property
+    def written(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+    def take(self, source: int | str) -> None:
+        """Puts another file, or another hold of this one, under the same number."""
+        inheritable = os.get_inheritable(self.fd)
+        if isinstance(source, int):
+            os.dup2(source, self.fd, inheritable)
+            return
+        new = os.open(source, self.flags)
+        os.lseek(new, self.offset, os.SEEK_SET)
+        os.dup2(new, self.fd, inheritable)
+        os.close(new)
+
+
+def _part_files(own: Overlay, folders: Mapping[str, str]) -> None:
+    taken: dict[Any, int] = {}  # numbers with one place in one file (`2>&1`) go on sharing it
+    copied: set[str] = set()
+    for file in _open_files():
+        old = next((folder for folder in folders if _inside(file.path, folder)), None)
+        if old is None or not file.linked:
+            if not file.written:  # its place is the twin's own; its content need not be
+                with suppress(OSError):
+                    file.take(file.path if sys.platform == "darwin" else f"/dev/fd/{file.fd}")
+            continue
+        copy = _moved(file.path, old, folders[old])
+        if copy not in copied:
+            copied.add(copy)
+            if folders[old] == own._top:
+                own.prepare(copy)
+            else:
+                os.makedirs(os.path.dirname(copy), exist_ok=True)
+                shutil.copy2(file.path, copy)
+        key = (file.identity, file.flags, file.offset)
+        file.take(taken.get(key, copy))
+        if file.written:
+            taken.setdefault(key, file.fd)
+
+
+def _open_files() -> list[_Open]:
+    files: list[_Open] = []
+    for fd in map(int, os.listdir("/dev/fd")):
+        with suppress(OSError):  # the listing's own is closed by now
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode):
+                flags, offset = fcntl.fcntl(fd, fcntl.F_GETFL), os.lseek(fd, 0, os.SEEK_CUR)
+                identity, linked = (found.st_dev, found.st_ino), found.st_nlink > 0
+                files.append(_Open(fd, _path_of(fd), flags, offset, identity, linked))
+    return files
+
+
+def _path_of(fd: int) -> str:
+    if sys.platform == "darwin":
+        return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    return os.readlink(f"/proc/self/fd/{fd}")
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """While the overlay rearranges files, one thread at a time, its own calls mean what they say."""
+    with _lock:
+        before, _thread.busy = _busy(), True
+        try:
+            yield
+        finally:
+            _thread.busy = before
+
+
+def _busy() -> bool:
+    return getattr(_thread, "busy", False)
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+def _free(allowed: Iterable[Path]) -> dict[str, str]:
+    cache = os.path.expanduser("~/.cache")
+    caches = (cache, os.environ.get("XDG_CACHE_HOME") or cache)
+    folders = (*allowed, tempfile.gettempdir(), *caches, "/dev", "/proc")
+    return {name(f): "free" for f in folders for name in (os.path.realpath, os.path.abspath)}
+
+
+def _real(path: str, follows: bool) -> str:
+    """Where a path leads to that was not said to lie in the overlay."""
+    folder, name = os.path.split(path)
+    if follows and folder != "/dev":  # /dev/stdout is what it is told to be
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _moved(path: str, old: str, new: str) -> str:
+    """`path` seen from `new` as it was from `old`."""
+    return os.path.normpath(os.path.join(new, os.path.relpath(path, old)))
+
+
+def _target(link: str) -> str:
+    return os.path.normpath(os.path.join(os.path.dirname(link), _readlink(link)))

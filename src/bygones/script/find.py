@@ -1,0 +1,260 @@
+"""What is alive in a process that runs a script: its optimizers, modules, schedulers, loaders, and the rest.
+
+Nothing was handed over, so it is looked for: optimizers by having stepped, schedulers and modules among
+all living objects, everything else by walking from the script's variables (those of its functions that
+are running now, its globals, the attributes of what they hold). A thing's name is the shortest path to it,
+the script's own variables first.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from bygones.digest import is_array
+from bygones.reach import inside
+from bygones.sources.trees import generator_state
+
+_MOST_THINGS = 200_000  # a walk gives up on what lies beyond
+_DEEPEST = 10
+_KINDS = (nn.Module, Optimizer, LRScheduler, GradScaler)
+_CLOSED = (Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)  # sources of their own
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: its path, and the container that has to be told if it is to be another."""
+
+    path: str
+    owner: Any
+    step: str  # the last piece of the path: `.name`, `[key]`, or a variable's name
+    root: str  # the variable that the path begins with
+    value: Any
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Everything that was found, by name."""
+
+    optimizers: Mapping[str, Optimizer]
+    schedulers: Mapping[str, LRScheduler]
+    scalers: Mapping[str, GradScaler]
+    trained: Mapping[str, nn.Module]  # modules that own parameters which an optimizer updates
+    averaged: Mapping[str, AveragedModel]
+    others: Mapping[str, nn.Module]  # modules with parameters of their own that nobody updates
+    generators: Mapping[str, Any]
+    loose: tuple[Place, ...]  # arrays and plain numbers that belong to none of these
+
+
+def alive(stepped: list[Optimizer], script: Path, known: Mapping[int, str]) -> Alive:
+    """Looks around in this process; `known` are names that things (by identity) were given before."""
+    living = _living()
+    places = list(_walk(_roots(script)))
+    names = dict(known)
+    for place in places:
+        if not isinstance(place.value, bool | int | float | str | None):
+            names.setdefault(id(place.value), place.path)
+    optimizers = _named(_optimizers(stepped, living[Optimizer]), names, "optimizer")
+    updated = {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
+    roots = _outermost(living[nn.Module])
+    trained = [m for m in roots if any(id(p) in updated for p in m.parameters())]
+    trained = [m for m in trained if not isinstance(m, AveragedModel)]
+    owned = {id(inner) for module in trained for inner in module.modules()}
+    reached = [m for m in roots if id(m) in names and id(m) not in owned]
+    averaged = [m for m in reached if isinstance(m, AveragedModel)]
+    others = [
+        m for m in reached if not isinstance(m, AveragedModel) and any(True for _ in m.parameters())
+    ]
+    modules = _named([*trained, *averaged, *others], names, "model")
+    held = _held(optimizers, modules.values())
+    schedulers = [
+        s
+        for s in living[LRScheduler]
+        if any(getattr(s, "optimizer", None) is o for o in optimizers.values())
+        and not _is_part_of_another(s, living[LRScheduler])
+    ]
+    scalers = [s for s in living[GradScaler] if s.is_enabled()]
+    return Alive(
+        optimizers,
+        _named(schedulers, names, "scheduler"),
+        _named(scalers, names, "scaler"),
+        {name: m for name, m in modules.items() if any(m is one for one in trained)},
+        {name: m for name, m in modules.items() if isinstance(m, AveragedModel)},
+        {name: m for name, m in modules.items() if any(m is one for one in others)},
+        {p.path: p.value for p in places if generator_state(p.value) is not None},
+        tuple(p for p in places if _is_loose(p, held)),
+    )
+
+
+def _living() -> dict[type, list[Any]]:
+    """All living objects of the kinds that are looked for; by type, which is cheaper than by object."""
+    found: dict[type, list[Any]] = {kind: [] for kind in _KINDS}
+    kind_of: dict[type, type | None] = {}
+    for thing in gc.get_objects():
+        exact = type(thing)
+        if exact not in kind_of:
+            kind_of[exact] = next((kind for kind in _KINDS if issubclass(exact, kind)), None)
+        kind = kind_of[exact]
+        if kind is not None:
+            found[kind].append(thing)
+    return found
+
+
+def script_frames(script: Path) -> list[FrameType]:
+    """The frames that are running now, from the script's outermost to the innermost."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if not _is_ours(frame):
+            frames.append(frame)
+        if frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>":
+            break
+        frame = frame.f_back
+    return frames[::-1]
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "bygones"
+
+
+def _roots(script: Path) -> list[tuple[str, Any, Any]]:
+    """(name, container, value) of every variable to begin at, in order of preference for names."""
+    folder = script.resolve().parent
+    frames = script_frames(script)
+    mine = [f for f in frames if folder in Path(f.f_code.co_filename).resolve().parents]
+    main = sys.modules["__main__"]
+    found = [(name, vars(main), value) for name, value in vars(main).items() if name[:2] != "__"]
+    for frame in mine:
+        if frame.f_code.co_name != "<module>":
+            found += [(name, None, value) for name, value in frame.f_locals.items()]
+    for module in _siblings(folder):
+        found += [
+            (f"{module.__name__}.{name}", vars(module), value)
+            for name, value in vars(module).items()
+            if name[:2] != "__" and getattr(value, "__module__", module.__name__) != "builtins"
+        ]
+    for frame in frames:
+        if frame not in mine:
+            found += [(name, None, value) for name, value in frame.f_locals.items()]
+    return found
+
+
+def _siblings(folder: Path) -> list[ModuleType]:
+    """Imported modules that lie in the script's own folder, or below it."""
+    inside_folder = f"{folder}{os.sep}"
+    mine = []
+    for name, module in list(sys.modules.items()):
+        file = str(getattr(module, "__file__", None) or "")
+        if file.startswith(inside_folder) and "site-packages" not in file:
+            if name != "__main__" and not name.startswith("bygones"):
+                mine.append(module)
+    return mine
+
+
+def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
+    """Everything that can be reached, nearest first, each thing once."""
+    visited: set[int] = set()
+    pending = deque(
+        (Place(name, owner, name, name, value), 0)
+        for name, owner, value in roots
+        if not isinstance(value, ModuleType | type)
+    )
+    while pending and len(visited) < _MOST_THINGS:
+        place, depth = pending.popleft()
+        value = place.value
+        if value is None or isinstance(value, type | ModuleType | FrameType):
+            continue
+        if isinstance(value, bool | int | float | str | np.generic):
+            yield place
+            continue
+        if id(value) in visited:
+            continue
+        visited.add(id(value))
+        yield place
+        if is_array(value) or isinstance(value, _CLOSED) or depth >= _DEEPEST:
+            continue
+        if generator_state(value) is not None:
+            continue
+        try:
+            for step, inner in inside(value):
+                pending.append(
+                    (Place(f"{place.path}{step}", value, step, place.root, inner), depth + 1)
+                )
+        except Exception:  # an object whose attributes cannot be read is no memory of ours
+            continue
+
+
+def _optimizers(stepped: list[Optimizer], living: list[Any]) -> list[Optimizer]:
+    """Those that have stepped, then those that own other parameters and are still to step."""
+    found = list(stepped)
+    owned = {id(p) for o in found for g in o.param_groups for p in g["params"]}
+    for one in living:
+        if not any(one is known for known in found):
+            groups = one.__dict__.get("param_groups") or []
+            mine = {id(p) for g in groups for p in g["params"]}
+            if mine and not mine & owned:
+                found.append(one)
+                owned |= mine
+    return found
+
+
+def _outermost(living: list[Any]) -> list[nn.Module]:
+    """Modules that are no part of another module."""
+    modules = [one for one in living if "_modules" in vars(one)]
+    inner = {id(m) for module in modules for m in module._modules.values() if m is not None}
+    return [module for module in modules if id(module) not in inner]
+
+
+def _is_part_of_another(scheduler: LRScheduler, living: list[Any]) -> bool:
+    """A member of a SequentialLR or ChainedScheduler is kept by it."""
+    return any(scheduler in one._schedulers for one in living if hasattr(one, "_schedulers"))
+
+
+def _named(things: list[Any], names: Mapping[int, str], else_called: str) -> dict[str, Any]:
+    """Things by the shortest path to them, in a stable order; what has no path is numbered."""
+    named: dict[str, Any] = {}
+    for thing in things:
+        name = names.get(id(thing), else_called)
+        number = 2
+        while name in named:
+            name = f"{names.get(id(thing), else_called)}#{number}"
+            number += 1
+        named[name] = thing
+    return named
+
+
+def _held(optimizers: Mapping[str, Optimizer], modules: Any) -> set[int]:
+    """Identities of the tensors that named sources hold already."""
+    held: set[int] = set()
+    for module in modules:
+        held |= {id(t) for t in module.parameters()} | {id(t) for t in module.buffers()}
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            held |= {id(p) for p in group["params"]}
+        for state in optimizer.state.values():
+            held |= {id(value) for value in state.values()}
+    return held
+
+
+def _is_loose(place: Place, held: set[int]) -> bool:
+    value = place.value
+    if isinstance(value, Tensor | np.ndarray):
+        return id(value) not in held and not (
+            isinstance(value, np.ndarray) and value.dtype.hasobject
+        )
+    return isinstance(value, bool | int | float | np.generic)

@@ -1,0 +1,3 @@
+"""These scripts are run by tests, never imported by the collector (which looks for doctests)."""
+
+collect_ignore_glob = ["*.py"]

@@ -1,0 +1,20 @@
+"""Raises FloatingPointError when the weights grow beyond a limit, at the latest at step 40."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+model = nn.Linear(8, 3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+for step in range(1, 61):
+    inputs = torch.randn(16, 8)
+    loss = nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(dim=1))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if model.weight.norm() > 8.0 or step == 40:
+        raise FloatingPointError("loss exploded")
+
+weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+print("weights", hashlib.sha256(weights.numpy().tobytes()).hexdigest())
