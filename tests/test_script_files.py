@@ -6,6 +6,7 @@ Everything happens in forked children: the audit hook and the wrapped functions 
 from __future__ import annotations
 
 import builtins
+import fcntl
 import gzip
 import hashlib
 import io
@@ -18,6 +19,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +76,7 @@ class Place:
 
     def enter(self, name: str = "own", allowed: tuple[Path, ...] = ()) -> Overlay:
         tempfile.tempdir = str(self.base / "tmp")
-        overlay = Overlay(self.lower, self.base / name, allowed)
+        overlay = Overlay(self.lower, self.base / "arms" / name, allowed)
         overlay.enter()
         return overlay
 
@@ -96,6 +98,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     (lower / "data" / "a" / "deep" / "x.csv").write_text("1,2")
     (lower / "latest").symlink_to("runs/one.txt")
     (lower / "linked").symlink_to("../beside")
+    (lower / "nowhere").symlink_to("../beside/none")
     before = digest(tmp_path / "lower"), digest(tmp_path / "beside")
     yield Place(lower, tmp_path)
     assert (digest(tmp_path / "lower"), digest(tmp_path / "beside")) == before
@@ -228,6 +231,12 @@ ACTS: dict[str, tuple[Callable[[], object], dict[str, str | None]]] = {
     ),
     "rename onto folder": (renames_onto_a_folder, {"empty/x.txt": "new", "fresh": None}),
     "remove": (removes, {"log.txt": None, "runs/old": None, "runs/one.txt": "one"}),
+    "remove links": (
+        lambda: (os.remove("latest"), os.remove("linked")),
+        {"latest": None, "linked": None, "runs/one.txt": "one"},
+    ),
+    "rmdir": (lambda: os.rmdir("empty"), {"empty": None}),
+    "symlink": (lambda: os.symlink("../log.txt", "runs/soft"), {"runs/soft": "before\n"}),
     "rmtree": (empties_a_folder, {"runs/x.txt": "new", "runs/one.txt": None, "runs/old": None}),
     "copy": (lambda: shutil.copy("log.txt", "runs/one.txt"), {"runs/one.txt": "before\n"}),
     "copy2": (lambda: shutil.copy2("log.txt", "runs"), {"runs/log.txt": "before\n"}),
@@ -246,13 +255,14 @@ ACTS: dict[str, tuple[Callable[[], object], dict[str, str | None]]] = {
     ),
     "through a link": (lambda: writes("latest"), {"latest": "new", "runs/one.txt": "new"}),
     "through a link that leads out": (lambda: writes("linked/set.txt"), {"linked/set.txt": "new"}),
+    "through a link to nothing": (lambda: writes("nowhere"), {"nowhere": "new"}),
     "chdir": (
         changes_folder,
         {"runs/old/three.txt": "new", "runs/one.txt": "new", "runs/two.txt": "two"},
     ),
     "dots": (
         lambda: (writes("log.txt"), writes("runs/../data/../runs/one.txt")),
-        {"runs/../log.txt": "new", "runs/one.txt": "new", "data/../log.txt": "new"},
+        {"empty/../log.txt": "new", "runs/one.txt": "new", "data/../log.txt": "new"},
     ),
     "outside": (
         lambda: None,
@@ -272,8 +282,36 @@ def test_a_relative_path_works_unchanged(place: Place, name: str) -> None:
             assert os.path.lexists(path) == (content is not None), path
             assert content is None or Path(path).read_text() == content
             assert content is None or open(place.lower / path).read() == content
+            assert content is None or open(os.path.join(os.getcwd(), path)).read() == content
 
     in_child(work)
+
+
+def marks(path: str) -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):  # not every file system can
+            os.setxattr(path, "user.mark", b"1")
+    else:
+        os.utime(path)
+
+
+def test_attributes_are_changed_of_copies_and_kept_by_them(place: Place) -> None:
+    file = place.lower / "runs" / "one.txt"
+    before = file.stat().st_mode
+    file.chmod(0o641)
+    original = file.stat()
+
+    def work(change: Callable[[str], object], number: int) -> None:
+        place.enter(str(number))
+        change("runs/one.txt")
+        copy = os.stat("runs/one.txt")
+        assert copy.st_ino != original.st_ino
+        assert copy.st_mode == original.st_mode
+
+    for number, change in enumerate([lambda path: os.chown(path, -1, -1), marks, appends, writes]):
+        in_child(lambda change=change, number=number: work(change, number))
+    assert file.stat() == original
+    file.chmod(before)
 
 
 def test_what_the_system_refuses_it_still_refuses(place: Place) -> None:
@@ -282,7 +320,7 @@ def test_what_the_system_refuses_it_still_refuses(place: Place) -> None:
         for act, error in [
             (lambda: os.mkdir("runs"), FileExistsError),
             (lambda: open("log.txt", "x"), FileExistsError),
-            (lambda: open("nowhere/x", "w"), FileNotFoundError),
+            (lambda: open("missing/x", "w"), FileNotFoundError),
             (lambda: open("runs", "w"), IsADirectoryError),
             (lambda: os.remove("runs"), (IsADirectoryError, PermissionError)),
             (lambda: os.rmdir("runs"), OSError),
@@ -341,11 +379,22 @@ def test_an_absolute_path_under_the_original_is_led_into_the_overlay(place: Plac
         assert Path("runs/one.txt").read_text() == Path("runs/new/x.txt").read_text() == "new"
         assert sorted(p.name for p in out.iterdir()) == ["new", "old", "one.txt", "two.txt"]
         assert sorted(os.listdir(path=out)) == ["new", "old", "one.txt", "two.txt"]
+        assert sorted(entry.name for entry in os.scandir(out)) == [
+            "new",
+            "old",
+            "one.txt",
+            "two.txt",
+        ]
+        handle = os.open(out / "six.txt", os.O_WRONLY | os.O_CREAT)
+        os.close(handle)
+        os.remove(out / "six.txt")
+        os.unlink(out / "two.txt")
+        assert sorted(os.listdir("runs")) == ["new", "old", "one.txt"]
         os.rename(src=out / "one.txt", dst=out / "four.txt")
         assert not (out / "one.txt").exists()
         os.chdir(out)
         writes("five.txt")
-        assert os.path.samefile("five.txt", place.base / "own" / "runs" / "five.txt")
+        assert os.path.samefile("five.txt", place.base / "arms" / "own" / "runs" / "five.txt")
 
     in_child(work)
 
@@ -370,10 +419,27 @@ def test_links_of_the_overlay_do_not_look_like_links(place: Place) -> None:
     in_child(work)
 
 
+def test_what_is_beside_the_working_directory_is_found(place: Place) -> None:
+    def work() -> None:
+        place.enter()
+        beside = place.base / "beside" / "set.txt"
+        for folder, up in ((".", ".."), ("runs/old", "../../..")):
+            os.chdir(folder)
+            path = os.path.join(up, "beside", "set.txt")
+            for found in (path, os.path.abspath(path), Path(path).resolve(), Path(path).absolute()):
+                assert open(found).read() == "beside"
+                with pytest.raises(FixedPathError):
+                    writes(found)
+            assert os.path.abspath(path) == os.path.realpath(filename=path) == str(beside)
+            assert os.path.abspath(__file__) == __file__
+
+    in_child(work)
+
+
 def test_a_link_elsewhere_that_leads_back_is_no_way_round(place: Place) -> None:
     (place.base / "tmp" / "original").symlink_to(place.lower / "log.txt")
     (place.base / "tmp" / "folder").symlink_to(place.lower / "runs")
-    (place.base / "tmp" / "own").symlink_to(place.base / "own")
+    (place.base / "tmp" / "own").symlink_to(place.base / "arms" / "own")
 
     def work() -> None:
         place.enter()
@@ -474,6 +540,20 @@ def test_a_store_in_the_working_directory_is_allowed_and_the_overlay_may_lie_in_
     assert (tmp_path / "store" / "arms" / "a" / "log.txt").read_text() == "new"
 
 
+def test_an_overlay_in_the_folder_it_shows_does_not_show_itself(tmp_path: Path) -> None:
+    (tmp_path / "arms").mkdir()
+    (tmp_path / "log.txt").write_text("old")
+
+    def work() -> None:
+        Overlay(tmp_path, tmp_path / "arms" / "a").enter()
+        writes("arms/x")
+        assert os.listdir("arms") == ["x"]
+        assert [folder for folder, _, _ in os.walk(".")] == [".", "./arms"]
+
+    in_child(work)
+    assert os.listdir(tmp_path / "arms") == ["a"]
+
+
 def test_walks_see_what_they_saw_before(place: Place) -> None:
     def seen(top: Path | str) -> list[str]:
         walked = [os.path.join(folder, f) for folder, _, files in os.walk(top) for f in files]
@@ -522,7 +602,7 @@ def twins(place: Place, *works: Callable[[], object]) -> None:
     for number, work in enumerate(works):
 
         def twin(number: int = number, work: Callable[[], object] = work) -> None:
-            part(place.base / f"{Path.cwd().name}.{number}")
+            part(place.base / "arms" / f"{Path.cwd().name}.{number}")
             work()
             flush_all()
 
@@ -554,12 +634,12 @@ def test_two_twins_keep_apart(place: Place) -> None:
         writes("runs/past.txt", "past")
         made = os.path.abspath("made.txt")
         writes(made, "past")
-        kept = digest(place.base / "own")
+        kept = digest(place.base / "arms" / "own")
         twins(place, first, second)
-        assert digest(place.base / "own") == kept
+        assert digest(place.base / "arms" / "own") == kept
 
     in_child(work)
-    first_own, second_own = place.base / "own.0", place.base / "own.1"
+    first_own, second_own = place.base / "arms" / "own.0", place.base / "arms" / "own.1"
     assert (first_own / "log.txt").read_text() == "first"
     assert (first_own / "made.txt").read_text() == "first"
     assert (second_own / "made.txt").read_text() == "past, second"
@@ -600,6 +680,7 @@ def test_an_open_log_goes_on_in_each_twin_with_the_past_once(place: Place) -> No
             log.write(f"{name}\n")
             binary.write(name.encode())
             late.write(f"{name}\n")
+            assert fcntl.fcntl(late.fileno(), fcntl.F_GETFL) & os.O_APPEND
             assert reader.read() == b"ne"  # its own place in the file
 
         twins(place, lambda: goes_on("first"), lambda: goes_on("second"))
@@ -611,7 +692,7 @@ def test_an_open_log_goes_on_in_each_twin_with_the_past_once(place: Place) -> No
 
     in_child(work)
     for number, name in enumerate(["first", "second"]):
-        own = place.base / f"own.{number}"
+        own = place.base / "arms" / f"own.{number}"
         assert (own / "runs" / "train.log").read_text() == f"past\n{name}\n"
         assert (own / "steps.bin").read_text() == f"past {name}"
         assert (own / "log.txt").read_text() == f"before\npast\n{name}\n"
@@ -636,16 +717,16 @@ def test_nested_forks(place: Place) -> None:
         assert Path("runs/one.txt").read_text() == "child"
         assert Path("data/a/deep/x.csv").read_text() == "1,2"
         assert open(place.lower / "runs" / "one.txt").read() == "child"
-        assert open(place.base / "own" / "runs" / "one.txt").read() == "child"
+        assert open(place.base / "arms" / "own" / "runs" / "one.txt").read() == "child"
         assert open("../beside/set.txt").read() == "beside"
         appends(str(place.lower / "runs" / "one.txt"), f" {name}")
         appends("latest", "!")
 
     in_child(work)
-    assert (place.base / "own.0" / "runs" / "train.log").read_text() == "root child "
-    assert (place.base / "own.0" / "runs" / "one.txt").read_text() == "child"
+    assert (place.base / "arms" / "own.0" / "runs" / "train.log").read_text() == "root child "
+    assert (place.base / "arms" / "own.0" / "runs" / "one.txt").read_text() == "child"
     for number, name in enumerate("ab"):
-        own = place.base / f"own.0.{number}"
+        own = place.base / "arms" / f"own.0.{number}"
         assert (own / "runs" / "train.log").read_text() == f"root child {name}"
         assert (own / "runs" / "one.txt").read_text() == f"child {name}!"
 
@@ -670,6 +751,7 @@ def test_output_that_was_redirected_to_a_file_parts_too(place: Place) -> None:
                 os.write(2, b"warned again ")  # one place in the file for both, as before
                 print("done", end="", flush=True)
                 assert os.get_inheritable(1)
+                assert os.get_inheritable(2)
 
             in_child(twin)
 

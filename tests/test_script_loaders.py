@@ -458,6 +458,9 @@ def test_the_examples_of_each_batch_are_known():
         assert batches.delivered_index is None
         for batch in batches:
             assert batch[0].tolist() == batches.delivered_index
+        taken_apart: Any = iter(loader(Batched()))
+        next(taken_apart)
+        assert taken_apart.delivered_index == [0, 1, 2, 3]
         shards: Any = iter(loader(Shards(), batch_size=2))
         next(shards)
         assert shards.delivered_index is None

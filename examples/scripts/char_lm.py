@@ -101,7 +101,6 @@ def main():
     parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-
     trainer = Trainer(inspect.getsource(argparse), args.epochs, args.seed)
     trainer.fit()
     print("weights", weights_digest(trainer.model))

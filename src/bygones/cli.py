@@ -288,6 +288,27 @@ def run_script(
     _say(store, planned.plan.study.name, as_json=as_json)
 
 
+@app.command()
+def twin(
+    script: Command,
+    at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+) -> None:
+    """Prove that a script, watched and forked, prints and writes what it does without bygones, to the byte."""
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    from bygones.errors import ForkError
+    from bygones.script.launch import Script
+    from bygones.script.proving import prove
+
+    proof = prove(Script(script[0], tuple(script[1:]), seed_env), Path.cwd(), seed, at)
+    if not proof.passed:
+        raise ForkError(str(proof))
+    print(proof)
+
+
 @app.command("list")
 def list_members(
     kind: Annotated[str, typer.Argument(help="sources, interventions, orders, probes, metrics, …")],

@@ -6,11 +6,15 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import random
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,12 +70,13 @@ def fork(*, flush: bool = True) -> Child | Parent:
     if flush:
         flush_all()
     reader, writer = os.pipe()
-    above = os.getpid()
+    above, drawn = os.getpid(), random.getstate()
     pid = os.fork()
     if pid:
         os.close(writer)
         return Child(pid, reader)
     os.close(reader)
+    random.setstate(drawn)  # Python seeds it anew in every child
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     _die_with_parent(above)
     return Parent(writer)
@@ -137,6 +142,16 @@ def why_not_fork() -> str | None:
     if count > 1:
         return f"a library in it runs {count - 1} thread{'s' if count > 2 else ''} of its own"
     return None
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for a while. Not tempfile's own, which any child that ends would take away with it."""
+    folder = tempfile.mkdtemp(prefix="bygones-")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _die_with_parent(parent: int) -> None:

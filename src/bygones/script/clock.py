@@ -26,6 +26,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataL
 
 from bygones.errors import BygonesError, Unexpected
 from bygones.script.ledger import Ledger
+from bygones.script.loaders import InProcessWorkers
 
 _EVENTS_TO_TELL = (
     24  # updates that are listened to before it is said which optimizer closes a round
@@ -88,6 +89,8 @@ class Clock:
 
         def next_batch(iterator: _BaseDataLoaderIter) -> Any:
             clock._reached()
+            if isinstance(iterator, InProcessWorkers):
+                iterator.replace_index = lambda index: clock._chosen(iterator, index)
             batch = following(iterator)
             clock._delivered(iterator, batch)
             return batch

@@ -12,7 +12,8 @@ Limits. Not seen, so that an *existing* file is changed in the original: what C 
 processes write that were started afresh (subprocess, "spawn"), files opened for writing relative to a
 `dir_fd`, named pipes. A database of sqlite is copied up when it is connected to, but a connection, a
 writable memory map and a temporary file (or one deleted while open) that were opened before a fork
-stay shared by all twins. Entries of `os.scandir` say of themselves that they are links.
+stay shared by all twins. Entries of `os.scandir` say of themselves that they are links, and what
+is beside the working directory is found by `../data`, not from `Path.cwd().parent`.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ class Overlay:
         if os.path.isabs(name):
             whole = os.path.normpath(name)
             kind, folder = self._rule(whole)
+            if ".." in name and _inside(name, self._top):
+                return whole if kind == "own" else _moved(whole, self._top, self._root)
             return _moved(whole, folder, self._top) if kind == "lower" else path
         if ".." not in name.split("/") or self._rule(here := os.getcwd())[0] != "own":
             return path
@@ -341,6 +344,11 @@ class _Looking(_Led):
         return _overlay.look(path) if _overlay else path
 
 
+class _Naming(_Led):
+    def _lead(self, path: Any) -> Any:
+        return path if os.path.isabs(path) else super()._lead(path)
+
+
 class _Writing(_Led):
     def _lead(self, path: Any) -> Any:
         path = super()._lead(path)
@@ -357,6 +365,12 @@ _FUNCTIONS = (
     (_Led, ("src", "dst"), "rename replace link"),
     (_Led, (None, "dst"), "symlink"),
 )
+_ABLE = (
+    os.supports_dir_fd,
+    os.supports_effective_ids,
+    os.supports_fd,
+    os.supports_follow_symlinks,
+)
 
 
 def _install() -> None:
@@ -365,12 +379,14 @@ def _install() -> None:
         return
     _installed = True
     builtins.open = io.open = _Led(io.open, "file")
+    os.path.abspath = _Naming(os.path.abspath, "path")  # of `../data`
+    os.path.realpath = _Naming(os.path.realpath, "filename")
     for kind, paths, names in _FUNCTIONS:
         for name in names.split():
             function = getattr(os, name, None)
             if function is not None:
                 setattr(os, name, led := kind(function, *paths))
-                for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+                for able in _ABLE:
                     able.update({led} if function in able else ())
     os.register_at_fork(after_in_child=_new_lock)
     sys.addaudithook(_hear)

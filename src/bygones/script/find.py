@@ -13,9 +13,9 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from bygones.sources.trees import generator_state
 
 _MOST_THINGS = 200_000  # a walk gives up on what lies beyond
 _DEEPEST = 10
+_CONTAINERS = ("builtins", "collections", "functools", "types")
 _KINDS = (nn.Module, Optimizer, LRScheduler, GradScaler)
 _CLOSED = (Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)  # sources of their own
 
@@ -59,6 +60,7 @@ class Alive:
     others: Mapping[str, nn.Module]  # modules with parameters of their own that nobody updates
     generators: Mapping[str, Any]
     loose: tuple[Place, ...]  # arrays and plain numbers that belong to none of these
+    names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
 
 
 def alive(stepped: list[Optimizer], script: Path, known: Mapping[int, str]) -> Alive:
@@ -98,6 +100,7 @@ def alive(stepped: list[Optimizer], script: Path, known: Mapping[int, str]) -> A
         {name: m for name, m in modules.items() if any(m is one for one in others)},
         {p.path: p.value for p in places if generator_state(p.value) is not None},
         tuple(p for p in places if _is_loose(p, held)),
+        names,
     )
 
 
@@ -177,7 +180,7 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
     while pending and len(visited) < _MOST_THINGS:
         place, depth = pending.popleft()
         value = place.value
-        if value is None or isinstance(value, type | ModuleType | FrameType):
+        if value is None or isinstance(value, type | ModuleType | FrameType) or _is_bygones(value):
             continue
         if isinstance(value, bool | int | float | str | np.generic):
             yield place
@@ -188,7 +191,7 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
         yield place
         if is_array(value) or isinstance(value, _CLOSED) or depth >= _DEEPEST:
             continue
-        if generator_state(value) is not None:
+        if generator_state(value) is not None or _is_machinery(value):
             continue
         try:
             for step, inner in inside(value):
@@ -197,6 +200,18 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
                 )
         except Exception:  # an object whose attributes cannot be read is no memory of ours
             continue
+
+
+def _is_machinery(value: Any) -> bool:
+    """Objects of the standard library (pools, loggers, parsers): what they hold is no memory of training."""
+    module = type(value).__module__.partition(".")[0]
+    return module in sys.stdlib_module_names and module not in _CONTAINERS
+
+
+def _is_bygones(value: Any) -> bool:
+    """What watches the script is no part of it."""
+    owner = getattr(value, "__self__", value) if isinstance(value, MethodType) else value
+    return type(owner).__module__.partition(".")[0] == "bygones"
 
 
 def _optimizers(stepped: list[Optimizer], living: list[Any]) -> list[Optimizer]:

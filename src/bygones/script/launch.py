@@ -52,7 +52,7 @@ class Script:
             return "its arguments"
         if self.seed_env:
             return f"the environment variable {self.seed_env}"
-        return "the global generators, seeded before it runs"
+        return "the global generators, seeded before it begins"
 
     def code(self) -> Digest:
         """Digest of the script, its own modules, its arguments and the packages it imports."""

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from bygones.catalogue import Catalogue
 from bygones.digest import same
-from bygones.errors import RecipeError, ScriptError
+from bygones.errors import RecipeError
 from bygones.leaves import clone
 from bygones.recipe import Memory
 from bygones.script.clock import Clock
@@ -45,7 +45,7 @@ class FirstLook:
         self.loose = first_values(found.loose)
         self.states: dict[str, State] = {}
         self.tensors = {
-            name: clone(p) for name, p in named_parameters(found.trained, {}).items()
+            name: clone(p) for name, p in named_parameters(found).items()
         } | {
             f"{label}.{name}": clone(t)
             for label, module in found.others.items()
@@ -70,7 +70,7 @@ class Live:
         self.trained = found.trained
         self.optimizers = found.optimizers
         self.notes: list[str] = []
-        parameters = named_parameters(found.trained, found.optimizers)
+        self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
         sources += self._averaging(found, parameters, first)
         sources += loose_sources(found.loose, first.loose, parameters, found.trained).values()
@@ -86,15 +86,12 @@ class Live:
                 self._as_first_seen(source, leaf, first.loose.get(place.path), name)
 
     def clocked_module(self, optimizer: Any) -> str:
-        """The name of the trained module that an optimizer updates."""
+        """The name of the trained module that an optimizer updates; empty if no module owns what it does."""
         updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, module in self.trained.items():
             if any(id(p) in updated for p in module.parameters()):
                 return name
-        raise ScriptError(
-            "the parameters that are trained belong to no torch module, so there is nothing to call and "
-            "observe. Keep them in an nn.Module."
-        )
+        return ""
 
     def _as_first_seen(self, source: Any, leaf: str, before: Any, name: str) -> None:
         if before is not None:
@@ -128,7 +125,7 @@ class Live:
 
 def sources_of(found: Alive, seed: int) -> list[AbstractSource]:
     """The sources that every run has, and those that it has by its layers, of what was found or is named."""
-    parameters = named_parameters(found.trained, found.optimizers)
+    parameters = named_parameters(found)
     updated = updated_parameters(found.optimizers)
     learned = {name: p for name, p in parameters.items() if id(p) in updated}
     names = {id(p): name for name, p in parameters.items()}
@@ -150,24 +147,23 @@ def sources_of(found: Alive, seed: int) -> list[AbstractSource]:
     return [source for source in sources if source is not None]
 
 
-def named_parameters(
-    trained: Mapping[str, nn.Module], optimizers: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def named_parameters(found: Alive) -> dict[str, Tensor]:
     """Every parameter by name: the only module's own names, or prefixed by which module's it is.
 
-    Tensors that an optimizer updates and no module owns are numbered.
+    Tensors that an optimizer updates and no module owns go by the script's name for them.
     """
     named: dict[str, Tensor] = {}
-    for label, module in trained.items():
+    for label, module in found.trained.items():
         for name, parameter in module.named_parameters():
-            named[name if len(trained) == 1 else f"{label}.{name}"] = parameter
+            named[name if len(found.trained) == 1 else f"{label}.{name}"] = parameter
     known = {id(p) for p in named.values()}
-    for optimizer in optimizers.values():
+    for optimizer in found.optimizers.values():
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if id(parameter) not in known:
-                    named[f"parameter{len(named)}"] = parameter
                     known.add(id(parameter))
+                    name = found.names.get(id(parameter), "")
+                    named[name if name and name not in named else f"parameter{len(named)}"] = parameter
     return named
 
 

@@ -52,6 +52,10 @@ from bygones.sources.trees import generator_state, set_generator_state
 _ENDED = object()  # what a worker answers whose part of an iterable dataset is used up
 
 
+class NotInProcess(ScriptError):
+    """A loader's workers cannot be emulated; they have to be processes."""
+
+
 @contextmanager
 def emulating() -> Iterator[None]:
     """Loaders that begin to be iterated in here get their workers in this process."""
@@ -81,7 +85,7 @@ class InProcessWorkers(_BaseDataLoaderIter):
     def __init__(self, loader: DataLoader[Any]) -> None:
         super().__init__(loader)
         if isinstance(self._dataset, IterDataPipe | MapDataPipe):
-            raise ScriptError(
+            raise NotInProcess(
                 f"a DataLoader with workers over the data pipe {type(self._dataset).__name__} cannot be "
                 "forked with its process. Use num_workers=0 or a Dataset."
             )
@@ -141,8 +145,6 @@ class InProcessWorkers(_BaseDataLoaderIter):
         numbered = self._dataset_kind == _DatasetKind.Map
         while self._tasks:
             rank, index = self._tasks.popleft()
-            if not self._active[rank]:
-                continue
             if numbered and self.replace_index is not None:
                 index = self.replace_index(index)
             batch = self._workers_here[rank].fetch(index)
@@ -238,7 +240,7 @@ def _copied(*held: Any) -> tuple[Any, ...]:
         with kept_globals():
             return copy.deepcopy(held, {id(thing): thing for thing in shared})
     except Exception as error:
-        raise ScriptError(
+        raise NotInProcess(
             f"the dataset {type(held[0]).__name__}, its collate_fn or its worker_init_fn cannot be copied "
             f"for a DataLoader's worker ({type(error).__name__}: {error}). Use num_workers=0, or open "
             "files and the like only when an example is read."

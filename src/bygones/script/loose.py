@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Mapping, MutableMapping, MutableSequence
 from typing import Any, Self
 
@@ -106,22 +107,24 @@ def loose_sources(
 
 
 def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
-    """Copies of loose values by path, with the identity of what held them."""
+    """Copies of loose values by path, each with a reference to the array that held it (or None)."""
     return {
-        place.path: (id(place.value), clone(place.value))
+        place.path: (
+            weakref.ref(place.value) if is_array(place.value) else None,
+            clone(place.value),
+        )
         for place in places
         if not is_array(place.value) or place.value.nbytes <= _MOST_BYTES
     }
 
 
-def _is_memory(place: Place, before: tuple[int, Any]) -> bool:
-    identity, value = before
+def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
+    held, value = before
     if same(value, place.value):
         return False
     is_variable = place.path == place.root
-    return can_write(place) and (
-        not is_variable or (is_array(value) and identity == id(place.value))
-    )
+    is_same_array = held is not None and held() is place.value
+    return can_write(place) and (not is_variable or is_same_array)
 
 
 # ------------------------------------------------------------------ reading and writing a place

@@ -9,12 +9,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch.utils.data import IterableDataset
+from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from bygones.orders.cursor import NO_DETOUR
 from bygones.recipe import Parts
 from bygones.script.clock import Clock
+from bygones.script.loaders import InProcessWorkers
 from bygones.script.streams import global_generators, reseed
 from bygones.sources import AbstractSource
+from bygones.sources.base import refuse_reset
 from bygones.sources.trees import generator_state, set_generator_state
 from bygones.streams import mix
 from bygones.values import Lifetime, Offer, Origin, State, Visibility
@@ -63,7 +66,7 @@ class LoaderOrder(AbstractSource):
             _replace_from_now(self._clock, lambda key=self._key: _Redraw(key))
 
     def fresh(self) -> State:
-        raise NotImplementedError(self.why_not_reset)
+        raise refuse_reset(self.name, self.why_not_reset)
 
     def lifetime(self) -> Lifetime:
         length = len(self._clock.loader._index_sampler) if self._clock.loader is not None else 0
@@ -71,9 +74,11 @@ class LoaderOrder(AbstractSource):
 
 
 def can_be_rearranged(clock: Clock) -> bool:
-    """Whether the training steps come from a loader over numbered examples."""
+    """Whether the training steps come from a loader over numbered examples that reads them in this process."""
     iterator = clock.loader
-    if iterator is None or isinstance(iterator._dataset, IterableDataset):
+    if not isinstance(iterator, _SingleProcessDataLoaderIter | InProcessWorkers):
+        return False
+    if isinstance(iterator._dataset, IterableDataset):
         return False
     try:
         len(iterator._index_sampler)  # type: ignore[arg-type]

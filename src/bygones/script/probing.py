@@ -21,6 +21,7 @@ from bygones.errors import ScriptError
 from bygones.leaves import clone
 from bygones.recipe import kept_globals
 from bygones.script import watched
+from bygones.script.live import Live
 from bygones.values import Digest
 
 _MOST_INPUTS = 512
@@ -110,6 +111,12 @@ class Listener:
         """The inputs to observe on, of the outermost module that was called; evaluation mode preferred."""
         mine = {key: calls for key, calls in self._calls.items() if calls}
         own = {k: c for k, c in mine.items() if k[0].partition("/")[0] == module_of_clock} or mine
+        if not module_of_clock:
+            raise ScriptError(
+                "the parameters that are trained belong to no torch module, so there is nothing to call "
+                "and observe. Give --probe FILE:FUNCTION, which then gets a dict of the trained tensors by "
+                "name, and returns an array [inputs, outputs]."
+            )
         if not own:
             raise ScriptError(
                 "no module that holds the trained parameters was called with a tensor before the fork, so "
@@ -221,12 +228,11 @@ def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
     )
 
 
-def observe(
-    inputs: Inputs, trained: Mapping[str, nn.Module]
-) -> tuple[np.ndarray, np.ndarray | None]:
+def observe(inputs: Inputs, live: Live) -> tuple[np.ndarray, np.ndarray | None]:
     """The module's outputs here and now, float [N, C], with labels if known; leaves modes and draws as found."""
     label, _, name = inputs.module.partition("/")
-    module = trained[label].get_submodule(name)
+    trained = live.trained
+    module: Any = trained[label].get_submodule(name) if label else dict(live.parameters)
     modes = [(m, m.training) for root in trained.values() for m in root.modules()]
     with kept_globals(), torch.no_grad():
         try:

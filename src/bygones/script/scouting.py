@@ -6,7 +6,6 @@ It happens in a child of which nothing is left but the answer.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,15 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from bygones.digest import digest
 from bygones.errors import BygonesError, ScriptError
 from bygones.inventory import inventory, state_bytes
-from bygones.script.children import ChildDied, Parent, fork, why_not_fork
+from bygones.script.children import ChildDied, Parent, fork, scratch_folder, why_not_fork
 from bygones.script.clock import Clock
-from bygones.script.files import Overlay
+from bygones.script.files import Overlay, guarding_native_writes
 from bygones.script.launch import Script, imported_libraries, own_files, run_script, versions
 from bygones.script.live import FirstLook, Live, settle
-from bygones.script.loaders import emulating
+from bygones.script.loaders import NotInProcess, emulating
 from bygones.script.probing import Inputs, Listener, marked_inputs, observe
 from bygones.script.twin import over_too_soon, redirect_output
 
@@ -46,6 +47,8 @@ class Scouted:
     order: dict[str, str]
     libraries: tuple[str, ...]
     num_workers: int
+    threads: int
+    emulates: bool  # whether loaders' workers were emulated in this process
     answer: Any
 
 
@@ -68,7 +71,13 @@ def scout(
         raise ScriptError(
             f"a script's boundary lies after a step, so the fork is at step 1 or later; got {at}."
         )
-    said = _run(script, home, seed, at, ask, probe, emulates)
+    try:
+        said = _run(script, home, seed, at, ask, probe, emulates)
+    except NotInProcess as error:
+        if not emulates:
+            raise
+        real = scout(script, home, seed, at, ask, probe, emulates=False)
+        return replace(real, why_not_fork=str(error))
     if isinstance(said, int):
         script = replace(script, clock=said)
         said = _run(script, home, seed, at, ask, probe, emulates)
@@ -85,10 +94,10 @@ def _run(
     probe: Callable[[Any], Any] | None,
     emulates: bool,
 ) -> Any:
-    with tempfile.TemporaryDirectory(prefix="bygones-", ignore_cleanup_errors=True) as folder:
+    with scratch_folder() as folder:
         side = fork()
         if isinstance(side, Parent):
-            _Scout(script, home, seed, at, ask, probe, side).run(Path(folder), emulates)
+            _Scout(script, home, seed, at, ask, probe, side).run(folder, emulates)
         said = side.wait()
     if said is None:
         raise ScriptError(
@@ -123,12 +132,14 @@ class _Scout:
         self.began = time.perf_counter()
 
     def run(self, folder: Path, emulates: bool) -> NoReturn:
+        self.emulates = emulates
         redirect_output(folder)
         Overlay(self.home, folder / "files", allowed=(folder,)).enter()
         try:
             with (
                 self.clock.listening(),
                 self.listener.hearing_losses(),
+                guarding_native_writes(),
                 emulating() if emulates else nullcontext(),
             ):
                 run_script(self.script, self.seed, self.home)
@@ -170,7 +181,7 @@ class _Scout:
         inputs, why_no_inputs = self._inputs(live)
         shape: tuple[int, ...] = ()
         if inputs is not None:
-            outputs, labels = observe(inputs, live.trained)
+            outputs, labels = observe(inputs, live)
             shape = outputs.shape
             if self.probe is not None and labels is not None:
                 inputs = replace(inputs, labels=labels, kind="logits")
@@ -193,6 +204,8 @@ class _Scout:
                 order=_policy(self.clock),
                 libraries=libraries,
                 num_workers=self.clock.num_workers,
+                threads=torch.get_num_threads(),
+                emulates=self.emulates,
                 answer=self.ask(live),
             )
         )

@@ -19,7 +19,7 @@ from bygones.recipe import load_object
 from bygones.script.arms import default_arms, parse_arm
 from bygones.script.children import Child, Parent, as_they_end, fork, glance, start, why_not_fork
 from bygones.script.clock import Clock
-from bygones.script.files import Overlay
+from bygones.script.files import Overlay, guarding_native_writes
 from bygones.script.launch import Script, check_script, run_script, warm
 from bygones.script.live import FirstLook, Live
 from bygones.script.loaders import emulating
@@ -80,16 +80,16 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         raise DesignError("a study needs seeds; got none. Try --seeds 0-7.")
     warm()
     found = scout(asked.script, home, asked.seeds[0], asked.fork_at, _ask(asked), probe)
+    if found.libraries and glance(lambda: (warm(found.libraries), why_not_fork())[1]) is None:
+        warm(found.libraries)
+    found, replays = _how(asked, home, found, probe)
     if found.inputs is None:
         assert found.why_no_inputs is not None
         raise found.why_no_inputs
-    if found.libraries and glance(lambda: (warm(found.libraries), why_not_fork())[1]) is None:
-        warm(found.libraries)
-    replays = _why_replay(asked, home, found, probe)
     asked = replace(asked, script=found.script)
     study, arms, notes, described = found.answer
     study = _with_probe(study, found, asked)
-    contract = replace(Contract.here(), deterministic=False)
+    contract = replace(Contract.here(), deterministic=False, threads=found.threads)
     addresses = Addresses.of(study, contract)
     tree = plan_tree(arms, study.steps)
     job = Job(
@@ -103,7 +103,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         shape=found.shape,
         output=Path(store.folder).resolve() / "output",
         forks=not replays,
-        emulates=not replays,
+        emulates=found.emulates,
     )
     todo = {seed: _missing(job, seed) for seed in study.seeds}
     leaves = [segment for segment in tree.segments if segment.leaf]
@@ -226,20 +226,19 @@ def _with_probe(study: Study, found: Scouted, asked: Asked) -> Study:
     )
 
 
-def _why_replay(asked: Asked, home: Path, found: Scouted, probe: Any) -> str:
-    """Why arms cannot be forked, in words; empty if they can."""
-    if asked.replay:
-        return "it was asked for"
-    if found.why_not_fork is not None:
-        return found.why_not_fork
-    if found.num_workers:
-        real = scout(found.script, home, asked.seeds[0], asked.fork_at, probe=probe, emulates=False)
+def _how(asked: Asked, home: Path, found: Scouted, probe: Any) -> tuple[Scouted, str]:
+    """Whether arms can be forked: why not, in words, and what was found the way that it will be done."""
+    if found.num_workers and found.emulates:
+        script, seed = found.script, asked.seeds[0]
+        real = scout(script, home, seed, asked.fork_at, _ask(asked), probe, emulates=False)
         if real.chain != found.chain:
-            return (
+            return replace(real, script=script), (
                 "its loader's worker processes deliver other batches than the same work done in one "
                 "process (they keep state of their own, or share some)"
             )
-    return ""
+    if asked.replay:
+        return found, "it was asked for"
+    return found, found.why_not_fork or ""
 
 
 def _way(replays: str, found: Scouted, job: Job) -> str:
@@ -410,7 +409,7 @@ def _process_donor(
     redirect_output(folder)
     Overlay(job.home, folder / "files", allowed=allowed_folders(job)).enter()
     try:
-        with clock.listening(), emulating():
+        with clock.listening(), guarding_native_writes(), emulating():
             run_script(job.script, seed, job.home)
     except BaseException as error:
         side.say(

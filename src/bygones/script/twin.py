@@ -27,7 +27,7 @@ from bygones.errors import BygonesError, ScriptError
 from bygones.rewriting import Rewriter
 from bygones.script.children import Child, Parent, fork, glance, why_not_fork
 from bygones.script.clock import Clock
-from bygones.script.files import Overlay, part
+from bygones.script.files import Overlay, guarding_native_writes, part
 from bygones.script.launch import Script, run_script
 from bygones.script.live import FirstLook, Live
 from bygones.script.loaders import emulating
@@ -129,7 +129,11 @@ class Twin:
         overlay.enter()
         self._folder = folder
         try:
-            with self.clock.listening(), emulating() if job.emulates else nullcontext():
+            with (
+                self.clock.listening(),
+                guarding_native_writes(),
+                emulating() if job.emulates else nullcontext(),
+            ):
                 run_script(job.script, self.seed, job.home)
         except BygonesError as error:
             self._leave(Report(refused=error))
@@ -244,7 +248,9 @@ class Twin:
         self._check_past()
 
     def _check_past(self) -> None:
+        assert self.live is not None
         job, mine = self.job, {"chain": list(self.clock.ledger.steps), "state": self._state()}
+        mine["weights"] = digest(self.live.sources["weights"].capture())
         mine["losses"] = [float(x).hex() for x in self.clock.losses]
         address = job.addresses.history(self.seed, ())
         known = job.store.records(address).get("past")
@@ -259,11 +265,11 @@ class Twin:
             )
         for other in job.study.seeds:
             theirs = job.store.records(job.addresses.history(other, ())).get("past", {})
-            if other != self.seed and theirs.get("state") == mine["state"]:
+            if other != self.seed and theirs.get("weights") == mine["weights"]:
                 raise ScriptError(
                     f"seeds {min(self.seed, other)} and {max(self.seed, other)} train the same run: the "
-                    f"seed does not reach {job.script.path}, which is seeded by {job.script.seeded_by}. It "
-                    f"seeds itself, so put {{seed}} into its arguments, like --seed {{seed}}, or name an "
+                    f"seed, handed over by {job.script.seeded_by}, does not reach {job.script.path}. If it "
+                    f"seeds itself, put {{seed}} into its arguments, like --seed {{seed}}, or name an "
                     f"environment variable that it reads with --seed-env."
                 )
 
@@ -277,14 +283,14 @@ class Twin:
 
     def _observe(self) -> None:
         assert self.live is not None
-        trained, inputs = self.live.trained, self.job.inputs
+        live, inputs = self.live, self.job.inputs
         self.orders.append(self.clock.ledger.entry)
         if self._diverged_at() is not None:
             self.observed.append(np.full(self.job.shape, math.nan))
             return
 
         def look() -> np.ndarray:
-            return observe(inputs, trained)[0]
+            return observe(inputs, live)[0]
 
         # Looking in a fork leaves no trace, whatever the model does when it is called.
         self.observed.append(glance(look) if self.job.forks else look())

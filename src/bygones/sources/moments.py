@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -87,7 +88,7 @@ class Moments(AbstractSource):
                 if isinstance(old, Tensor) and isinstance(value, Tensor) and _alike(old, value):
                     overwrite(old, value, f"{name}/{key}")
                     value = old
-                new[key] = value
+                new[sys.intern(key)] = value  # one string for all, or a pickled checkpoint has other bytes
             optimizer.state[parameter] = new
 
     def fresh(self) -> State:

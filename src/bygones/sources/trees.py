@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -50,7 +51,7 @@ def unflatten(state: State) -> Any:
         items = [values[head] for head in sorted(values, key=lambda head: int(head[1:]))]
         return items if first[0] == "[" else tuple(items)
     return {
-        int(head[1:]) if head[0] == "#" else head.removeprefix("."): inner
+        int(head[1:]) if head[0] == "#" else sys.intern(head.removeprefix(".")): inner
         for head, inner in values.items()
     }
 
