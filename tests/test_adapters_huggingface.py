@@ -1,7 +1,10 @@
 """The door for transformers.Trainer: a tiny GPT-2 on random tokens, nothing fetched from anywhere."""
 
+import gc
 import os
 import pickle
+import random
+import re
 import shutil
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from bygones.digest import same
 from bygones.errors import DesignError, ForkError, ProbeError, StoreError, UnknownName
 from bygones.interventions import Hold
 from bygones.outcomes import read_manifest, read_outcomes
+from bygones.recipe import load_object
 from bygones.sources.trees import flatten
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,6 +42,7 @@ door = pytest.importorskip("bygones.adapters.huggingface")
 Boundaries, measure, rewrite_checkpoint = door.Boundaries, door.measure, door.rewrite_checkpoint
 
 transformers.logging.set_verbosity_error()
+ROOT = Path(__file__).parent.parent
 TOKENS = torch.randint(0, 32, (64, 12), generator=torch.Generator().manual_seed(0))
 EXAMPLES = [{"input_ids": row, "labels": row} for row in TOKENS]
 NEXT = TOKENS[:8, 1:]
@@ -104,6 +109,14 @@ def at(step, source, intervention, **settings):
     return Treatment(source, intervention, Window(step, step + 1), **settings)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """accelerate collects garbage before each training; what is loaded by now need not be looked at."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def untouched():
     """The run that nobody looked at: its last weights."""
@@ -140,6 +153,33 @@ def test_observing_leaves_no_trace_and_sees_each_boundary(untouched):
     trainer.model.eval()
     with torch.no_grad():
         np.testing.assert_array_equal(seen.observed[12], next_token(trainer.model).reshape(-1, 32))
+
+
+def test_a_probe_may_draw_and_leaves_no_trace(untouched):
+    def draws(model):
+        torch.rand(3), np.random.rand(3), random.random()
+        model.train()
+        return next_token(model)
+
+    assert torch.equal(trained(Boundaries(observe_at=(2, 5), probe=draws)), untouched)
+
+
+def test_the_last_boundary_comes_before_the_trainer_puts_other_weights_in():
+    class BestModel(transformers.TrainerCallback):
+        def on_epoch_end(self, args, state, control, model, **_):
+            if state.global_step == state.max_steps:
+                torch.nn.init.zeros_(model.transformer.wte.weight)
+
+    seen = Boundaries(observe_at=(12,), probe=next_token)
+    treated = Boundaries([at(12, "weights", Sham())], observe_at=(12,), probe=next_token)
+    trained(BestModel(), seen, treated)
+    plain = make_trainer(0)
+    plain.train()
+    plain.model.eval()
+    with torch.no_grad():
+        expected = next_token(plain.model).reshape(-1, 32)
+    np.testing.assert_array_equal(seen.observed[12], expected)
+    np.testing.assert_array_equal(treated.observed[12], expected)
 
 
 def test_the_sources_of_a_run_are_listed():
@@ -266,7 +306,9 @@ def test_a_study_is_a_study_like_any_other(tmp_path):
     for arm in ARMS:
         assert effects[arm.name, 0].estimate.value == 0.0  # the weights have not moved yet
         assert effects[arm.name, 4].estimate.value > 0.0
-        assert effects[arm.name, 4].floor.value == 0.0
+        floor = effects[arm.name, 4].floor
+        assert floor is not None
+        assert floor.value == 0.0
     assert "tiny" in bygones.write_report(outcomes, tmp_path / "report").read_text()
     again = read_outcomes(store, read_manifest(store))
     assert again.equals(outcomes)
@@ -279,6 +321,13 @@ def test_the_studys_arm_is_what_the_callback_does():
     np.testing.assert_array_equal(
         outcomes.logits.sel(seed=0, arm="reset moments", step=12), seen.observed[12]
     )
+
+
+def test_a_fork_before_the_first_step_and_a_horizon_of_none():
+    outcomes = measure(make_trainer, _arms(0), 0, (0,), [0, 1], next_token)
+    assert outcomes.train_loss.shape == (2, 4, 0)
+    (found,) = bygones.all_effects(outcomes)
+    assert found.estimate.value > 0.0
 
 
 def test_runs_that_do_not_share_their_past_are_refused():
@@ -465,3 +514,22 @@ def test_nothing_is_overwritten(saved, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(BygonesError, match=r"exists already"):
         rewrite_checkpoint(saved[0], tmp_path / "out", "moments", Reset())
+
+
+# ------------------------------------------------------------------ what the docs say
+
+
+def test_the_docs_program_can_be_studied():
+    program = load_object(f"{ROOT / 'docs/examples/huggingface_trainer.py'}:make_trainer")
+    probe = load_object(f"{ROOT / 'docs/examples/huggingface_trainer.py'}:probe")
+    labels = probe.__globals__["held_out"][:, 1:]
+    outcomes = measure(program, _arms(2), 2, (1,), [0], probe, labels)
+    assert outcomes.attrs["certificate"]["passed"]
+
+
+def test_the_docs_snippets_are_in_the_programs():
+    page = (ROOT / "docs/trainers.md").read_text()
+    marked = re.findall(r"<!-- (docs/examples/\S+) -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert len(marked) == 2
+    for program, snippet in marked:
+        assert snippet in (ROOT / program).read_text()

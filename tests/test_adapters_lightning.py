@@ -4,6 +4,8 @@ import logging
 import os
 import shutil
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from bygones import (
 )
 from bygones.digest import same
 from bygones.errors import DesignError, ForkError, ProbeError, StoreError, UnknownName
+from bygones.recipe import load_object
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 L = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
@@ -61,7 +64,7 @@ def digits():
 
 
 class Network(L.LightningModule):
-    def __init__(self, width=24, dropout=0.0, optimizer=torch.optim.AdamW):
+    def __init__(self, width=24, dropout=0.0, optimizer: type = torch.optim.AdamW):
         super().__init__()
         self.kind = optimizer
         self.net = nn.Sequential(
@@ -75,10 +78,10 @@ class Network(L.LightningModule):
     def forward(self, inputs):
         return self.net(inputs)
 
-    def training_step(self, batch, index):
+    def training_step(self, batch, index) -> Any:
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         optimizer = self.kind(self.parameters(), lr=1e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
@@ -177,6 +180,20 @@ def test_a_boundary_is_between_two_updates():
         np.testing.assert_array_equal(seen.observed[16], held_out(module))
 
 
+def test_a_treatment_acts_once_however_many_batches_are_accumulated():
+    class ByHand(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            if trainer.global_step == 2 and index == 6:
+                with torch.no_grad():
+                    for weight in module.net.parameters():
+                        if weight.ndim:
+                            weight.mul_(0.5)
+
+    halved = Boundaries([at(2, "weights", Scale(0.5))])
+    one = trained(halved, accumulate_grad_batches=3)
+    assert torch.equal(ending(one), ending(trained(ByHand(), accumulate_grad_batches=3)))
+
+
 def test_the_sources_of_a_run_are_listed():
     seen = Boundaries(observe_at=(1,), probe=held_out)
     trained(seen, max_steps=2)
@@ -189,7 +206,7 @@ def test_the_sources_of_a_run_are_listed():
 def test_the_averages_of_a_callback_are_a_source():
     from lightning.pytorch.callbacks import EMAWeightAveraging
 
-    average = EMAWeightAveraging(decay=0.9)
+    average: Any = EMAWeightAveraging(decay=0.9)
     taken = {}
 
     class Take(L.Callback):
@@ -335,7 +352,9 @@ def test_a_study_is_a_study_like_any_other(tmp_path):
     effects = {(e.arm, e.horizon): e for e in bygones.all_effects(outcomes)}
     for arm in ARMS:
         assert effects[arm.name, 15].estimate.value > 0.0
-        assert effects[arm.name, 15].floor.value == 0.0
+        floor = effects[arm.name, 15].floor
+        assert floor is not None
+        assert floor.value == 0.0
     # The statistics do not feed back into training: the losses stay equal to the bit.
     reset = outcomes.sel(arm="reset batchnorm")
     np.testing.assert_array_equal(control.train_loss, reset.train_loss)
@@ -537,3 +556,10 @@ def test_nothing_is_overwritten(saved, tmp_path):
     shutil.copy(saved[0], tmp_path / "out.ckpt")
     with pytest.raises(DesignError, match=r"exists already"):
         rewrite_checkpoint(saved[0], tmp_path / "out.ckpt", "moments", Reset())
+
+
+def test_the_docs_program_can_be_studied():
+    file = Path(__file__).parent.parent / "docs/examples/lightning_trainer.py"
+    program, probe = load_object(f"{file}:make_trainer"), load_object(f"{file}:probe")
+    outcomes = measure(program, _arms(2), 2, (1,), [0], probe, digits()[1][1200:])
+    assert outcomes.attrs["certificate"]["passed"]

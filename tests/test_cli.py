@@ -15,7 +15,7 @@ import pytest
 
 from bygones.catalogues import CATALOGUES
 from bygones.cli import main
-from bygones.errors import BygonesError
+from bygones.errors import BygonesError, Unexpected
 
 ROOT = Path(__file__).parents[1]
 
@@ -231,6 +231,8 @@ def test_errors_are_one_sentence_and_an_exit_code(bygones, arguments, code, word
 
 def test_exit_codes_are_told_apart():
     kinds = [BygonesError, *BygonesError.__subclasses__()]
+    kinds.remove(Unexpected)  # has the code that any error of our own has
+    assert Unexpected.exit_code == 70
     assert len({kind.exit_code for kind in kinds}) == len(kinds)
     assert not {kind.exit_code for kind in kinds} & {0, 70, 130}
 

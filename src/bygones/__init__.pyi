@@ -40,6 +40,7 @@ from .interventions import Transplant as Transplant
 from .probes import Carrier as Carrier
 from .probes import Logits as Logits
 from .probes import Values as Values
+from .script.watched import watch as watch
 from .errors import BygonesError as BygonesError
 
 from .estimators import Estimate as Estimate

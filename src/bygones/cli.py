@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -294,6 +295,7 @@ def twin(
     at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
     seed_env: SeedEnv = None,
+    as_json: Json = False,
 ) -> None:
     """Prove that a script, watched and forked, prints and writes what it does without bygones, to the byte."""
     from bygones.script.alone import begin_alone
@@ -306,7 +308,7 @@ def twin(
     proof = prove(Script(script[0], tuple(script[1:]), seed_env), Path.cwd(), seed, at)
     if not proof.passed:
         raise ForkError(str(proof))
-    print(proof)
+    print(json.dumps(asdict(proof), indent=2) if as_json else proof)
 
 
 @app.command("list")
@@ -422,11 +424,13 @@ def _report(store: Path, out: Path, study: str | None, *, as_json: bool) -> None
 def _say(store: Path, study: str | None, *, as_json: bool) -> None:
     """The effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones import terminal
-    from bygones.effects import all_effects
+    from bygones.effects import all_effects, usual_metrics
 
     outcomes = _outcomes(store, study)
     if as_json:
-        found = [effect.to_dict() for effect in all_effects(outcomes, metrics=_metrics(outcomes))]
+        found = [
+            effect.to_dict() for effect in all_effects(outcomes, metrics=usual_metrics(outcomes))
+        ]
         head = {
             name: outcomes.attrs[name]
             for name in ("study", "recipe", "digests", "orders", "contract")
@@ -434,15 +438,10 @@ def _say(store: Path, study: str | None, *, as_json: bool) -> None:
         print(json.dumps({**head, "effects": found}, indent=2))
         return
     for effect in all_effects(
-        outcomes, metrics=_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
+        outcomes, metrics=usual_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
     ):
         terminal.out.print(str(effect))
     terminal.console.print(f"Report with figures: bygones report {store}")
-
-
-def _metrics(outcomes: Any) -> tuple[str, ...]:
-    also = ("disagreement", "accuracy", "nll") if "logits" in outcomes else ()
-    return (outcomes.attrs["headline"], *also)
 
 
 def main() -> None:

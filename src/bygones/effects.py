@@ -193,6 +193,18 @@ def probabilities(outcomes: xr.Dataset) -> xr.DataArray:
     return logits.copy(data=_Views(logits.values).probabilities).rename("probabilities")
 
 
+def usual_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
+    """What is shown unless something else is asked for: the headline distance first.
+
+    A second opinion that needs no probabilities where there are classes, and the two scores a reader asks
+    for first where the right answers are known too.
+    """
+    classes = ("disagreement",) if "logits" in outcomes else ()
+    scores = ("accuracy", "nll") if "labels" in outcomes else ()
+    default = "tv" if "logits" in outcomes else "rms"
+    return (outcomes.attrs.get("headline", default), *classes, *scores)
+
+
 def per_seed(
     outcomes: xr.Dataset, metric: str, arm: str, reference: str = "control"
 ) -> xr.DataArray:

@@ -87,19 +87,21 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
     """Each source of a run with its class, who can see it, how long it lasts, and its size."""
-    columns = ("source", "class", "seen in", "carrier lasts", "leaves", "size")
+    columns = ["source", "class", "seen in", "carrier lasts", "leaves", "size"]
+    hashed = all("digest" in source for source in sources)
     rows = [
-        (
+        [
             source["name"],
             source["origin"],
             source["visibility"],
             source["lifetime"],
             str(source["leaves"]),
             size(source["bytes"]),
-        )
+            *([source["digest"][:12]] if hashed else []),
+        ]
         for source in sources
     ]
-    return table("", columns, rows)
+    return table("", [*columns, *(["digest"] if hashed else [])], rows)
 
 
 def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:

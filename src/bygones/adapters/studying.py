@@ -213,7 +213,8 @@ class _Studying:
         losses = np.full(study.end, math.nan, dtype=np.float32)
         with np.errstate(over="ignore"):
             for step, loss in work.losses.items():
-                losses[step] = loss
+                if step < study.end:  # a trainer may insist on finishing its epoch
+                    losses[step] = loss
         return Played(np.stack(observed), losses, diverged, seen["fork"], seen["end"])
 
     def _donor(self, seed: int) -> dict[int, Mapping[str, State]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from bygones.effects import Effect, all_effects
+from bygones.effects import Effect, all_effects, usual_metrics
 from bygones.errors import DesignError
 from bygones.report import tables
 from bygones.report.comparison import write_comparison
@@ -50,10 +50,6 @@ __all__ = [
     "save",
 ]
 
-# What a report shows if it is not handed effects: the headline, a second opinion that needs no
-# probabilities, and the two scores a reader asks for first.
-_OF_LOGITS = ("tv", "disagreement", "accuracy", "nll")
-
 
 def write_report(
     outcomes: xr.Dataset, folder: str | Path, *, effects: Sequence[Effect] | None = None
@@ -69,8 +65,7 @@ def write_report(
     Raises DesignError where there is no treated arm or no headline distance.
     """
     if effects is None:
-        of_values = (outcomes.attrs.get("headline", "rms"),)
-        effects = all_effects(outcomes, _OF_LOGITS if "logits" in outcomes else of_values)
+        effects = all_effects(outcomes, usual_metrics(outcomes))
     shown = {effect.metric for effect in effects}
     headline = next((name for name in HEADLINES if name in shown), None)
     if headline is None:

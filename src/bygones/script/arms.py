@@ -43,7 +43,7 @@ def parse_arm(text: str, fork_at: int) -> Arm:
     return Arm(name.strip(), treatments)
 
 
-def default_arms(sources: Mapping[str, AbstractSource], fork_at: int) -> list[Arm]:
+def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: int) -> list[Arm]:
     """What anybody would ask first, of the sources that there are and that hold something."""
     at = Window(fork_at, fork_at + 1)
     arms = []
@@ -51,9 +51,14 @@ def default_arms(sources: Mapping[str, AbstractSource], fork_at: int) -> list[Ar
         resettable = name in ("moments", "batchnorm") or source.origin == "averaging"
         if resettable and "new" in source.offers and source.capture():
             arms.append(Arm(f"reset {name}", Treatment(name, Reset(), at)))
+    half = min(
+        10, horizon // 2
+    )  # of the two windows that are swapped; both have to be seen through
+    if "order" in sources and half:
+        windows = Window(fork_at, fork_at + 2 * half)
+        name = f"swap two {half}-step windows"
+        arms.append(Arm(name, Treatment("order", SwapWindows(), windows)))
     if "order" in sources:
-        windows = Window(fork_at, fork_at + 20)
-        arms.append(Arm("swap two 10-step windows", Treatment("order", SwapWindows(), windows)))
         arms.append(Arm("re-draw the order", Treatment("order", Reseed(), at)))
     arms.append(Arm("re-draw torch's stream", Treatment("streams", Reseed(), at, leaves="torch/*")))
     arms.append(Arm("nudge weights 1e-3", Treatment("weights", Nudge(1e-3), at)))

@@ -9,6 +9,7 @@ generator, say). Nothing here draws, computes or changes anything that the scrip
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,7 @@ class Clock:
         following, indexing = _BaseDataLoaderIter.__next__, _SingleProcessDataLoaderIter._next_index
         backward = Tensor.backward
         clock = self
+        self.go_on_here()
 
         def next_batch(iterator: _BaseDataLoaderIter) -> Any:
             clock._reached()
@@ -116,6 +118,10 @@ class Clock:
             before.remove()
             after.remove()
 
+    def go_on_here(self) -> None:
+        """It is this process that is followed: one that the script itself forks off is not."""
+        self._process = os.getpid()
+
     def closes_a_round(self) -> int:
         """Which optimizer to count by: the one that steps least often; of equals, the last in a round."""
         counts = [self.turns.count(index) for index in range(len(self.seen))]
@@ -124,12 +130,16 @@ class Clock:
     # ------------------------------------------------------------------ what happens
 
     def _before_update(self, optimizer: Optimizer, *_: Any) -> None:
+        if os.getpid() != self._process:
+            return
         if not self.seen:
             with _ours():
                 self.before_first()
         self._reached()
 
     def _after_update(self, optimizer: Optimizer, *_: Any) -> None:
+        if os.getpid() != self._process:
+            return
         if len(self.turns) < _EVENTS_TO_TELL or len(self.seen) <= self.optimizer:
             self._take_note(optimizer)
         if len(self.seen) > self.optimizer and optimizer is self.seen[self.optimizer]:
@@ -151,7 +161,7 @@ class Clock:
 
     def _reached(self) -> None:
         """The script goes on to its next step: if somebody waits for this boundary, here it is."""
-        if self._waiting:
+        if self._waiting and os.getpid() == self._process:
             self._waiting = False
             self._forwards.remove()
             with _ours():

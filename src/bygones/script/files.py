@@ -22,7 +22,6 @@ import builtins
 import errno
 import fcntl
 import functools
-import gc
 import io
 import os
 import shutil
@@ -30,23 +29,22 @@ import stat
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bygones.errors import BygonesError
+from bygones.errors import ScriptError
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class FixedPathError(BygonesError, OSError):
+class FixedPathError(ScriptError, OSError):
     """The script writes a path that all its twins would share.
 
     An OSError too, as a read-only disk gives: a library that can do without the file goes on without.
     """
-
-    exit_code = 8
 
 
 class _Use(NamedTuple):
@@ -91,6 +89,8 @@ _overlay: Overlay | None = None  # the one that this process works in
 _installed = False
 _readlink = os.readlink  # the plain one
 _lock = threading.RLock()
+_open = io.open
+_writers: weakref.WeakSet[Any] = weakref.WeakSet()  # files that hold back what is to be written
 _thread = threading.local()  # .busy: the overlay itself is at work, so nothing is translated
 
 
@@ -289,14 +289,22 @@ def part(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
 
 
 def flush_all() -> None:
-    """Writes out what Python's files hold back, or each twin would write it. Never raises."""
-    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
-    held: list[Any] = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
-    held.sort(key=lambda file: not issubclass(type(file), io.TextIOWrapper))  # into the others
-    for file in (sys.stdout, sys.stderr, *held):
+    """Writes out what Python's files hold back, or each twin would write it. Never raises.
+
+    Those are the files that were opened since the overlay was entered: to look for all others among the
+    process's objects would cost more than a fork does.
+    """
+    for file in (sys.stdout, sys.stderr, *_writers):
         with suppress(Exception):  # closed, detached, a pipe without a reader
-            if file.writable():
-                file.flush()
+            file.flush()
+
+
+@functools.wraps(io.open)
+def _opened(*args: Any, **kwargs: Any) -> Any:
+    file = _open(*args, **kwargs)
+    if file.writable():
+        _writers.add(file)
+    return file
 
 
 @contextmanager
@@ -373,14 +381,25 @@ _ABLE = (
 )
 
 
+def _as_function(led: _Led) -> Callable[..., Any]:
+    """What was a function stays one: torch's modules of settings refuse what they do not know."""
+
+    @functools.wraps(led)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return led(*args, **kwargs)
+
+    return function
+
+
 def _install() -> None:
     global _installed
     if _installed:
         return
     _installed = True
-    builtins.open = io.open = _Led(io.open, "file")
-    os.path.abspath = _Naming(os.path.abspath, "path")  # of `../data`
-    os.path.realpath = _Naming(os.path.realpath, "filename")
+    builtins.open = io.open = _Led(_opened, "file")
+    # Of `../data`; not every `realpath` goes through `abspath`.
+    os.path.abspath = _as_function(_Naming(os.path.abspath, "path"))
+    os.path.realpath = _as_function(_Naming(os.path.realpath, "filename"))
     for kind, paths, names in _FUNCTIONS:
         for name in names.split():
             function = getattr(os, name, None)

@@ -16,6 +16,7 @@ from bygones.leaves import clone
 from bygones.recipe import Memory
 from bygones.script.clock import Clock
 from bygones.script.find import Alive, alive
+from bygones.script.followers import Follower
 from bygones.script.loose import first_values, loose_sources
 from bygones.script.order import LoaderOrder, can_be_rearranged
 from bygones.script.streams import CarriedStreams
@@ -44,9 +45,7 @@ class FirstLook:
         }
         self.loose = first_values(found.loose)
         self.states: dict[str, State] = {}
-        self.tensors = {
-            name: clone(p) for name, p in named_parameters(found).items()
-        } | {
+        self.tensors = {name: clone(p) for name, p in named_parameters(found).items()} | {
             f"{label}.{name}": clone(t)
             for label, module in found.others.items()
             for name, t in module.state_dict(keep_vars=True).items()
@@ -109,6 +108,7 @@ class Live:
                 source.name = "averages" if len(found.averaged) == 1 else name
                 sources.append(source)
         updated = updated_parameters(found.optimizers)
+        learned = {name: p for name, p in parameters.items() if id(p) in updated}
         within = {n: p for n, p in parameters.items() if id(p) not in updated}
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in within.items():
@@ -119,7 +119,7 @@ class Live:
             }
         for label, tensors in groups.items():
             if any(not same(first.tensors.get(n, t), t) for n, t in tensors.items()):
-                sources.append(_teacher(label, tensors, parameters, updated, first))
+                sources.append(Follower(label, tensors, learned, first.tensors))
         return sources
 
 
@@ -163,37 +163,15 @@ def named_parameters(found: Alive) -> dict[str, Tensor]:
                 if id(parameter) not in known:
                     known.add(id(parameter))
                     name = found.names.get(id(parameter), "")
-                    named[name if name and name not in named else f"parameter{len(named)}"] = parameter
+                    named[name if name and name not in named else f"parameter{len(named)}"] = (
+                        parameter
+                    )
     return named
 
 
 def updated_parameters(optimizers: Mapping[str, Any]) -> set[int]:
     """Identities of what the optimizers update."""
     return {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
-
-
-def _teacher(
-    label: str,
-    tensors: dict[str, Tensor],
-    parameters: Mapping[str, Tensor],
-    updated: set[int],
-    first: FirstLook,
-) -> Named:
-    """A module that follows another: new, it equals the one that it follows."""
-    student = {name.partition(".")[2]: p for name, p in parameters.items() if id(p) in updated} | {
-        name: p for name, p in parameters.items() if id(p) in updated
-    }
-    followed = {name: student.get(name.partition(".")[2]) for name in tensors}
-    follows = any(f is not None and f.shape == tensors[name].shape for name, f in followed.items())
-
-    def fresh(_: Any) -> dict[str, Tensor]:
-        return {
-            name: clone(f if f is not None and f.shape == t.shape else first.tensors.get(name, t))
-            for (name, t), f in zip(tensors.items(), followed.values(), strict=True)
-        }
-
-    origin = "averaging" if follows else "auxiliary"
-    return Named(label, Memory(tensors, origin=origin, fresh=fresh), None)
 
 
 def _scaler(scaler: Any) -> Memory:

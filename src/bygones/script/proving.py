@@ -29,17 +29,21 @@ from bygones.script.loaders import emulating
 from bygones.script.scouting import scout
 from bygones.script.twin import CannotFork, over_too_soon, redirect_output
 from bygones.treatment import Treatment
-from bygones.values import Window
+from bygones.values import Digest, Window
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and the first difference of each run from the bare one (empty: none)."""
+    """What was compared, and the first difference of each run from the bare one (empty: none).
+
+    `printed`: SHA-256 of what the bare run printed.
+    """
 
     script: str
     at: int
     lines: int
     files: int
+    printed: Digest
     watched: str
     twin: str
 
@@ -54,7 +58,11 @@ class Proof:
                 f"{self.at}, it printed the same {self.lines} lines and wrote the same {self.files} files, "
                 f"byte for byte."
             )
-        said = [f"{run}: {found}" for run, found in (("watched", self.watched), ("twin", self.twin)) if found]
+        said = [
+            f"{run}: {found}"
+            for run, found in (("watched", self.watched), ("twin", self.twin))
+            if found
+        ]
         return f"{self.script} does not run as it does without bygones. {' '.join(said)}"
 
 
@@ -73,6 +81,7 @@ def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
             at=at,
             lines=len((bare / "stdout.txt").read_bytes().splitlines()),
             files=len(_written(bare)),
+            printed=hashlib.sha256((bare / "stdout.txt").read_bytes()).hexdigest(),
             watched=_difference(bare, watched),
             twin=_difference(bare, twin),
         )
@@ -157,6 +166,7 @@ class _Run:
             self.parent.say(side.wait())
         assert self.twin is not None
         self.parent, self.forked = side, True
+        self.clock.go_on_here()
         self.twin.mkdir()
         part(self.twin / "files", also={self.folder: self.twin})
         shams = [Treatment(name, Sham(), Window(step, step + 1)) for name in live.sources]

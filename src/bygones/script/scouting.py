@@ -192,7 +192,7 @@ class _Scout:
                     files=own_files(self.home / self.script.path),
                     versions=versions(libraries),
                 ),
-                sources=inventory(live),
+                sources=_with_digests(live),
                 notes=live.notes,
                 why_not_fork=why,
                 chain=list(self.clock.ledger.steps),
@@ -220,6 +220,13 @@ class _Scout:
             return marked_inputs(live.trained) or self.listener.inputs(label), None
         except BygonesError as error:
             return None, error
+
+
+def _with_digests(live: Live) -> list[dict[str, Any]]:
+    """The inventory, with the digest of what each source holds here."""
+    return [
+        {**row, "digest": digest(live.sources[row["name"]].capture())} for row in inventory(live)
+    ]
 
 
 def _policy(clock: Clock) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from bygones.script.twin import (
     redirect_output,
 )
 from bygones.segment import donor_seed
-from bygones.store import AbstractStore, FolderStore
+from bygones.store import FolderStore
 from bygones.study import Study, check_design, findings, full_arms
 from bygones.tree import Addresses, donor_steps, plan_tree
 from bygones.values import State
@@ -126,6 +126,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
             "orders": {**found.order, "realised": {}},
             "digests": {"study": study.digest(), "recipe": found.script.code()},
             "headline": study.headline,
+            "family": asdict(study.declared),
             "findings": [*notes, *found.notes],
             "contract": contract.to_dict(),
             "way": _way(replays, found, job),
@@ -185,7 +186,7 @@ def _ask(asked: Asked) -> Callable[[Live], Any]:
         study = Study(
             asked.script,
             [parse_arm(text, asked.fork_at) for text in asked.arms]
-            or default_arms(live.sources, asked.fork_at),
+            or default_arms(live.sources, asked.fork_at, max(asked.horizons, default=0)),
             fork_at=asked.fork_at,
             horizons=asked.horizons,
             seeds=asked.seeds,
@@ -430,8 +431,8 @@ def _process_donor(
 def _raise_for(failures: Sequence[tuple[int, Failure]]) -> list[str]:
     """What a reader has to know of arms that failed."""
     return [
-        f"Arm '{failure.arms[0]}' of seed {seed} {failure.sentence} after {failure.step} steps; from there on "
-        f"it counts as diverged."
+        f"Arm '{failure.arms[0]}' of seed {seed} {failure.sentence} after {failure.step} steps; from "
+        f"there on it counts as diverged."
         for seed, failure in failures
     ]
 

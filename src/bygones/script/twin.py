@@ -1,4 +1,4 @@
-"""One process of a script's study: it runs the script, treats and observes at boundaries, and forks where arms part.
+"""One process of a script's study: it runs the script, treats and observes, and forks where arms part.
 
     the script's first steps ── fork boundary ──┬── control
                                                 ├── sham
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -124,6 +125,7 @@ class Twin:
         job = self.job
         name = self._name() if self.path else "shared"
         folder = folder_of(job, self.seed, name)
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
         redirect_output(folder)
         overlay = Overlay(job.home, folder / "files", allowed=allowed_folders(job))
         overlay.enter()
@@ -228,10 +230,12 @@ class Twin:
     def _go_on(self, index: int) -> None:
         """From here on, this process is another segment."""
         self.index = index
+        self.clock.go_on_here()
         self.observed, self.orders = [], []
         self.clock.stops = self._stops()
         if not self.path:
             before, self._folder = self._folder, folder_of(self.job, self.seed, self._name())
+            shutil.rmtree(self._folder, ignore_errors=True)
             part(self._folder / "files", also={before: self._folder})
 
     def _name(self) -> str:
@@ -410,12 +414,15 @@ def allowed_folders(job: Job) -> tuple[Path, ...]:
 
 
 def redirect_output(folder: Path) -> None:
-    """Lets what is printed from now on go to files of this process's own."""
+    """Lets what is printed from now on go to files of this process's own; there is nothing to read."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)
         os.close(file)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def _where_parted(known: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

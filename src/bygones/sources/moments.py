@@ -88,7 +88,9 @@ class Moments(AbstractSource):
                 if isinstance(old, Tensor) and isinstance(value, Tensor) and _alike(old, value):
                     overwrite(old, value, f"{name}/{key}")
                     value = old
-                new[sys.intern(key)] = value  # one string for all, or a pickled checkpoint has other bytes
+                new[sys.intern(key)] = (
+                    value  # one string for all, or a pickled checkpoint has other bytes
+                )
             optimizer.state[parameter] = new
 
     def fresh(self) -> State:
