@@ -177,7 +177,7 @@ def plateau_step(parts: Parts, batch: tuple[Tensor, Tensor]) -> Tensor:
         optimizer.step()
         optimizer.zero_grad()
     assert parts.scheduler is not None
-    parts.scheduler.step(loss.item())  # pyright: ignore[reportArgumentType]
+    parts.schedulers[""].step(loss.item())  # pyright: ignore[reportArgumentType]
     return loss
 
 

@@ -297,7 +297,7 @@ def twin(
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
-    """Prove that a script, watched and forked, prints and writes what it does without bygones, to the byte."""
+    """Prove that a script, watched and forked, prints and writes what it does without bygones."""
     from bygones.script.alone import begin_alone
 
     begin_alone()

@@ -29,16 +29,6 @@ class Trained(Protocol):
     def code(self) -> Digest: ...
 
 
-class Observed(Protocol):
-    """What is observed, as far as a design has to know it: class probabilities, or plain values."""
-
-    @property
-    def kind(self) -> Literal["logits", "values"]: ...
-
-    @property
-    def headline(self) -> str: ...
-
-
 class Running(Protocol):
     """A run, of a recipe or of a script, as far as a design has to know it."""
 
@@ -91,7 +81,7 @@ class Study:
     horizons: tuple[int, ...]
     seeds: tuple[int, ...]
     name: str = "study"
-    probe: Observed = field(default_factory=Logits)
+    probe: Any = field(default_factory=Logits)  # an AbstractProbe, or a script's
     family: Family | None = None
     margins: tuple[tuple[str, float], ...] = ()
 
@@ -103,7 +93,7 @@ class Study:
         horizons: Iterable[int],
         seeds: Iterable[int] = range(8),
         name: str = "study",
-        probe: Observed | None = None,
+        probe: Any = None,
         family: Family | None = None,
         margins: Mapping[str, float] | Iterable[tuple[str, float]] = (),
     ) -> None:
@@ -151,7 +141,7 @@ class Study:
         return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
 
 
-def probe_digest(probe: Observed) -> Digest:
+def probe_digest(probe: Any) -> Digest:
     """Digest of what a probe reads: its class, its settings, and its code if it is not of bygones."""
     return digest([type(probe).__qualname__, probe, foreign_code(type(probe))])
 

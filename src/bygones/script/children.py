@@ -1,4 +1,4 @@
-"""Forking, and what is said between parent and child. Every child is waited for, and none outlives its parent."""
+"""Forking, and what parent and child say. Every child is waited for, and none outlives its parent."""
 
 from __future__ import annotations
 

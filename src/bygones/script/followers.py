@@ -1,4 +1,4 @@
-"""Modules that change though no optimizer updates them: teachers, momentum encoders, averages of one's own."""
+"""Modules that change though no optimizer updates them: teachers, momentum encoders, averages."""
 
 from __future__ import annotations
 

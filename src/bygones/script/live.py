@@ -131,7 +131,7 @@ def sources_of(found: Alive, seed: int) -> list[AbstractSource]:
     names = {id(p): name for name, p in parameters.items()}
     optimizers = _unnamed_if_single(found.optimizers)
     layers, owners, hidden = _normalising(found), _buffers(found), _hidden(found)
-    sources: list[AbstractSource | None] = [
+    sources: Sequence[AbstractSource | None] = [
         Weights(learned),
         Moments(optimizers, names),
         Scheduler(optimizers, _unnamed_if_single(found.schedulers)),

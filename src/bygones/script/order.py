@@ -69,12 +69,12 @@ class LoaderOrder(AbstractSource):
         raise refuse_reset(self.name, self.why_not_reset)
 
     def lifetime(self) -> Lifetime:
-        length = len(self._clock.loader._index_sampler) if self._clock.loader is not None else 0
-        return Lifetime("phase", float(length))
+        sampler: Any = None if self._clock.loader is None else self._clock.loader._index_sampler
+        return Lifetime("phase", float(len(sampler))) if sampler else Lifetime("unbounded")
 
 
 def can_be_rearranged(clock: Clock) -> bool:
-    """Whether the training steps come from a loader over numbered examples that reads them in this process."""
+    """Whether the training steps come from a loader that reads numbered examples in this process."""
     iterator = clock.loader
     if not isinstance(iterator, _SingleProcessDataLoaderIter | InProcessWorkers):
         return False

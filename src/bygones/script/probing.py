@@ -229,7 +229,7 @@ def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
 
 
 def observe(inputs: Inputs, live: Live) -> tuple[np.ndarray, np.ndarray | None]:
-    """The module's outputs here and now, float [N, C], with labels if known; leaves modes and draws as found."""
+    """The module's outputs here and now, float [N, C], and labels if known; modes and draws are kept."""
     label, _, name = inputs.module.partition("/")
     trained = live.trained
     module: Any = trained[label].get_submodule(name) if label else dict(live.parameters)

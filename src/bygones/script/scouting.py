@@ -62,7 +62,7 @@ def scout(
     *,
     emulates: bool = True,
 ) -> Scouted:
-    """Runs a script to the boundary `at` and looks around there. Raises its sentence if it does not get there.
+    """Runs a script to the boundary `at` and looks around; raises its sentence if it does not get there.
 
     Where several optimizers take turns, the one that closes a round is counted by, which shows only
     once they have: then the first run is done again with that one.

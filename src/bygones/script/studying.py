@@ -303,7 +303,7 @@ def _reports(planned: ScriptPlan, workers: int) -> Iterator[tuple[int, Report]]:
                 running[child.pipe] = (seed, child)
             pipe = next(as_they_end(running))
             seed, child = running.pop(pipe)
-            report, error = child.wait() or (None, ScriptError(f"seed {seed} was killed."))
+            report, error = child.wait() or (Report(), ScriptError(f"seed {seed} was killed."))
             if error is not None:
                 raise error
             if report.refused is not None:

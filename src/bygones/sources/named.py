@@ -32,7 +32,7 @@ class Named(AbstractSource):
     "New" means as the recipe built it, unless the entry is a `Memory` with `fresh`.
     """
 
-    def __init__(self, name: str, memory: Memory, parts: Parts) -> None:
+    def __init__(self, name: str, memory: Memory, parts: Parts | None) -> None:
         self.name = name
         self.origin = memory.origin
         self.visibility = memory.visibility
@@ -103,7 +103,7 @@ class Named(AbstractSource):
             )
 
     def fresh(self) -> State:
-        if self._memory.fresh is None:
+        if self._memory.fresh is None or self._parts is None:
             return self.as_built
         return self._leaves(self._memory.fresh(self._parts))
 
