@@ -157,7 +157,9 @@ def test_observing_leaves_no_trace_and_sees_each_boundary(untouched):
 
 def test_a_probe_may_draw_and_leaves_no_trace(untouched):
     def draws(model):
-        torch.rand(3), np.random.rand(3), random.random()
+        torch.rand(3)
+        np.random.rand(3)
+        random.random()
         model.train()
         return next_token(model)
 
@@ -208,6 +210,18 @@ def test_a_sham_changes_nothing_and_a_reset_is_what_torch_does(untouched):
     reset = trained(Boundaries([at(5, "moments", Reset())]))
     assert torch.equal(reset, trained(ByHand()))
     assert not torch.equal(reset, untouched)
+
+
+def test_an_optimizer_that_fills_its_own_state_is_reset_to_it():
+    class Sums(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer, **_):
+            if state.global_step == 2:
+                self.left = sum(s["sum"].abs().sum() for s in optimizer.optimizer.state.values())
+
+    sums = Sums()
+    reset = Boundaries([at(2, "moments", Reset())])
+    make_trainer(0, max_steps=3, optim="adagrad", callbacks=[reset, sums]).train()
+    assert sums.left == 0.0
 
 
 def test_a_scheduler_that_is_reset_begins_its_phase_again():
@@ -314,6 +328,19 @@ def test_a_study_is_a_study_like_any_other(tmp_path):
     assert again.equals(outcomes)
 
 
+def test_arms_stop_after_the_last_horizon():
+    ended = []
+
+    class Ended(transformers.TrainerCallback):
+        def on_train_end(self, args, state, control, **_):
+            ended.append(state.global_step)
+
+    measure(
+        lambda seed: make_trainer(seed, callbacks=[Ended()]), _arms(1), 1, (2,), [0], next_token
+    )
+    assert ended == [3, 3, 3, 3]
+
+
 def test_the_studys_arm_is_what_the_callback_does():
     outcomes = measure(make_trainer, ARMS[:1], 4, (8,), [0], next_token)
     seen = Boundaries([at(4, "moments", Reset())], observe_at=(12,), probe=next_token)
@@ -357,6 +384,9 @@ def test_seeds_that_do_not_reach_the_run_are_refused():
 def test_a_study_that_means_nothing_is_refused():
     with pytest.raises(UnknownName, match=r"did you mean 'moments'"):
         measure(make_trainer, [Arm("x", at(1, "moment", Reset()))], 1, (1,), [0], next_token)
+    reset = at(1, "moments", Reset(), leaves="*/exp_avgg")
+    with pytest.raises(DesignError, match=r"no leaf of moments matches '\*/exp_avgg'"):
+        measure(make_trainer, [Arm("x", reset)], 1, (1,), [0], next_token)
     with pytest.raises(DesignError, match=r"88 rows, and there are 3 labels"):
         measure(make_trainer, _arms(1), 1, (1,), [0], next_token, [1, 2, 3])
     with pytest.raises(DesignError, match=r"'streams' cannot be transplanted"):

@@ -399,6 +399,23 @@ def test_an_arm_that_diverges_counts_from_there_on():
     assert np.isnan(outcomes.diverged_at.sel(seed=0, arm="control"))
 
 
+def test_what_is_observed_after_a_loss_that_was_not_finite_is_left_out():
+    class Overflows(Network):
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            last: Any = self.net[4]
+            return loss + torch.inf if last.bias.min() > 50 else loss
+
+    kick = Arm("kick", at(2, "weights", Kick({"net.4.bias": 100.0})))  # softmax does not see it
+    outcomes = measure(
+        lambda seed: make(seed, module=Overflows()), [kick], 2, (0, 3), [0], held_out
+    )
+    seen = outcomes.logits.sel(seed=0, arm="kick")
+    assert np.isfinite(seen.sel(step=2)).all()
+    assert np.isnan(seen.sel(step=5)).all()
+    assert outcomes.diverged_at.sel(seed=0, arm="kick") == 2
+
+
 def test_runs_that_do_not_share_their_past_are_refused():
     module = Network()
     with pytest.raises(ForkError, match=r"'sham' of seed 0 does not share .*weights/.*at step 2"):
@@ -485,6 +502,8 @@ def test_a_reset_optimizer_that_fills_its_own_state_is_as_new(tmp_path):
 
     adagrad(**keeping(tmp_path))
     out = rewrite_checkpoint(tmp_path / "epoch=1.ckpt", tmp_path / "o.ckpt", "moments", Reset())
+    (saved,) = torch.load(out, weights_only=True)["optimizer_states"]
+    assert all(s["step"] == 0 and (s["sum"] == 0).all() for s in saved["state"].values())
     arm = adagrad(Boundaries([at(20, "moments", Reset())]))
     assert torch.equal(ending(adagrad(ckpt_path=out)), ending(arm))
 

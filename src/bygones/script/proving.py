@@ -20,7 +20,7 @@ from typing import NoReturn
 from bygones.errors import BygonesError, ScriptError
 from bygones.interventions import Sham
 from bygones.rewriting import Rewriter
-from bygones.script.children import Child, Parent, fork, scratch_folder, why_not_fork
+from bygones.script.children import Child, Parent, fork, glance, scratch_folder, why_not_fork
 from bygones.script.clock import Clock
 from bygones.script.files import Overlay, guarding_native_writes, part
 from bygones.script.launch import Script, check_script, run_script, warm
@@ -70,7 +70,10 @@ def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
     """Runs a script three times to its end and compares. Raises `ScriptError` where it cannot be forked."""
     check_script(script)
     warm()
-    script = scout(script, home, seed, at).script  # which optimizer closes a round
+    found = scout(script, home, seed, at)
+    script = found.script  # which optimizer closes a round
+    if found.libraries and glance(lambda: (warm(found.libraries), why_not_fork())[1]) is None:
+        warm(found.libraries)
     with scratch_folder() as folder:
         bare, watched, shared, twin = (folder / n for n in ("bare", "watched", "shared", "twin"))
         _run_bare(script, home, seed, bare)
