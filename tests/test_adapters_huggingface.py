@@ -449,9 +449,14 @@ def test_only_the_files_of_the_source_are_written(saved, tmp_path):
 
 def test_a_source_is_transplanted_from_another_checkpoint(saved, tmp_path):
     first, second, goes_on = saved
-    for source, file in [("moments", "optimizer.pt"), ("streams", "rng_state.pth")]:
-        out = rewrite_checkpoint(first, tmp_path / source, source, Transplant(), donor=second)
-        one, other = (transplanted(folder / file) for folder in (out, second))
+    later = first.parent / "checkpoint-12"  # of the same run: another seed's schedule is the same
+    for source, file, donor in [
+        ("moments", "optimizer.pt", second),
+        ("streams", "rng_state.pth", second),
+        ("scheduler", "scheduler.pt", later),
+    ]:
+        out = rewrite_checkpoint(first, tmp_path / source, source, Transplant(), donor=donor)
+        one, other = (transplanted(folder / file) for folder in (out, donor))
         assert same(one, other)
         assert not torch.equal(resumed(out), goes_on)
     out = rewrite_checkpoint(first, tmp_path / "weights", "weights", Transplant(), donor=second)

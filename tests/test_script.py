@@ -202,6 +202,19 @@ def shown_by(folder: Path, arm: str) -> list[list[int]]:
     ]
 
 
+def test_every_stream_is_carried_and_can_be_drawn_again_alone(bygones, tmp_path):
+    streams = ("python", "numpy", "torch", "rng", "own")
+    arms = [x for name in streams for x in ("--arm", f"{name}=reseed:streams[{name}/*]")]
+    said = bygones("script", *SMALL, *arms, "--", "draws_everywhere.py")
+    assert said.code == 0, said.err
+    outcomes = outcomes_of(tmp_path)
+    assert outcomes.attrs["certificate"]["passed"] is True
+    end = outcomes.logits.sel(step=16)
+    assert bool((end.sel(arm="sham") == end.sel(arm="control")).all())
+    for name in streams:
+        assert not bool((end.sel(arm=name) == end.sel(arm="control")).any())
+
+
 def test_an_arm_that_raises_counts_as_diverged_and_hurts_no_other(bygones, tmp_path):
     arms = ("--arm", "wild=scale(1e30):weights", "--arm", "mild=reset:moments")
     said = bygones("script", *SMALL, *arms, "--", "asserts_finite.py")

@@ -26,7 +26,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from bygones.digest import is_array
 from bygones.reach import inside
 from bygones.sources.trees import generator_state
 
@@ -34,7 +33,8 @@ _MOST_THINGS = 200_000  # a walk gives up on what lies beyond
 _DEEPEST = 10
 _CONTAINERS = ("builtins", "collections", "functools", "types")
 _KINDS = (nn.Module, Optimizer, LRScheduler, GradScaler)
-_CLOSED = (Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)  # sources of their own
+# Arrays have nothing inside; the others are sources of their own.
+_CLOSED = (Tensor, np.ndarray, Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)
 
 
 @dataclass(frozen=True)
@@ -170,15 +170,16 @@ def _siblings(folder: Path) -> list[ModuleType]:
 
 
 def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
-    """Everything that can be reached, nearest first, each thing once."""
+    """Everything that can be reached, nearest first, each thing once.
+
+    Arrays that are variables themselves come last: a loop may have left one pointing into a container.
+    """
     visited: set[int] = set()
-    pending = deque(
-        (Place(name, owner, name, name, value), 0)
-        for name, owner, value in roots
-        if not isinstance(value, ModuleType | type)
-    )
-    while pending and len(visited) < _MOST_THINGS:
-        place, depth = pending.popleft()
+    places = [Place(name, owner, name, name, value) for name, owner, value in roots]
+    late = deque((p, 0) for p in places if isinstance(p.value, Tensor | np.ndarray))
+    pending = deque((p, 0) for p in places if not isinstance(p.value, Tensor | np.ndarray))
+    while (pending or late) and len(visited) < _MOST_THINGS:
+        place, depth = pending.popleft() if pending else late.popleft()
         value = place.value
         if value is None or isinstance(value, type | ModuleType | FrameType) or _is_bygones(value):
             continue
@@ -189,7 +190,7 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
             continue
         visited.add(id(value))
         yield place
-        if is_array(value) or isinstance(value, _CLOSED) or depth >= _DEEPEST:
+        if isinstance(value, _CLOSED) or depth >= _DEEPEST:
             continue
         if generator_state(value) is not None or _is_machinery(value):
             continue
