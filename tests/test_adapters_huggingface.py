@@ -463,6 +463,22 @@ def test_a_source_is_transplanted_from_another_checkpoint(saved, tmp_path):
     assert (out / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
+def test_the_streams_of_a_device_that_is_not_here_are_kept_and_not_drawn_again(saved, tmp_path):
+    folders = []
+    for number, checkpoint in enumerate(saved[:2]):
+        folder = Path(shutil.copytree(checkpoint, tmp_path / f"gpu-{number}"))
+        held = {**_load(folder / "rng_state.pth", ()), "cuda": torch.full((16,), number).byte()}
+        torch.save(held, folder / "rng_state.pth")
+        folders.append(folder)
+    one, other = folders
+    with pytest.raises(DesignError, match=r"the streams of cuda .* cannot be drawn again"):
+        rewrite_checkpoint(one, tmp_path / "drawn", "streams", Reseed())
+    sham = rewrite_checkpoint(one, tmp_path / "sham", "streams", Sham())
+    given = rewrite_checkpoint(one, tmp_path / "given", "streams", Transplant(), donor=other)
+    for out, like in [(sham, one), (given, other)]:
+        assert same(transplanted(out / "rng_state.pth"), transplanted(like / "rng_state.pth"))
+
+
 def transplanted(file):
     held = _load(file, ())
     return list(flatten(held.get("state", held), "here").values())

@@ -503,6 +503,7 @@ def test_a_reset_optimizer_that_fills_its_own_state_is_as_new(tmp_path):
     adagrad(**keeping(tmp_path))
     out = rewrite_checkpoint(tmp_path / "epoch=1.ckpt", tmp_path / "o.ckpt", "moments", Reset())
     (saved,) = torch.load(out, weights_only=True)["optimizer_states"]
+    assert len(saved["state"]) == 6
     assert all(s["step"] == 0 and (s["sum"] == 0).all() for s in saved["state"].values())
     arm = adagrad(Boundaries([at(20, "moments", Reset())]))
     assert torch.equal(ending(adagrad(ckpt_path=out)), ending(arm))

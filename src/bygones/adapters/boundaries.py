@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bygones.adapters.streams import GivenStreams
 from bygones.catalogue import Catalogue
 from bygones.digest import digest
 from bygones.errors import BygonesError, DesignError, ProbeError
@@ -27,7 +26,6 @@ from bygones.recipe import kept_globals
 from bygones.rewriting import Donor, Rewriter
 from bygones.script.find import Alive
 from bygones.script.live import sources_of
-from bygones.script.streams import global_generators
 from bygones.sources import AbstractSource
 from bygones.sources.averages import Averages
 from bygones.treatment import Treatment, check_pair
@@ -255,17 +253,16 @@ def first_difference(one: Fingerprint, other: Fingerprint) -> str | None:
 
 def _catalogue(found: Alive, seed: int, device: str) -> Catalogue[AbstractSource]:
     """The sources of what a trainer holds; averages of the trained module are added to those."""
-    sources = {source.name: source for source in sources_of(found, seed)}
-    drawn = {**global_generators(), **found.generators}
     if device.startswith("cuda"):  # dropout on a GPU draws from that GPU's own generator
-        drawn["cuda"] = torch.cuda.default_generators[torch.device(device).index or 0]
-    sources["streams"] = GivenStreams(drawn, seed)
+        drawn = torch.cuda.default_generators[torch.device(device).index or 0]
+        found = replace(found, generators={**found.generators, "cuda": drawn})
+    sources = sources_of(found, seed)
     student = next(iter(found.trained.values()))
     for name, average in found.averaged.items():
         averages: Any = Averages(average, student)
         averages.name = "averages" if len(found.averaged) == 1 else name
-        sources[averages.name] = averages
-    return Catalogue("memory source of this run", sources)
+        sources.append(averages)
+    return Catalogue("memory source of this run", {source.name: source for source in sources})
 
 
 @contextmanager

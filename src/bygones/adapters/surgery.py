@@ -10,7 +10,6 @@ by safetensors, or not at all; files that the source does not lie in are copied 
 
 from __future__ import annotations
 
-import copy
 import json
 import pickle
 import random
@@ -26,16 +25,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bygones.adapters.streams import GivenStreams
 from bygones.catalogue import Catalogue
 from bygones.errors import DesignError, StoreError
 from bygones.interventions import AbstractIntervention, Hold, Reseed
 from bygones.leaves import clone
 from bygones.recipe import Parts
 from bygones.rewriting import Rewriter
+from bygones.script.streams import CarriedStreams
 from bygones.sources import AbstractSource
 from bygones.sources.base import overwrite_all, refuse_reset
 from bygones.sources.trees import flatten, like, unflatten
+from bygones.streams import mix
 from bygones.treatment import Treatment, check_pair
 from bygones.values import Leaf, Lifetime, Offer, Origin, State, Visibility, Window, matching
 
@@ -465,7 +465,7 @@ class _SavedScheduler(_Saved):
         return what if len(among) == 1 else f"{what}{number}"
 
 
-class _SavedStreams(GivenStreams):
+class _SavedStreams(CarriedStreams):
     """The generators in rng_state.pth; the states of other devices than the CPU are kept as they are."""
 
     offers: frozenset[Offer] = frozenset({"draws"})
@@ -479,19 +479,19 @@ class _SavedStreams(GivenStreams):
         python.setstate(_as_tuples(saved["python"]))
         numpy.set_state(tuple(saved["numpy"]))
         cpu.set_state(saved["cpu"])
-        super().__init__({"python": python, "numpy": numpy, "torch": cpu}, seed)
+        self._generators = {"python": python, "numpy": numpy, "torch": cpu}
+        self._keys = {name: mix(seed, "stream", name) for name in self._generators}
 
     def capture(self) -> State:
-        others = {
-            n: copy.copy(v) for n, v in flatten(self._others, "rng_state.pth").items() if n != "{}"
-        }
-        return {**super().capture(), **others}
+        return {**super().capture(), **self._of_others()}
 
     def restore(self, state: State) -> None:
         super().restore(state)
-        held = flatten(self._others, "rng_state.pth")
         if self._others:
-            self._others = unflatten({name: state[name] for name in held})
+            self._others = unflatten({name: state[name] for name in self._of_others()})
+
+    def _of_others(self) -> State:
+        return flatten(self._others, "rng_state.pth") if self._others else {}
 
     def fresh(self) -> State:
         raise refuse_reset(self.name, self.why_not_reset)

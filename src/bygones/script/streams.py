@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from typing import Any, Self
@@ -11,13 +12,13 @@ import torch
 
 from bygones.recipe import Parts
 from bygones.sources import AbstractSource
-from bygones.sources.trees import flatten, generator_state, set_generator_state, unflatten
+from bygones.sources.trees import generator_state, set_generator_state
 from bygones.streams import mix
 from bygones.values import Lifetime, Offer, Origin, State, Visibility
 
 
 class CarriedStreams(AbstractSource):
-    """The global generators of python, numpy and torch, and each private one: `<name>/key`, `<name>/…`.
+    """The global generators of python, numpy and torch, and each private one: `<name>/key`, `<name>/state`.
 
     Under the *carried* contract a stream's state is where the last draw left it, so it never forgets.
     `key` is an integer of its own beside each: changing it (`reseed`) seeds the generator from it.
@@ -42,23 +43,14 @@ class CarriedStreams(AbstractSource):
     def capture(self) -> State:
         state: dict[str, Any] = {}
         for name, generator in self._generators.items():
-            state[f"{name}/key"] = self._keys[name]
-            held = flatten(_state(generator), f"the generator {name}")
-            state |= {f"{name}/{path}": leaf for path, leaf in held.items()}
+            state |= {f"{name}/key": self._keys[name], f"{name}/state": _state(generator)}
         return state
 
     def restore(self, state: State) -> None:
         for name, generator in self._generators.items():
-            mine = {
-                path.removeprefix(f"{name}/"): leaf
-                for path, leaf in state.items()
-                if path.startswith(f"{name}/")
-            }
-            if not mine:
-                continue
-            key = mine.pop("key")
-            if mine:
-                _set_state(generator, unflatten(mine))
+            if f"{name}/state" in state:
+                _set_state(generator, state[f"{name}/state"])
+            key = state.get(f"{name}/key", self._keys[name])
             if key != self._keys[name]:
                 self._keys[name] = key
                 reseed(generator, key)
@@ -94,16 +86,27 @@ def reseed(generator: Any, key: int) -> None:
 
 
 def _state(generator: Any) -> Any:
-    """The state as a nested value; python's 625 numbers as one array."""
-    if not isinstance(generator, random.Random):
-        return generator_state(generator)
-    version, numbers, gauss = generator.getstate()
-    return {"version": version, "numbers": np.asarray(numbers, dtype=np.uint32), "gauss": gauss}
+    """One opaque leaf: torch's own tensor, else text, so that nothing takes its numbers for keys."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return json.dumps(generator_state(generator), default=_plain)
 
 
 def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, random.Random):
-        numbers = tuple(int(number) for number in state["numbers"])
-        generator.setstate((state["version"], numbers, state["gauss"]))
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        version, numbers, gauss = json.loads(state)["python"]
+        generator.setstate((version, tuple(numbers), gauss))
     else:
-        set_generator_state(generator, state)
+        set_generator_state(generator, json.loads(state, object_hook=_array))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.str}
+    return value.item()
+
+
+def _array(value: dict[str, Any]) -> Any:
+    return np.asarray(value["array"], dtype=value["dtype"]) if "array" in value else value
