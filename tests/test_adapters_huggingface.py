@@ -1,5 +1,6 @@
 """The door for transformers.Trainer: a tiny GPT-2 on random tokens, nothing fetched from anywhere."""
 
+import contextlib
 import gc
 import os
 import pickle
@@ -63,7 +64,7 @@ def make_model(dropout=0.1):
     return transformers.GPT2LMHeadModel(config)
 
 
-def make_trainer(seed, folder="never-written", *, model=None, callbacks=None, **settings):
+def make_trainer(seed, folder="output", *, model=None, callbacks=None, **settings):
     transformers.set_seed(seed)
     settings = {
         "max_steps": 12,
@@ -115,6 +116,13 @@ def quick_collections():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory):
+    """A Trainer makes its output folder, whether it writes into it or not."""
+    with contextlib.chdir(tmp_path_factory.mktemp("output")):
+        yield
 
 
 @pytest.fixture(scope="module")

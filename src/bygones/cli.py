@@ -219,10 +219,10 @@ def sources(
         return
     terminal.out.print(f"What {found.script} carries across step {at}:")
     terminal.out.print(terminal.inventory_table(found.sources))
-    for note in found.notes:
-        terminal.out.print(f"Note: {note}")
     if found.why_not_fork:
-        terminal.out.print(f"Note: its process cannot be forked, since {found.why_not_fork}.")
+        terminal.out.print(
+            f"Note: its process cannot be forked, since {found.why_not_fork.rstrip('.')}."
+        )
 
 
 @app.command("script")

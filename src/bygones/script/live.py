@@ -68,7 +68,6 @@ class Live:
         found = alive(clock.seen, script, first.names)
         self.trained = found.trained
         self.optimizers = found.optimizers
-        self.notes: list[str] = []
         self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
         sources += self._averaging(found, parameters, first)

@@ -36,7 +36,6 @@ class Scouted:
 
     script: Script
     sources: list[dict[str, Any]]
-    notes: list[str]
     why_not_fork: str | None
     chain: list[str]
     inputs: Inputs | None
@@ -193,7 +192,6 @@ class _Scout:
                     versions=versions(libraries),
                 ),
                 sources=_with_digests(live),
-                notes=live.notes,
                 why_not_fork=why,
                 chain=list(self.clock.ledger.steps),
                 inputs=inputs,

@@ -13,7 +13,6 @@ from bygones.contract import Contract
 from bygones.errors import DesignError, ScriptError
 from bygones.inventory import describe
 from bygones.measuring import Plan, manifest_of
-from bygones.multiplicity import Family
 from bygones.outcomes import read_outcomes, write_manifest
 from bygones.recipe import load_object
 from bygones.script.arms import default_arms, parse_arm
@@ -41,6 +40,8 @@ from bygones.study import Study, check_design, findings, full_arms
 from bygones.tree import Addresses, donor_steps, plan_tree
 from bygones.values import State
 
+ASKED_FOR = "it was asked for"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -54,7 +55,6 @@ class Asked:
     probe: str | None = None
     name: str = ""
     margins: tuple[tuple[str, float], ...] = ()
-    family: Family | None = None
     replay: bool = False  # even where forking would do
 
 
@@ -127,7 +127,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
             "digests": {"study": study.digest(), "recipe": found.script.code()},
             "headline": study.headline,
             "family": asdict(study.declared),
-            "findings": [*notes, *found.notes],
+            "findings": notes,
             "contract": contract.to_dict(),
             "way": _way(replays, found, job),
             "num_steps": {"naive": num_seeds * whole, "shared": num_seeds * shared},
@@ -163,7 +163,7 @@ def measure_script(
         for seed, report in _reports(planned, workers):
             failures += [(seed, failure) for failure in report.failures]
             on_seed(seed)
-        failed = _raise_for(failures)
+        failed = _in_sentences(failures)
         certificate = _certificate(planned)
         attributes = {**planned.plan.attributes}
         attributes["findings"] = [
@@ -191,7 +191,6 @@ def _ask(asked: Asked) -> Callable[[Live], Any]:
             horizons=asked.horizons,
             seeds=asked.seeds,
             name=asked.name or Path(asked.script.path).stem,
-            family=asked.family,
             margins=asked.margins,
         )
         check_design(study, live)
@@ -238,16 +237,21 @@ def _how(asked: Asked, home: Path, found: Scouted, probe: Any) -> tuple[Scouted,
                 "process (they keep state of their own, or share some)"
             )
     if asked.replay:
-        return found, "it was asked for"
+        return found, ASKED_FOR
     return found, found.why_not_fork or ""
 
 
 def _way(replays: str, found: Scouted, job: Job) -> str:
     """How arms were made from one run, in a sentence for the report."""
+    if replays == ASKED_FOR:
+        return (
+            "Each arm was run from the start, as was asked for. A pair counts only if data, losses and "
+            "state were equal up to the fork."
+        )
     if replays:
         return (
-            f"Each arm was run from the start, because forking was not possible: {replays}. A pair counts "
-            f"only if data, losses and state were equal up to the fork."
+            f"Each arm was run from the start, because forking was not possible: {replays.rstrip('.')}. "
+            f"A pair counts only if data, losses and state were equal up to the fork."
         )
     workers = (
         f" The loaders' {found.num_workers} worker processes were emulated in one process; what they "
@@ -428,7 +432,7 @@ def _process_donor(
 # ------------------------------------------------------------------ gathering
 
 
-def _raise_for(failures: Sequence[tuple[int, Failure]]) -> list[str]:
+def _in_sentences(failures: Sequence[tuple[int, Failure]]) -> list[str]:
     """What a reader has to know of arms that failed."""
     return [
         f"Arm '{failure.arms[0]}' of seed {seed} {failure.sentence} after {failure.step} steps; from "
@@ -448,7 +452,7 @@ def _failed_before(planned: ScriptPlan, now: Sequence[tuple[int, Failure]]) -> l
             record = records.get(record_name(job, index), {})
             if record.get("failed") and (seed, segment.arms[0]) not in known:
                 failure = Failure(segment.arms, record["failed"], record["diverged_at"])
-                earlier += _raise_for([(seed, failure)])
+                earlier += _in_sentences([(seed, failure)])
     return earlier
 
 
