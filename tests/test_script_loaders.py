@@ -391,7 +391,7 @@ def test_a_generator_of_the_loaders_own(persistent: bool):
         {"in_order": True, "timeout": 60},
         {"batch_size": 40},
     ],
-    ids=str,
+    ids=lambda settings: " ".join(settings),  # no addresses: workers have to agree on names
 )
 def test_the_ways_to_make_batches(settings: dict[str, Any]):
     both(lambda: loader(Globals(), **settings), [2, None])
