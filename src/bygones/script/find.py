@@ -178,7 +178,11 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
     places = [Place(name, owner, name, name, value) for name, owner, value in roots]
     late = deque((p, 0) for p in places if isinstance(p.value, Tensor | np.ndarray))
     pending = deque((p, 0) for p in places if not isinstance(p.value, Tensor | np.ndarray))
-    while (pending or late) and len(visited) < _MOST_THINGS:
+    while pending or late:
+        if len(visited) >= _MOST_THINGS:
+            pending.clear()  # what lies beyond is given up; the variables themselves never are
+            if not late:
+                return
         place, depth = pending.popleft() if pending else late.popleft()
         value = place.value
         if value is None or isinstance(value, type | ModuleType | FrameType) or _is_bygones(value):
