@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bygones.script.clock import Clock
 
-TURNS, STEPS = 15, 100
+TURNS, STEPS = 9, 50
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for name, width, size in (
         ("MLP, small", 128, 64),
-        ("MLP, 5 ms", 640, 256),
+        ("MLP, wide", 640, 256),
         ("wide batch", 256, 1024),
     ):
         bare, watched = measured(loop(width, size))
