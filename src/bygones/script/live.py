@@ -67,7 +67,6 @@ class Live:
     ) -> None:
         found = alive(clock.seen, script, first.names)
         self.trained = found.trained
-        self.optimizers = found.optimizers
         self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
         sources += self._averaging(found, parameters, first)

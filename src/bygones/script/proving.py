@@ -20,13 +20,13 @@ from typing import NoReturn
 from bygones.errors import BygonesError, ScriptError
 from bygones.interventions import Sham
 from bygones.rewriting import Rewriter
-from bygones.script.children import Child, Parent, fork, glance, scratch_folder, why_not_fork
+from bygones.script.children import Child, Parent, fork, scratch_folder, why_not_fork
 from bygones.script.clock import Clock
 from bygones.script.files import Overlay, guarding_native_writes, part
 from bygones.script.launch import Script, check_script, run_script, warm
 from bygones.script.live import FirstLook, Live
 from bygones.script.loaders import emulating
-from bygones.script.scouting import scout
+from bygones.script.scouting import scout, warm_for
 from bygones.script.twin import CannotFork, over_too_soon, redirect_output
 from bygones.treatment import Treatment
 from bygones.values import Digest, Window
@@ -72,8 +72,7 @@ def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
     warm()
     found = scout(script, home, seed, at)
     script = found.script  # which optimizer closes a round
-    if found.libraries and glance(lambda: (warm(found.libraries), why_not_fork())[1]) is None:
-        warm(found.libraries)
+    warm_for(found)
     with scratch_folder() as folder:
         bare, watched, shared, twin = (folder / n for n in ("bare", "watched", "shared", "twin"))
         _run_bare(script, home, seed, bare)

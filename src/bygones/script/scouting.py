@@ -18,10 +18,10 @@ import torch
 from bygones.digest import digest
 from bygones.errors import BygonesError, ScriptError
 from bygones.inventory import inventory, state_bytes
-from bygones.script.children import ChildDied, Parent, fork, scratch_folder, why_not_fork
+from bygones.script.children import ChildDied, Parent, fork, glance, scratch_folder, why_not_fork
 from bygones.script.clock import Clock
 from bygones.script.files import Overlay, guarding_native_writes
-from bygones.script.launch import Script, imported_libraries, own_files, run_script, versions
+from bygones.script.launch import Script, imported_libraries, own_files, run_script, versions, warm
 from bygones.script.live import FirstLook, Live, settle
 from bygones.script.loaders import NotInProcess, emulating
 from bygones.script.probing import Inputs, Listener, marked_inputs, observe
@@ -82,6 +82,13 @@ def scout(
         said = _run(script, home, seed, at, ask, probe, emulates)
     assert isinstance(said, Scouted)
     return said
+
+
+def warm_for(found: Scouted) -> None:
+    """Imports here what the script imports, unless that would leave threads and keep us from forking."""
+    libraries = found.libraries
+    if libraries and glance(lambda: (warm(libraries), why_not_fork())[1]) is None:
+        warm(libraries)
 
 
 def _run(

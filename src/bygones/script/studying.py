@@ -16,13 +16,13 @@ from bygones.measuring import Plan, manifest_of
 from bygones.outcomes import read_outcomes, write_manifest
 from bygones.recipe import load_object
 from bygones.script.arms import default_arms, parse_arm
-from bygones.script.children import Child, Parent, as_they_end, fork, glance, start, why_not_fork
+from bygones.script.children import Child, Parent, as_they_end, fork, start
 from bygones.script.clock import Clock
 from bygones.script.files import Overlay, guarding_native_writes
 from bygones.script.launch import Script, check_script, run_script, warm
 from bygones.script.live import FirstLook, Live
 from bygones.script.loaders import emulating
-from bygones.script.scouting import Scouted, scout
+from bygones.script.scouting import Scouted, scout, warm_for
 from bygones.script.twin import (
     CannotFork,
     Failure,
@@ -80,8 +80,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         raise DesignError("a study needs seeds; got none. Try --seeds 0-7.")
     warm()
     found = scout(asked.script, home, asked.seeds[0], asked.fork_at, _ask(asked), probe)
-    if found.libraries and glance(lambda: (warm(found.libraries), why_not_fork())[1]) is None:
-        warm(found.libraries)
+    warm_for(found)
     found, replays = _how(asked, home, found, probe)
     if found.inputs is None:
         assert found.why_no_inputs is not None
