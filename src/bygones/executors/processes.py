@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,10 @@ class Processes(AbstractExecutor):
             pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
             try:
                 with _ctrl_c_is_ours():
-                    futures = {pool.submit(function, job): index for index, job in todo.items()}
+                    futures = {
+                        pool.submit(_call, function, pickle.dumps(job)): index
+                        for index, job in todo.items()
+                    }
                 for future in _as_they_finish(futures):
                     result = future.result()
                     del todo[futures[future]]
@@ -52,6 +56,15 @@ class Processes(AbstractExecutor):
                     ) from None
             finally:
                 _stop(pool)
+
+
+def _call(function: Callable[[Any], Any], job: bytes) -> Any:
+    """Unpacks a job and does it.
+
+    Jobs are packed before the pool has them: what cannot travel is told at once, and not by a thread of
+    the pool, which would bring the pool down with it.
+    """
+    return function(pickle.loads(job))
 
 
 def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:
