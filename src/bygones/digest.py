@@ -40,12 +40,11 @@ def array_of(leaf: Any) -> np.ndarray:
     """
     if isinstance(leaf, np.ndarray):
         return leaf
-    tensor = leaf.detach().cpu().contiguous()
     try:
-        return tensor.numpy()
+        return leaf.numpy(force=True)
     except TypeError:
         uint8 = sys.modules["torch"].uint8  # a tensor is here, so torch is loaded
-        return tensor.reshape(-1).view(uint8).numpy()
+        return leaf.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()
 
 
 def is_array(leaf: Any) -> bool:

@@ -34,20 +34,23 @@ _EVENTS_TO_TELL = (
 )
 
 
-@contextmanager
-def _ours() -> Iterator[None]:
+class _Ours:
     """An error in here is bygones' own, not the script's, and must not be taken for one of its."""
-    try:
-        yield
-    except BygonesError:
-        raise
-    except Exception as error:
-        place = "".join(traceback.format_exception(error))
-        raise Unexpected(
-            f"an error that bygones did not expect: {type(error).__name__}: {error}. Run again with "
-            f"--debug to see where, and please report it.",
-            place,
-        ) from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback_: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, BygonesError):
+            place = "".join(traceback.format_exception(error))
+            raise Unexpected(
+                f"an error that bygones did not expect: {type(error).__name__}: {error}. Run again with "
+                f"--debug to see where, and please report it.",
+                place,
+            ) from error
+
+
+_ours = _Ours()
 
 
 class Clock:
@@ -74,7 +77,7 @@ class Clock:
         self.replace: Callable[[Any, Any], Any] | None = None
         self._waiting = False
         self._forwards: Any = None
-        self._loss = 0.0
+        self._descended: list[Tensor] = []
         self._last: _BaseDataLoaderIter | None = None
 
     # ------------------------------------------------------------------ listening
@@ -133,7 +136,7 @@ class Clock:
         if os.getpid() != self._process:
             return
         if not self.seen:
-            with _ours():
+            with _ours:
                 self.before_first()
         self._reached()
 
@@ -144,9 +147,9 @@ class Clock:
             self._take_note(optimizer)
         if len(self.seen) > self.optimizer and optimizer is self.seen[self.optimizer]:
             self.step += 1
-            self.losses.append(self._loss)
+            self.losses.append(sum(map(float, self._descended)))
             self.ledger.close(getattr(self.loader, "_dataset", None))
-            self._loss = 0.0
+            self._descended = []
             if self.stops is None or self.step in self.stops:
                 self._waiting = True
                 self._forwards = register_module_forward_pre_hook(self._called)
@@ -164,7 +167,7 @@ class Clock:
         if self._waiting and os.getpid() == self._process:
             self._waiting = False
             self._forwards.remove()
-            with _ours():
+            with _ours:
                 self.at_boundary(self.step)
 
     def _chosen(self, iterator: _BaseDataLoaderIter, index: Any) -> Any:
@@ -176,7 +179,7 @@ class Clock:
     def _delivered(self, iterator: _BaseDataLoaderIter, batch: Any) -> None:
         if torch.is_grad_enabled():
             self._last = iterator
-        with _ours():
+        with _ours:
             self._note(iterator, batch)
 
     def _note(self, iterator: _BaseDataLoaderIter, batch: Any) -> None:
@@ -188,4 +191,4 @@ class Clock:
     def _descends(self, tensor: Tensor) -> None:
         self.loader = self._last
         if tensor.numel() == 1:
-            self._loss += float(tensor.detach())
+            self._descended.append(tensor.detach())

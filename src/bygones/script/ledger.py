@@ -48,12 +48,18 @@ class Ledger:
         self.steps.append(self.entry)
 
 
-def _contents(batch: Any) -> Iterator[bytes | memoryview]:
-    """The bytes of a batch's tensors and arrays, and the text of what is neither."""
+def _contents(batch: Any) -> Iterator[bytes | np.ndarray]:
+    """The contents of a batch's tensors and arrays, and the text of what is neither."""
     if isinstance(batch, Tensor | np.ndarray):
-        array = np.ascontiguousarray(array_of(batch))
-        yield f"{array.dtype.str}{array.shape}".encode()
-        yield array.reshape(-1).view(np.uint8).data if array.size else b""
+        array = array_of(batch)
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+        kind = (array.dtype, array.shape)
+        if kind not in _HEADS:
+            _HEADS[kind] = f"{array.dtype.str}{array.shape}".encode()
+        yield _HEADS[kind]
+        # What numpy lends to nobody (times, and arrays of no size) goes by its bytes.
+        yield array if array.size and array.dtype.kind in "biufc" else array.tobytes()
     elif isinstance(batch, Mapping):
         for key, item in batch.items():
             yield str(key).encode()
@@ -63,3 +69,6 @@ def _contents(batch: Any) -> Iterator[bytes | memoryview]:
             yield from _contents(item)
     elif isinstance(batch, bool | int | float | str | bytes | None):
         yield repr(batch).encode()
+
+
+_HEADS: dict[Any, bytes] = {}  # how type and shape are written, made once: a batch is like the last one
