@@ -23,6 +23,7 @@ from bygones.script.loose import Loose, can_write, first_values, loose_sources, 
 from bygones.script.streams import CarriedStreams
 from bygones.values import Window
 
+
 @pytest.fixture(autouse=True)
 def a_small_world(monkeypatch):
     """The tests' own frames hold all of pytest, which no script does; what comes first is looked at first."""
