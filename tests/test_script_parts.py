@@ -16,8 +16,8 @@ from bygones.interventions import Reseed, Reset, Scale
 from bygones.script import find
 from bygones.script.arms import default_arms, parse_arm, parse_intervention
 from bygones.script.clock import Clock
+from bygones.script.delivered import Delivered
 from bygones.script.find import Place, alive
-from bygones.script.ledger import Ledger
 from bygones.script.live import named_parameters, sources_of
 from bygones.script.loose import Loose, can_write, first_values, loose_sources, read, write
 from bygones.script.streams import CarriedStreams
@@ -73,7 +73,7 @@ def test_the_default_arms_fit_the_horizon():
     assert swaps == {1: [], 7: ["swap two 3-step windows"], 100: ["swap two 10-step windows"]}
 
 
-# ------------------------------------------------------------------ the clock and the ledger
+# ------------------------------------------------------------------ the clock and what was delivered
 
 
 def train(steps: int, clock: Clock | None = None, loader: DataLoader | None = None) -> list[float]:
@@ -101,7 +101,7 @@ def test_a_watched_loop_is_the_bare_loop_and_its_losses_are_known():
         watched = train(7)
     assert watched == train(7)
     assert clock.losses == watched
-    assert clock.step == len(clock.ledger.steps) == 7
+    assert clock.step == len(clock.delivered.steps) == 7
 
 
 def test_hooks_are_taken_out_again():
@@ -118,7 +118,7 @@ def test_hooks_are_taken_out_again():
 def test_boundaries_are_called_where_the_next_batch_is_asked_for():
     clock, reached = Clock(), []
     clock.stops = frozenset({2, 5})
-    clock.at_boundary = lambda step: reached.append((step, len(clock.ledger.steps)))
+    clock.at_boundary = lambda step: reached.append((step, len(clock.delivered.steps)))
     with clock.listening():
         train(6)
     assert reached == [(2, 2), (5, 5)]
@@ -157,10 +157,10 @@ def test_the_optimizer_that_closes_a_round_is_counted_by():
 
 def test_the_chain_depends_on_what_was_delivered_and_on_its_order():
     def chain(*batches: object) -> str:
-        ledger = Ledger()
+        delivered = Delivered()
         for batch in batches:
-            ledger.deliver(None, None, batch)
-        return ledger.entry
+            delivered.deliver(None, None, batch)
+        return delivered.entry
 
     one, other = torch.zeros(2), torch.ones(2)
     assert chain(one, other) == chain(one.clone(), other.numpy())
@@ -169,13 +169,13 @@ def test_the_chain_depends_on_what_was_delivered_and_on_its_order():
 
 
 def test_indices_are_kept_of_the_data_that_a_step_trained_on():
-    ledger, mine, theirs = Ledger(), object(), object()
-    ledger.keeping = True
-    ledger.deliver(mine, [1, 2], None)
-    ledger.deliver(theirs, [9], None)
-    ledger.close(mine)
-    ledger.close(mine)
-    assert ledger.indices == {0: [[1, 2]], 1: []}
+    delivered, mine, theirs = Delivered(), object(), object()
+    delivered.keeping = True
+    delivered.deliver(mine, [1, 2], None)
+    delivered.deliver(theirs, [9], None)
+    delivered.close(mine)
+    delivered.close(mine)
+    assert delivered.indices == {0: [[1, 2]], 1: []}
 
 
 # ------------------------------------------------------------------ loose memory

@@ -28,7 +28,7 @@ def digest(value: Any) -> Digest:
     (False, False)
     """
     hasher = hashlib.sha256()
-    for chunk in _chunks(value):
+    for chunk in chunks(value):
         hasher.update(chunk)
     return hasher.hexdigest()
 
@@ -63,7 +63,8 @@ def same(one: Any, other: Any) -> bool:
     return digest(one) == digest(other)
 
 
-def _chunks(value: Any) -> Iterator[bytes]:
+def chunks(value: Any) -> Iterator[bytes]:
+    """The canonical bytes of a value, piece by piece."""
     match value:
         case None:
             yield b"N"
@@ -80,14 +81,14 @@ def _chunks(value: Any) -> Iterator[bytes]:
         case list() | tuple():
             yield _framed(b"l", str(len(value)).encode())
             for item in value:
-                yield from _chunks(item)
+                yield from chunks(item)
         case Mapping():
             yield _framed(b"d", str(len(value)).encode())
             for key in sorted(value):
-                yield from _chunks(key)
-                yield from _chunks(value[key])
+                yield from chunks(key)
+                yield from chunks(value[key])
         case np.generic():
-            yield from _chunks(np.asarray(value))
+            yield from chunks(np.asarray(value))
         case np.ndarray() if value.dtype.hasobject:
             raise TypeError(f"no canonical bytes for an array of {value.dtype}: {value!r}")
         case _ if is_array(value):
@@ -98,7 +99,7 @@ def _chunks(value: Any) -> Iterator[bytes]:
             yield array.tobytes()
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield _framed(b"c", type(value).__qualname__.encode())
-            yield from _chunks({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+            yield from chunks({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
         case _:
             raise TypeError(f"no canonical bytes for a {type(value).__name__}: {value!r}")
 

@@ -59,6 +59,12 @@ class ScriptError(BygonesError):
     exit_code = 8
 
 
+class LedgerError(BygonesError):
+    """A ledger or a bundle is not what was written, or two of them cannot be compared."""
+
+    exit_code = 9
+
+
 class Unexpected(BygonesError):
     """bygones itself went wrong inside somebody else's program; `place` is the traceback there."""
 

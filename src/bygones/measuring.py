@@ -19,7 +19,7 @@ from bygones.inventory import describe, state_bytes
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.run import Run
 from bygones.segment import SeedJob, run_seed
-from bygones.store import AbstractStore, FolderStore, MemoryStore, Record, pack
+from bygones.store import AbstractStore, FolderStore, MemoryStore, Record, pack, unpack_meta
 from bygones.study import Arm, Study, check_design, findings, full_arms
 from bygones.tree import (
     Addresses,
@@ -220,7 +220,8 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
                     )
                 )
                 if "control" in segment.arms and study.end in record["steps"]:
-                    orders[str(seed)] = record["orders"][record["steps"].index(study.end)]
+                    lines = unpack_meta(planned.store.get(record["observed"]))["ledger"]
+                    orders[str(seed)] = lines[record["steps"].index(study.end)]["ids"]
     attributes = {**planned.attributes, "certificate": certificate}
     attributes["orders"] = {**attributes["orders"], "realised": orders}
     images = planned.images

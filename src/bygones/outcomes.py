@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from bygones import ledger
 from bygones.catalogue import unknown
 from bygones.digest import digest
 from bygones.errors import StoreError
@@ -73,6 +74,26 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
         raise unknown("study in this store", chosen, found)
     record = found[chosen]
     return Manifest(**{**record, "entries": [Entry(**entry) for entry in record["entries"]]})
+
+
+def ledger_lines(
+    store: AbstractStore, manifest: Manifest, seed: int, arm: str
+) -> list[dict[str, Any]]:
+    """The ledger's entries along one arm of one seed, at every boundary that was observed."""
+    row = [one["name"] for one in manifest.attributes["arms"]].index(arm)
+    lines: dict[int, dict[str, Any]] = {}
+    losses: dict[int, float] = {}
+    for entry in manifest.entries:
+        if entry.seed == seed and row in entry.arms:
+            arrays, meta = unpack(store.get(entry.object))
+            mine = arrays["losses"][entry.low - entry.start : entry.high - entry.start]
+            losses |= dict(enumerate(mine.tolist(), start=entry.low + 1))
+            seen = zip(entry.steps, meta.get("ledger", []), strict=False)
+            lines |= {step: line for step, line in seen if step >= 0}
+    return [
+        ledger.entry(step, line["ids"], line["batches"], losses.get(step), line["holds"])
+        for step, line in sorted(lines.items())
+    ]
 
 
 def _file_name(study: str) -> str:

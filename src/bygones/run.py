@@ -19,6 +19,7 @@ from torch import nn
 
 from bygones.digest import digest, same
 from bygones.errors import BygonesError, ProbeError, RecipeError
+from bygones.ledger import chained, entry, held
 from bygones.probes.base import AbstractProbe
 from bygones.recipe import Memory, Recipe, build, kept_globals, seed_globals, seeded_globals
 from bygones.rewriting import Rewriter
@@ -36,7 +37,9 @@ class Snapshot:
     states: Mapping[str, State]
     entries: Mapping[Digest, State] = field(default_factory=dict)
     diverged_at: int | None = None
-    shown: str = ""  # chained hash of the example ids shown so far: a record that follows the run
+    # Records that follow the run, and are no part of what it carries: see `Run.entry`.
+    shown: str = ""  # chained hash of the example ids shown so far
+    delivered: str = ""  # chained hash of the contents of the batches trained on so far
 
     def digest(self) -> Digest:
         return digest([self.step, self.states, self.entries, self.diverged_at])
@@ -68,6 +71,7 @@ class Run:
         self.step = 0
         self.losses: list[float] = []  # since the last restore
         self.diverged_at: int | None = None
+        self.delivered = ""  # chained hash of the contents of all batches so far
         self._rewriter = Rewriter(self.sources, seed)
         self._augmentation = torch.Generator()
 
@@ -130,8 +134,20 @@ class Run:
     def snapshot(self) -> Snapshot:
         """A copy of everything that crosses this boundary; it stays on the device."""
         states = {name: source.capture() for name, source in self.sources.items()}
-        shown = self.parts.cursor.realised
-        return Snapshot(self.step, states, dict(self._rewriter.entries), self.diverged_at, shown)
+        return Snapshot(
+            self.step,
+            states,
+            dict(self._rewriter.entries),
+            self.diverged_at,
+            self.parts.cursor.realised,
+            self.delivered,
+        )
+
+    def entry(self) -> dict[str, Any]:
+        """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
+        states = {name: source.capture() for name, source in self.sources.items()}
+        loss = self.losses[-1] if self.losses else None
+        return entry(self.step, self.parts.cursor.realised, self.delivered, loss, held(states))
 
     def restore(self, snapshot: Snapshot, leave_out: str | None = None) -> None:
         """Puts the run at a snapshot's boundary, exact to the bit (`leave_out`: all but one source)."""
@@ -142,6 +158,7 @@ class Run:
         self.diverged_at = snapshot.diverged_at
         self._rewriter.entries = dict(snapshot.entries)
         self.parts.cursor.realised = snapshot.shown
+        self.delivered = snapshot.delivered
         self.losses = []
 
     def learn(self, treatments: Iterable[Treatment]) -> None:
@@ -159,6 +176,7 @@ class Run:
                 if self.parts.augment is not None:
                     self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
                     batch = self.parts.augment(batch, self._augmentation)
+                self.delivered = chained(self.delivered, batch)
                 returned = self.parts.train_step(self.parts, batch)
                 loss = returned.item() if isinstance(returned, torch.Tensor) else float(returned)
             except BygonesError:

@@ -106,13 +106,13 @@ def _train(job: SeedJob, work: list[Work]) -> Iterator[int]:
 def _train_segment(job: SeedJob, run: Run, segment: Segment, item: Work, donor: Donor) -> Snapshot:
     """Trains one segment, observes on the way, and stores what it made. Returns the state at its end."""
     observed: list[np.ndarray] = []
-    orders: list[str] = []
+    entries: list[dict[str, Any]] = []
 
     def look(run: Run) -> None:
         if run.step in item.steps:
             seen = run.observe(job.probe, check=not observed)
             observed.append(seen if run.diverged_at is None else np.full_like(seen, math.nan))
-            orders.append(run.parts.cursor.realised)
+            entries.append(run.entry())
 
     run.advance(item.stop, segment.history, donor=donor, at_boundary=look)
     with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
@@ -121,7 +121,7 @@ def _train_segment(job: SeedJob, run: Run, segment: Segment, item: Work, donor: 
     if item.stop in item.steps:
         run.intervene(segment.history, donor)
         look(run)
-    _store(job, run, segment, item, observed, orders, losses, end)
+    _store(job, run, segment, item, observed, entries, losses, end)
     return end
 
 
@@ -131,7 +131,7 @@ def _store(
     segment: Segment,
     item: Work,
     observed: list[np.ndarray],
-    orders: list[str],
+    entries: list[dict[str, Any]],
     losses: np.ndarray,
     end: Snapshot,
 ) -> None:
@@ -146,10 +146,9 @@ def _store(
         "steps": list(item.steps),
         "probe": job.addresses.probe,
         "kind": job.probe.kind,
-        "observed": job.store.put(pack(arrays, {"steps": list(item.steps)})),
+        "observed": job.store.put(pack(arrays, {"steps": list(item.steps), "ledger": entries})),
         "snapshot": job.store.put(encode(end)),
         "diverged_at": end.diverged_at,
-        "orders": orders,  # the examples shown up to each of the steps, as a chained hash
     }
     address = job.addresses.history(job.seed, segment.history)
     job.store.write_record(address, item.record_name(job.addresses.probe), record)

@@ -45,6 +45,7 @@ def encode(snapshot: Snapshot) -> bytes:
         "step": snapshot.step,
         "diverged_at": snapshot.diverged_at,
         "shown": snapshot.shown,
+        "delivered": snapshot.delivered,
         "plain": plain,
         "arrays": arrays,
         "nans": nans,
@@ -78,5 +79,10 @@ def decode(content: bytes) -> Snapshot:
         kind, _, name = group.partition(_SEPARATOR)
         kinds[kind][name] = state
     return Snapshot(
-        meta["step"], kinds["state"], kinds["entry"], meta["diverged_at"], meta["shown"]
+        meta["step"],
+        kinds["state"],
+        kinds["entry"],
+        meta["diverged_at"],
+        meta["shown"],
+        meta["delivered"],
     )

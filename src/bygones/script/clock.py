@@ -26,7 +26,7 @@ from torch.optim.optimizer import (
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataLoaderIter
 
 from bygones.errors import BygonesError, Unexpected
-from bygones.script.ledger import Ledger
+from bygones.script.delivered import Delivered
 from bygones.script.loaders import InProcessWorkers
 
 _EVENTS_TO_TELL = (
@@ -70,7 +70,7 @@ class Clock:
         self.seen: list[Optimizer] = []  # every optimizer that has stepped, in order of its first
         self.turns: list[int] = []  # who made the first updates, to tell what a round is
         self.losses: list[float] = []  # what was descended on in each step, summed over its parts
-        self.ledger = Ledger()
+        self.delivered = Delivered()
         self.num_workers = 0  # the most that any loader of the script works with
         self.loader: _BaseDataLoaderIter | None = None  # what the running step was fetched from
         self.replace_on: Any = None  # the dataset whose loader's indices are replaced, and by what
@@ -148,7 +148,7 @@ class Clock:
         if len(self.seen) > self.optimizer and optimizer is self.seen[self.optimizer]:
             self.step += 1
             self.losses.append(sum(map(float, self._descended)))
-            self.ledger.close(getattr(self.loader, "_dataset", None))
+            self.delivered.close(getattr(self.loader, "_dataset", None))
             self._descended = []
             if self.stops is None or self.step in self.stops:
                 self._waiting = True
@@ -186,7 +186,7 @@ class Clock:
         self.on_batch(batch)
         self.num_workers = max(self.num_workers, iterator._num_workers)
         index = getattr(iterator, "delivered_index", None)
-        self.ledger.deliver(iterator._dataset, index, batch)
+        self.delivered.deliver(iterator._dataset, index, batch)
 
     def _descends(self, tensor: Tensor) -> None:
         self.loader = self._last

@@ -13,6 +13,7 @@ from bygones.catalogue import Catalogue
 from bygones.digest import same
 from bygones.errors import RecipeError
 from bygones.leaves import clone
+from bygones.ledger import entry, held
 from bygones.recipe import Memory
 from bygones.script.clock import Clock
 from bygones.script.find import Alive, alive
@@ -66,6 +67,7 @@ class Live:
         shown: Mapping[int, Sequence[Any]],
     ) -> None:
         found = alive(clock.seen, script, first.names)
+        self._clock = clock
         self.trained = found.trained
         self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
@@ -81,6 +83,14 @@ class Live:
         for name, source in self.sources.items():
             for leaf, place in getattr(source, "places", {}).items():
                 self._as_first_seen(source, leaf, first.loose.get(place.path), name)
+
+    def entry(self) -> dict[str, Any]:
+        """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
+        clock = self._clock
+        states = {name: source.capture() for name, source in self.sources.items()}
+        shown = clock.delivered
+        loss = clock.losses[-1] if clock.losses else None
+        return entry(clock.step, shown.order, shown.entry, loss, held(states))
 
     def clocked_module(self, optimizer: Any) -> str:
         """The name of the trained module that an optimizer updates; empty if no module owns what it does."""

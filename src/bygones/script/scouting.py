@@ -200,7 +200,7 @@ class _Scout:
                 ),
                 sources=_with_digests(live),
                 why_not_fork=why,
-                chain=list(self.clock.ledger.steps),
+                chain=list(self.clock.delivered.steps),
                 inputs=inputs,
                 why_no_inputs=why_no_inputs,
                 shape=shape,

@@ -104,11 +104,11 @@ class Twin:
         self.clock.before_first = self._first_look
         self.clock.at_boundary = self._at_boundary
         self.clock.stops = self._stops()
-        self.clock.ledger.keeping = any(
+        self.clock.delivered.keeping = any(
             t.source == "order" for arm in job.study.arms for t in arm.treatments
         )
         self.observed: list[np.ndarray] = []
-        self.orders: list[str] = []
+        self.entries: list[dict[str, Any]] = []
         self.first: FirstLook | None = None
         self.live: Live | None = None
         self.rewriter: Rewriter | None = None
@@ -223,7 +223,7 @@ class Twin:
 
     def _is_needed(self, index: int) -> bool:
         """Whether anything below a segment is still to do; the control always is where orders are moved."""
-        if index in self.todo or ("control" in self._arms(index) and self.clock.ledger.keeping):
+        if index in self.todo or ("control" in self._arms(index) and self.clock.delivered.keeping):
             return True
         return any(self._is_needed(child) for child in self.job.tree.children(index))
 
@@ -231,7 +231,7 @@ class Twin:
         """From here on, this process is another segment."""
         self.index = index
         self.clock.go_on_here()
-        self.observed, self.orders = [], []
+        self.observed, self.entries = [], []
         self.clock.stops = self._stops()
         if not self.path:
             before, self._folder = self._folder, folder_of(self.job, self.seed, self._name())
@@ -253,7 +253,7 @@ class Twin:
 
     def _check_past(self) -> None:
         assert self.live is not None
-        job, mine = self.job, {"chain": list(self.clock.ledger.steps), "state": self._state()}
+        job, mine = self.job, {"chain": list(self.clock.delivered.steps), "state": self._state()}
         mine["weights"] = digest(self.live.sources["weights"].capture())
         mine["losses"] = [float(x).hex() for x in self.clock.losses]
         address = job.addresses.history(self.seed, ())
@@ -288,7 +288,7 @@ class Twin:
     def _observe(self) -> None:
         assert self.live is not None
         live, inputs = self.live, self.job.inputs
-        self.orders.append(self.clock.ledger.entry)
+        self.entries.append(live.entry())
         if self._diverged_at() is not None:
             self.observed.append(np.full(self.job.shape, math.nan))
             return
@@ -315,15 +315,15 @@ class Twin:
             arrays["observed"] = np.stack(self.observed)
         if job.inputs.labels is not None:
             arrays["labels"] = job.inputs.labels
+        meta = {"steps": list(segment.steps), "ledger": self.entries}
         record = {
             **_EMPTY_RECORD,
             "start": start,
             "stop": stop,
             "steps": list(segment.steps),
             "probe": job.addresses.probe,
-            "observed": job.store.put(pack(arrays, {"steps": list(segment.steps)})),
+            "observed": job.store.put(pack(arrays, meta)),
             "diverged_at": self.clock.step if failed else self._diverged_at(),
-            "orders": self.orders,
             "state": state,
             "failed": failed,
         }
@@ -337,7 +337,7 @@ class Twin:
         fork_at = self.job.study.fork_at
         if "control" not in self.segment.arms:
             return Report()
-        shown = self.clock.ledger.indices
+        shown = self.clock.delivered.indices
         return Report(shown={step: shown[step] for step in shown if step >= fork_at})
 
     def _ended(self, how: str, *, raised: bool = False) -> NoReturn:
@@ -351,7 +351,6 @@ class Twin:
             self._leave(Report(refused=over_too_soon(script, how, step, where, self.clock)))
         missing = len(self.segment.steps) - len(self.observed)
         self.observed += [np.full(self.job.shape, math.nan)] * missing
-        self.orders += [self.clock.ledger.entry] * missing
         self._store(failed=how)
         self._leave(Report(failures=[Failure(self.segment.arms, how, step)]))
 
@@ -390,7 +389,6 @@ _EMPTY_RECORD: dict[str, Any] = {
     "observed": None,
     "snapshot": None,
     "diverged_at": None,
-    "orders": [],
 }
 
 
