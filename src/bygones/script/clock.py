@@ -69,6 +69,14 @@ class Clock:
         self.on_batch: Callable[[Any], None] = lambda batch: None
         self.seen: list[Optimizer] = []  # every optimizer that has stepped, in order of its first
         self.turns: list[int] = []  # who made the first updates, to tell what a round is
+        self.on_fetch: Callable[[], None] = lambda: None  # before each batch that may be trained on
+        self.fetches_on = (
+            0  # a boundary is reached so many batches later: inside an accumulation window
+        )
+        self.epochs: list[int] = []  # steps in which a loader began anew
+        self.descents: list[
+            int
+        ] = []  # how often each step descended: more than once if it accumulates
         self.losses: list[float] = []  # what was descended on in each step, summed over its parts
         self.delivered = Delivered()
         self.num_workers = 0  # the most that any loader of the script works with
@@ -76,6 +84,7 @@ class Clock:
         self.replace_on: Any = None  # the dataset whose loader's indices are replaced, and by what
         self.replace: Callable[[Any, Any], Any] | None = None
         self._waiting = False
+        self._by_fetches = False
         self._forwards: Any = None
         self._descended: list[Tensor] = []
         self._last: _BaseDataLoaderIter | None = None
@@ -93,7 +102,7 @@ class Clock:
         self.go_on_here()
 
         def next_batch(iterator: _BaseDataLoaderIter) -> Any:
-            clock._reached()
+            clock._fetches()
             if isinstance(iterator, InProcessWorkers):
                 iterator.replace_index = lambda index: clock._chosen(iterator, index)
             batch = following(iterator)
@@ -147,11 +156,12 @@ class Clock:
             self._take_note(optimizer)
         if len(self.seen) > self.optimizer and optimizer is self.seen[self.optimizer]:
             self.step += 1
+            self.descents.append(len(self._descended))
             self.losses.append(sum(map(float, self._descended)))
             self.delivered.close(getattr(self.loader, "_dataset", None))
             self._descended = []
             if self.stops is None or self.step in self.stops:
-                self._waiting = True
+                self._waiting, self._by_fetches = True, self.fetches_on > 0
                 self._forwards = register_module_forward_pre_hook(self._called)
 
     def _take_note(self, optimizer: Optimizer) -> None:
@@ -160,6 +170,17 @@ class Clock:
         self.turns.append([one is optimizer for one in self.seen].index(True))
 
     def _called(self, *_: Any) -> None:
+        if not self._by_fetches:
+            self._reached()
+
+    def _fetches(self) -> None:
+        """A batch is asked for: the boundary that somebody waits for, unless it lies some batches on."""
+        if os.getpid() == self._process and torch.is_grad_enabled():
+            with _ours:
+                self.on_fetch()
+        if self._waiting and self.fetches_on:
+            self.fetches_on -= 1
+            return
         self._reached()
 
     def _reached(self) -> None:
@@ -178,6 +199,8 @@ class Clock:
 
     def _delivered(self, iterator: _BaseDataLoaderIter, batch: Any) -> None:
         if torch.is_grad_enabled():
+            if iterator is not self._last:
+                self.epochs.append(self.step)
             self._last = iterator
         with _ours:
             self._note(iterator, batch)

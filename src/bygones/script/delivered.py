@@ -17,7 +17,8 @@ class Delivered:
     """The chain of one run. `steps[s]` is the chain's state at the end of step s.
 
     `order` is the chain over the numbers of the examples, as far as the loaders number them. `indices` is
-    kept only while `keeping`: for each step, the index batches that its own data came from.
+    kept only while `keeping`: for each step, the index batches that its own data came from; `contents` too,
+    which has a hash of each batch of its own.
     """
 
     def __init__(self) -> None:
@@ -26,19 +27,25 @@ class Delivered:
         self.steps: list[str] = []
         self.keeping = False
         self.indices: dict[int, list[Any]] = {}
-        self._open: list[tuple[int, Any]] = []
+        self.contents: dict[int, list[str]] = {}
+        self._open: list[tuple[int, Any, str]] = []
 
     def deliver(self, dataset: Any, index: Any, batch: Any) -> None:
         """Notes one delivered batch."""
         self.entry = chained(self.entry, batch)
         self.order = chained(self.order, index if is_array(index) else repr(index))
         if self.keeping:
-            self._open.append((id(dataset), index))
+            self._open.append((id(dataset), index, chained("", batch)))
+
+    def begin_here(self) -> None:
+        """What was delivered before the last batch was not trained on: it was only skipped."""
+        self._open = self._open[-1:]
 
     def close(self, dataset: Any) -> None:
         """The step is over; `dataset` is the one that it trained on."""
         if self.keeping:
-            mine = [index for owner, index in self._open if owner == id(dataset)]
-            self.indices[len(self.steps)] = mine
+            mine = [(i, content) for owner, i, content in self._open if owner == id(dataset)]
+            self.indices[len(self.steps)] = [index for index, _ in mine]
+            self.contents[len(self.steps)] = [content for _, content in mine]
             self._open = []
         self.steps.append(self.entry)

@@ -95,7 +95,7 @@ _thread = threading.local()  # .busy: the overlay itself is at work, so nothing 
 
 
 class Overlay:
-    """`upper`, a new folder, shows what is in `lower` and takes what is written.
+    """`upper` shows what is in `lower` and takes what is written: a new folder, or one that was used before.
 
     `allowed` are folders that may be written as they are. The rule of the longest folder counts: a store
     may lie in `lower`, and `lower` in the folder for temporary files.
@@ -218,7 +218,8 @@ class Overlay:
     def _fill(self, folder: str, source: str) -> None:
         for entry in os.scandir(source):
             if self._rules.get(entry.path) != "own":  # the overlay may lie in what it shows
-                os.symlink(self._link_to(entry.path), os.path.join(folder, entry.name))
+                with suppress(FileExistsError):  # an overlay that was left and is entered again
+                    os.symlink(self._link_to(entry.path), os.path.join(folder, entry.name))
 
     def _link_to(self, original: str) -> str:
         """What a link that stands for `original` says; the like of it, if that is a link itself."""

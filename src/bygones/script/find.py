@@ -63,10 +63,20 @@ class Alive:
     names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
 
 
-def alive(stepped: list[Optimizer], script: Path, known: Mapping[int, str]) -> Alive:
-    """Looks around in this process; `known` are names that things (by identity) were given before."""
+def alive(
+    stepped: list[Optimizer],
+    script: Path,
+    known: Mapping[int, str],
+    *,
+    writes_locals: bool = False,
+) -> Alive:
+    """Looks around in this process; `known` are names that things (by identity) were given before.
+
+    `writes_locals`: places of a running function's variables have its frame for an owner, so that they can
+    be written. A frame that is kept keeps alive what it holds.
+    """
     living = _living()
-    places = list(_walk(_roots(script)))
+    places = list(_walk(_roots(script, writes_locals)))
     names = dict(known)
     for place in places:
         if not isinstance(place.value, bool | int | float | str | None):
@@ -135,7 +145,7 @@ def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "bygones"
 
 
-def _roots(script: Path) -> list[tuple[str, Any, Any]]:
+def _roots(script: Path, writes_locals: bool) -> list[tuple[str, Any, Any]]:
     """(name, container, value) of every variable to begin at, in order of preference for names."""
     folder = script.resolve().parent
     frames = script_frames(script)
@@ -144,7 +154,8 @@ def _roots(script: Path) -> list[tuple[str, Any, Any]]:
     found = [(name, vars(main), value) for name, value in vars(main).items() if name[:2] != "__"]
     for frame in mine:
         if frame.f_code.co_name != "<module>":
-            found += [(name, None, value) for name, value in frame.f_locals.items()]
+            owner = frame if writes_locals else None
+            found += [(name, owner, value) for name, value in frame.f_locals.items()]
     for module in _siblings(folder):
         found += [
             (f"{module.__name__}.{name}", vars(module), value)
@@ -176,6 +187,7 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
     """
     visited: set[int] = set()
     places = [Place(name, owner, name, name, value) for name, owner, value in roots]
+    spaces = {id(owner) for _, owner, _ in roots}
     late = deque((p, 0) for p in places if isinstance(p.value, Tensor | np.ndarray))
     pending = deque((p, 0) for p in places if not isinstance(p.value, Tensor | np.ndarray))
     while pending or late:
@@ -200,6 +212,8 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
             continue
         try:
             for step, inner in inside(value):
+                if step.startswith(" using ") and id(value.__globals__) in spaces:
+                    continue  # a variable at which the walk begins anyway, by its own name
                 pending.append(
                     (Place(f"{place.path}{step}", value, step, place.root, inner), depth + 1)
                 )

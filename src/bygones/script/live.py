@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bygones.recipe import Memory
 from bygones.script.clock import Clock
 from bygones.script.find import Alive, alive
 from bygones.script.followers import Follower
-from bygones.script.loose import first_values, loose_sources
+from bygones.script.loose import changed_paths, first_values, loose_sources
 from bygones.script.order import LoaderOrder, can_be_rearranged
 from bygones.script.streams import CarriedStreams
 from bygones.sources import AbstractSource
@@ -55,6 +56,17 @@ class FirstLook:
             self.states[source.name] = getattr(source, "as_built", {})
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Memory that another run of the script was seen to have: sources by name, variables by path.
+
+    For a run that has not taken a step yet, in which nothing has changed so far.
+    """
+
+    names: frozenset[str]
+    paths: frozenset[str]
+
+
 class Live:
     """A running script as a run: `sources`, and the modules that a probe may look at."""
 
@@ -65,14 +77,21 @@ class Live:
         seed: int,
         first: FirstLook,
         shown: Mapping[int, Sequence[Any]],
+        expected: Expected | None = None,
     ) -> None:
-        found = alive(clock.seen, script, first.names)
+        found = alive(clock.seen, script, first.names, writes_locals=expected is not None)
         self._clock = clock
         self.trained = found.trained
         self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
-        sources += self._averaging(found, parameters, first)
-        sources += loose_sources(found.loose, first.loose, parameters, found.trained).values()
+        self.names = found.names
+        self.averaging = {**found.averaged, **found.others}
+        sources += self._averaging(found, parameters, first, expected)
+        paths = None if expected is None else expected.paths
+        sources += loose_sources(
+            found.loose, first.loose, parameters, found.trained, paths
+        ).values()
+        self.changed = changed_paths(found.loose, first.loose)
         if can_be_rearranged(clock):
             sources.append(LoaderOrder(clock, seed, shown))
         for source in sources:
@@ -105,7 +124,11 @@ class Live:
             source.as_built = {**source.as_built, leaf: before[1]}
 
     def _averaging(
-        self, found: Alive, parameters: Mapping[str, Tensor], first: FirstLook
+        self,
+        found: Alive,
+        parameters: Mapping[str, Tensor],
+        first: FirstLook,
+        expected: Expected | None,
     ) -> list[AbstractSource]:
         """Teachers and averages: parameters that no optimizer updates, and that change all the same."""
         sources: list[AbstractSource] = []
@@ -126,7 +149,8 @@ class Live:
                 f"{label}.{n}": t for n, t in module.state_dict(keep_vars=True).items()
             }
         for label, tensors in groups.items():
-            if any(not same(first.tensors.get(n, t), t) for n, t in tensors.items()):
+            changed = any(not same(first.tensors.get(n, t), t) for n, t in tensors.items())
+            if changed or (expected is not None and label in expected.names):
                 sources.append(Follower(label, tensors, learned, first.tensors))
         return sources
 

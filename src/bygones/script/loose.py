@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import types
 import weakref
-from collections.abc import Mapping, MutableMapping, MutableSequence
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,8 @@ from bygones.values import Leaf, Lifetime, Origin, State
 
 _MOST_BYTES = 1 << 28  # arrays larger than this are data, and are not copied to see if they change
 _GONE = object()
+# What `f_locals` of a running function holds is a copy before Python 3.13; this takes it over.
+_to_fast = ctypes.pythonapi.PyFrame_LocalsToFast
 
 
 class Loose(AbstractSource):
@@ -91,15 +94,21 @@ def loose_sources(
     before: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
+    expected: Collection[str] | None = None,
 ) -> dict[str, Loose]:
     """What has changed since `before` (values by path, as before the first update), by variable.
 
     A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
-    variables themselves count only if they were changed where they lie.
+    variables themselves count only if they were changed where they lie. `expected`: what counts instead, by
+    path, results and all.
     """
     groups: dict[str, dict[str, Place]] = {}
     for place in places:
-        if place.path in before and _is_memory(place, before[place.path]):
+        if expected is None:
+            counts = place.path in before and _is_memory(place, before[place.path])
+        else:
+            counts = place.path in expected and can_write(place)
+        if counts:
             name = "numbers" if place.root in trained else place.root
             leaf = place.path[len(place.root) :].lstrip(".") or "value"
             groups.setdefault(name, {})[leaf] = place
@@ -116,6 +125,16 @@ def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
         for place in places
         if not is_array(place.value) or place.value.nbytes <= _MOST_BYTES
     }
+
+
+def changed_paths(places: tuple[Place, ...], before: Mapping[str, Any]) -> frozenset[str]:
+    """Everything that changed since `before` or is new, whether it is memory or a mere result."""
+    return frozenset(
+        place.path
+        for place in places
+        if not (is_array(place.value) and place.value.nbytes > _MOST_BYTES)
+        and (place.path not in before or not same(before[place.path][1], place.value))
+    )
 
 
 def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
@@ -135,6 +154,8 @@ def read(place: Place) -> Any:
     owner, step = place.owner, place.step
     if owner is None:
         return place.value
+    if isinstance(owner, types.FrameType):
+        return owner.f_locals.get(step, _GONE)
     if place.path == place.root:
         return owner.get(step.rpartition(".")[2], _GONE)
     if isinstance(owner, Mapping):
@@ -164,7 +185,10 @@ def write(place: Place, value: Leaf) -> None:
         value = value[()]
     owner, step = place.owner, place.step
     value = clone(value)
-    if place.path == place.root and owner is not None:
+    if isinstance(owner, types.FrameType):
+        owner.f_locals[step] = value
+        _to_fast(ctypes.py_object(owner), ctypes.c_int(0))
+    elif place.path == place.root and owner is not None:
         owner[step.rpartition(".")[2]] = value
     elif isinstance(owner, MutableMapping):
         owner[_key(owner, step)] = value
@@ -186,7 +210,7 @@ def can_write(place: Place) -> bool:
         return False
     if isinstance(place.owner, types.FunctionType):
         return place.step.startswith((" closing over ", " using "))
-    return isinstance(place.owner, MutableMapping | MutableSequence) or (
+    return isinstance(place.owner, MutableMapping | MutableSequence | types.FrameType) or (
         place.step.startswith(".") and " of class " not in place.step
     )
 

@@ -228,12 +228,19 @@ def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
     )
 
 
-def observe(inputs: Inputs, live: Live) -> tuple[np.ndarray, np.ndarray | None]:
-    """The module's outputs here and now, float [N, C], and labels if known; modes and draws are kept."""
+def observe(
+    inputs: Inputs, live: Live, instead: nn.Module | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The module's outputs here and now, float [N, C], and labels if known; modes and draws are kept.
+
+    `instead`: a module that is called in place of the observed one, an average of it say.
+    """
     label, _, name = inputs.module.partition("/")
     trained = live.trained
     module: Any = trained[label].get_submodule(name) if label else dict(live.parameters)
-    modes = [(m, m.training) for root in trained.values() for m in root.modules()]
+    module = module if instead is None else instead
+    roots = [*trained.values(), *([] if instead is None else [instead])]
+    modes = [(m, m.training) for root in roots for m in root.modules()]
     with kept_globals(), torch.no_grad():
         try:
             if inputs.function is not None:

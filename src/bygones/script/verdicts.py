@@ -1,0 +1,326 @@
+"""What a resume check says of each source, from what the runs were seen to hold and to do.
+
+    carried    what the uninterrupted run holds at the boundary
+    restored   what the resumed run holds there
+    reset      the uninterrupted run with the source made new
+
+    PASS       restored = carried, and reset makes another run: the checkpoint holds it, and that matters
+    FAIL       restored ≠ carried, and the difference makes another run
+    ABSTAIN    whether it was restored makes no difference here, or the window cannot show it
+
+All comparisons are to the bit, of data, losses, states and the function in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import softmax
+
+from bygones.digest import same
+from bygones.metrics.rms import root_mean_square
+from bygones.metrics.tv import total_variation
+from bygones.script.resume_runs import (
+    Carried,
+    Future,
+    Resumed,
+    Whole,
+    differing_leaves,
+    units,
+)
+
+Outcome = Literal["PASS", "FAIL", "ABSTAIN"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one source, and how far the function moves, by module that is observed.
+
+    `lost`: with the source as the resumed run held it; `fresh`: with the source made new. None where there
+    was no such arm.
+    """
+
+    source: str
+    outcome: Outcome
+    why: str
+    leaves: str = ""
+    lost: Mapping[str, float] | None = None
+    fresh: Mapping[str, float] | None = None
+    first_loss: int | None = (
+        None  # the first step whose loss differs with the source as it was resumed
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge(whole: Whole, resumed: Resumed, carried: Carried, end: int) -> list[Verdict]:
+    """Every source's verdict, and the order's; what fails comes first."""
+    assert resumed.start is not None
+    control = carried.futures["carried"]
+    kind = "values" if whole.inputs is None else whole.inputs.kind
+    alike = _same_future(control, resumed.future)
+    verdicts = []
+    for name, source, leaves in units(carried.states):
+        mine = {leaf: carried.states[source][leaf] for leaf in leaves}
+        other = differing_leaves(name, source, mine, resumed.start.states)
+        verdict = _of_source(name, source, mine, other, carried, resumed, kind, alike)
+        if verdict is not None:
+            verdicts.append(verdict)
+    verdicts.append(_of_order(whole, resumed, carried, end, kind, verdicts))
+    if not alike and not any(v.outcome == "FAIL" for v in verdicts):
+        verdicts.append(_unexplained(resumed, carried, kind))
+    ranks = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
+    return sorted(verdicts, key=lambda verdict: ranks[verdict.outcome])
+
+
+def _of_source(
+    name: str,
+    source: str,
+    mine: Mapping[str, Any],
+    other: Mapping[str, Any] | None,
+    carried: Carried,
+    resumed: Resumed,
+    kind: str,
+    alike: bool,
+) -> Verdict | None:
+    """None of variables that are mere results: they neither differ nor matter, and there are many."""
+    control = carried.futures["carried"]
+    reset = carried.futures.get(f"reset {name}")
+    lost = carried.futures.get(f"resumed {name}")
+    fresh = None if reset is None else distance(control, reset, kind)
+    matters = reset is not None and not _same_future(control, reset)
+    variable = carried.kinds.get(source) == "variable"
+    if other is None or alike:
+        if variable and not matters:
+            return None
+        if source == "streams" and alike and not matters:
+            return Verdict(name, "ABSTAIN", "nothing drew from it in this window", fresh=fresh)
+        if matters:
+            return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
+        if reset is None and name in carried.no_reset:
+            return Verdict(name, "PASS", "restored to the bit")
+        if name == "weights":
+            return Verdict(name, "PASS", "restored to the bit")
+        why = "a new one would make no difference in this window, so this cannot tell"
+        if not mine:
+            why = "holds nothing at this boundary"
+        return Verdict(name, "ABSTAIN", why, fresh=fresh)
+    leaves = _leaves(mine, other, whole_source=source != "streams")
+    if source == "streams" and _restored_later(name, carried, resumed):
+        return Verdict(name, "PASS", "restored before the first step calls the model", fresh=fresh)
+    if lost is None or _same_future(control, lost):
+        if variable:
+            return None
+        return Verdict(
+            name,
+            "ABSTAIN",
+            "not restored, which makes no difference in this window",
+            leaves,
+            None if lost is None else distance(control, lost, kind),
+            fresh,
+        )
+    return Verdict(
+        name,
+        "FAIL",
+        _how_lost(mine, other, reset is not None and _same_future(reset, lost)),
+        leaves,
+        distance(control, lost, kind),
+        fresh,
+        _first_loss(control, lost, resumed.start.step if resumed.start else 0),
+    )
+
+
+def _how_lost(mine: Mapping[str, Any], other: Mapping[str, Any], as_new: bool) -> str:
+    if as_new:
+        return "lost: the resumed run goes on with a new one"
+    if not other:
+        return "lost: the resumed run holds nothing"
+    return "not what was carried"
+
+
+def _of_order(
+    whole: Whole,
+    resumed: Resumed,
+    carried: Carried,
+    end: int,
+    kind: str,
+    others: list[Verdict],
+) -> Verdict:
+    """Whether the resumed run was shown what the uninterrupted one was, and the position it went on from."""
+    assert resumed.start is not None
+    begin = resumed.start.step
+    control, mine = carried.futures["carried"], resumed.future
+    steps = len(control.contents)
+    edges = [step for step in whole.epochs if begin < step < end]
+    if not any(control.contents):
+        return Verdict(
+            "order", "ABSTAIN", "no DataLoader delivers what is trained on, so it is not seen"
+        )
+    if mine.contents[:steps] == control.contents and len(mine.contents) >= steps:
+        if edges:
+            why = f"the same batches in all {steps} steps, across {_counted(edges, 'epoch edge')}"
+            return Verdict("order", "PASS", why)
+        why = f"the same batches in all {steps} steps; no epoch ends in them, so the next shuffle is untried"
+        return Verdict("order", "ABSTAIN", why)
+    first = _first_difference(control.contents, mine.contents)
+    for verdict in others:
+        lost = carried.futures.get(f"resumed {verdict.source}")
+        if (
+            verdict.outcome == "FAIL"
+            and lost is not None
+            and lost.contents == mine.contents[:steps]
+        ):
+            why = f"other batches from step {begin + first} on, which follows from {verdict.source}"
+            return Verdict("order", "ABSTAIN", why)
+    if mine.indices[:steps] == control.indices and len(mine.indices) >= steps:
+        why = (
+            f"the same examples, delivered otherwise from step {begin + first} on, which follows from the "
+            f"random streams"
+        )
+        return Verdict("order", "ABSTAIN", why)
+    lost = carried.futures.get("resumed order")
+    return Verdict(
+        "order",
+        "FAIL",
+        _other_batches(whole, mine, begin, first, steps),
+        lost=None if lost is None else distance(control, lost, kind),
+        first_loss=None if lost is None else _first_loss(control, lost, begin),
+    )
+
+
+def _other_batches(whole: Whole, mine: Future, begin: int, first: int, steps: int) -> str:
+    """What is shown instead, as far as it can be told."""
+    where = f"from step {begin + first} on"
+    if first >= len(mine.indices):
+        return f"the resumed run ends after {len(mine.indices)} steps; {steps} were left ({mine.ended})"
+    shown = mine.indices[first]
+    if not shown:
+        return f"other batches {where}"
+    before = [step for step in sorted(whole.indices) if whole.indices[step] == shown]
+    if before:
+        starts = [step for step in whole.epochs if step in before]
+        place = f"what step {before[0]} was shown"
+        if starts:
+            place = f"the epoch of step {starts[0]} from its beginning"
+        return f"the position is lost: {where} it is shown {place}"
+    return f"another order {where}"
+
+
+def _unexplained(resumed: Resumed, carried: Carried, kind: str) -> Verdict:
+    """The resumed run goes another way, and all that is known was restored: clues are all there is."""
+    assert resumed.start is not None
+    theirs = resumed.start.numbers
+    clues = [
+        f"{path} ({value!r}, resumed as {theirs[path]!r})"
+        for path, value in sorted(carried.numbers.items())
+        if path in theirs and theirs[path] != value
+    ]
+    control = carried.futures["carried"]
+    step = _first_loss(control, resumed.future, resumed.start.step)
+    where = "its losses never differ" if step is None else f"its loss differs first in step {step}"
+    said = f" Variables that differ: {', '.join(clues[:5])}." if clues else ""
+    return Verdict(
+        "something else",
+        "FAIL",
+        f"everything that was found is restored, and yet the resumed run is another one: {where}.{said}",
+        lost=distance(control, resumed.future, kind),
+        first_loss=step,
+    )
+
+
+# ------------------------------------------------------------------ comparing
+
+
+def _same_future(one: Future, other: Future) -> bool:
+    """Equal to the bit in everything that counts: data, losses, states, outputs."""
+    size = min(len(one.losses), len(other.losses))
+    return (
+        one.ended == other.ended
+        and one.states == other.states
+        and one.contents[:size] == other.contents[:size]
+        and one.losses[:size] == other.losses[:size]
+        and one.outputs.keys() == other.outputs.keys()
+        and all(
+            np.array_equal(one.outputs[name], other.outputs[name], equal_nan=True)
+            for name in one.outputs
+        )
+    )
+
+
+def distance(one: Future, other: Future, kind: str) -> dict[str, float] | None:
+    """How far apart two functions are on the inputs: TV of probabilities, else the RMS of outputs."""
+    if not one.outputs or not other.outputs:
+        return None
+    return {
+        name: function_distance(one.outputs[name], other.outputs[name], kind)
+        for name in one.outputs
+        if name in other.outputs
+    }
+
+
+def function_distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
+    if kind == "logits":
+        one, other = (softmax(logits.astype(np.float64), axis=-1) for logits in (one, other))
+        return float(total_variation(one, other))
+    return float(root_mean_square(one, other))
+
+
+def _restored_later(name: str, carried: Carried, resumed: Resumed) -> bool:
+    """A stream that is put back only after the first batch was fetched: restored, unless the batch is wrong.
+
+    Where other examples were fetched, it is the order that is wrong.
+    """
+    assert resumed.start is not None
+    leaf = f"{name.partition('/')[2]}/state"
+    mine = carried.futures["carried"].streams_later.get(leaf)
+    theirs = resumed.start.streams_later.get(leaf)
+    one, other = carried.futures["carried"], resumed.future
+    right = one.contents[:1] == other.contents[:1] or one.indices[:1] != other.indices[:1]
+    return mine is not None and same(mine, theirs) and right
+
+
+def _first_loss(one: Future, other: Future, begin: int) -> int | None:
+    pairs = zip(one.losses, other.losses, strict=False)
+    return next((begin + i for i, (a, b) in enumerate(pairs) if a != b), None)
+
+
+def _first_difference(one: tuple[Any, ...], other: tuple[Any, ...]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: bool) -> str:
+    """Which leaves differ, by the last piece of their names where that says enough."""
+    from bygones.digest import same
+
+    if not whole_source:
+        return ""
+    names = sorted(
+        leaf
+        for leaf in mine.keys() | other.keys()
+        if leaf not in mine or leaf not in other or not same(mine[leaf], other[leaf])
+    )
+    if len(names) == len(mine.keys() | other.keys()) and len(names) > 1:
+        return "all of it"
+    ends = sorted({name.rpartition("/")[2] for name in names})
+    short = [f"*/{end}" for end in ends] if len(names) > len(ends) and len(ends) <= 4 else names
+    return ", ".join(short[:4]) + (f" and {len(short) - 4} more" if len(short) > 4 else "")
+
+
+def _counted(things: list[Any], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:
+    """One verdict a source from those of several seeds: a failure in any is one."""
+    merged: dict[str, Verdict] = {}
+    ranks = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
+    for verdict in (v for mine in verdicts.values() for v in mine):
+        known = merged.get(verdict.source)
+        if known is None or ranks[verdict.outcome] < ranks[known.outcome]:
+            merged[verdict.source] = replace(verdict)
+    return sorted(merged.values(), key=lambda v: ranks[v.outcome])
