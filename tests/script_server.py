@@ -34,9 +34,8 @@ def answer(arguments: list[str], folder: str) -> list[object]:
 
 
 if __name__ == "__main__":
-    # What the commands and the examples import: once here, and not again in every fork.
-    warm(
-        ["bygones.script.studying", "bygones.script.proving", "bygones.effects", "sklearn.datasets"]
-    )
+    # What the commands and the examples import, or what is asked for: here, and not in every fork again.
+    usual = "bygones.script.studying bygones.script.proving bygones.effects sklearn.datasets"
+    warm(sys.argv[1:] or usual.split())
     for line in sys.stdin:
         print(json.dumps(answer(*json.loads(line))), flush=True)

@@ -63,7 +63,7 @@ def same(one: Any, other: Any) -> bool:
     return digest(one) == digest(other)
 
 
-def chunks(value: Any) -> Iterator[bytes]:
+def chunks(value: Any) -> Iterator[bytes | memoryview]:
     """The canonical bytes of a value, piece by piece."""
     match value:
         case None:
@@ -96,7 +96,8 @@ def chunks(value: Any) -> Iterator[bytes]:
             yield _framed(
                 b"a", f"{value.dtype}|{tuple(value.shape)}".replace("torch.", "").encode()
             )
-            yield array.tobytes()
+            # What numpy lends to nobody (times, and arrays of no size) goes by a copy of its bytes.
+            yield array.data if array.size and array.dtype.kind in "biufc" else array.tobytes()
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield _framed(b"c", type(value).__qualname__.encode())
             yield from chunks({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})

@@ -2,7 +2,7 @@
 
 A file of JSON lines, written from the top and never changed:
 
-    {"ledger": 1, "run": …, "seed": …, "every": k, "streams": […], "contract": {…}, "entry": E}
+    {"ledger": 1, "run": …, "seed": …, "every": k, "contract": {…}, "rng": {…}, "entry": E}
     {"step": s, "ids": …, "batches": …, "loss": …, "holds": {source: digest}, "entry": E}       each k steps
     {"end": number of entries, "header": the first line's E, "entry": E}
 
@@ -19,9 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self
@@ -35,9 +35,7 @@ from bygones.values import Digest
 
 FORMAT = 1
 
-_HEADS: dict[
-    Any, bytes
-] = {}  # how type and shape are written, made once: a batch is like the last one
+_DEEPEST = 8  # objects within a batch, of classes of their own
 
 
 def chained(entry: str, batch: Any) -> str:
@@ -75,13 +73,25 @@ def held(states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 class Writer:
-    """Writes one ledger, line by line; what is written is on the disk before the next step begins."""
+    """Writes one ledger, line by line; what is written outlives the process, however that ends.
+
+    Left without `end`, as by a run that raised, a ledger lacks its last line and can be read all the same.
+    """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("x", encoding="utf-8")
+        self._file: IO[str] = _created(path)
         self._header = self._write({"ledger": FORMAT, **header}, "")
         self._last, self._count = "", 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the ledger as it is."""
+        self._file.close()
 
     def add(self, line: Mapping[str, Any]) -> None:
         self._last = self._write(line, self._last)
@@ -94,20 +104,39 @@ class Writer:
         return sealed
 
     def _write(self, line: Mapping[str, Any], previous: str) -> Digest:
-        sealed = _seal(line, previous)
-        self._file.write(_json({**line, "entry": sealed}) + "\n")
+        content = {key: value for key, value in line.items() if key != "entry"}
+        sealed = _seal(content, previous)
+        self._file.write(_json({**content, "entry": sealed}) + "\n")
         self._file.flush()
         return sealed
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuses a path at which there is something."""
+    if path.exists():
+        raise LedgerError(
+            f"there is a '{path}' already, and a ledger is never written over. Choose another name."
+        )
+
+
+def _created(path: Path) -> IO[str]:
+    """A new file; one that is there is left alone, since a ledger is never changed."""
+    refuse_existing(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("x", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LedgerError(f"cannot write the ledger {path}: {error.strerror}.") from error
 
 
 def write_ledger(
     path: Path, header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]
 ) -> Digest:
     """Writes a whole ledger, and returns the seal of its last line."""
-    writer = Writer(path, header)
-    for line in lines:
-        writer.add(line)
-    return writer.end()
+    with Writer(path, header) as writer:
+        for line in lines:
+            writer.add(line)
+        return writer.end()
 
 
 @dataclass(frozen=True)
@@ -150,6 +179,16 @@ def read_ledger(path: Path) -> Ledger:
     return Ledger(header, entries, whole)
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """The first line alone, checked; what follows is not read."""
+    for line in _lines_of(path):
+        content = {key: value for key, value in line.items() if key != "entry"}
+        if line.get("entry") != _seal(content, ""):
+            raise LedgerError(f"{path}, line 1: not the line that was written.")
+        return _checked_header(content, f"{path}, line 1")
+    raise LedgerError(f"{path} is empty; expected a ledger.")
+
+
 def _checked_header(header: dict[str, Any], place: str) -> dict[str, Any]:
     if header.get("ledger") != FORMAT:
         raise LedgerError(
@@ -169,6 +208,11 @@ def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(raw: bytes, place: str) -> dict[str, Any]:
     """A line as it was written, to the byte: another spelling of the same values is another line."""
+    if not raw.endswith(b"\n"):
+        raise LedgerError(
+            f"{place}: the line was cut short, as when a run is killed while it writes. What stands before "
+            f"it can be read without it."
+        )
     try:
         line = json.loads(raw)
         written = _json(line).encode() + b"\n"
@@ -187,27 +231,36 @@ def _json(line: Mapping[str, Any]) -> str:
     return json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _contents(batch: Any) -> Iterator[bytes | memoryview]:
-    """The contents of a batch's tensors and arrays, and the text of what is neither."""
+@lru_cache(maxsize=256)  # a batch is like the last one
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    return f"{dtype.str}{shape}".encode()
+
+
+def _contents(batch: Any, depth: int = 0) -> Iterator[bytes | memoryview]:
+    """The contents of a batch's tensors and arrays, and the text of what is neither.
+
+    Of an object of a class of its own, its attributes; of anything else, the name of its class.
+    """
     if is_array(batch):
         array = array_of(batch)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
-        kind = (array.dtype, array.shape)
-        if kind not in _HEADS:
-            _HEADS[kind] = f"{array.dtype.str}{array.shape}".encode()
-        yield _HEADS[kind]
+        yield _head(array.dtype, array.shape)
         # What numpy lends to nobody (times, and arrays of no size) goes by its bytes.
         yield array.data if array.size and array.dtype.kind in "biufc" else array.tobytes()
     elif isinstance(batch, Mapping):
         for key, item in batch.items():
             yield str(key).encode()
-            yield from _contents(item)
+            yield from _contents(item, depth)
     elif isinstance(batch, list | tuple):
         for item in batch:
-            yield from _contents(item)
-    elif isinstance(batch, bool | int | float | str | bytes | None):
+            yield from _contents(item, depth)
+    elif isinstance(batch, bool | int | float | complex | str | bytes | np.generic | None):
         yield repr(batch).encode()
+    else:
+        yield type(batch).__qualname__.encode()
+        if depth < _DEEPEST:
+            yield from _contents(getattr(batch, "__dict__", {}), depth + 1)
 
 
 # ------------------------------------------------------------------ two ledgers
@@ -218,33 +271,57 @@ class Parting:
     """Where two runs part: the first boundary that differs, what differs there, and what followed.
 
     `first` is in causal order: randomness, data, schedules, everything else, the weights last. `followed`
-    gives, for each other thing, the first boundary at which it differed too. `step` is None if the two are
-    equal as far as both go, which is to boundary `until`.
+    gives, for each other thing, the first boundary at which it differed too. `step` is None if the two
+    are equal as far as both go; `before` is the last boundary at which they are. `entries`: how many
+    each has, if both are whole and equal. `ends` says, in words, what is to be known of how they end.
     """
 
     step: int | None
     before: int | None
     first: tuple[str, ...]
     followed: tuple[tuple[str, int], ...]
-    until: int
+    entries: int | None
+    ends: str
     headers: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """No entry differs, and neither goes on where the other ends."""
+        return self.step is None and self.ends not in (_SHORTER, _IN_COMMON)
 
     def __str__(self) -> str:
         also = f" Their headers differ in: {', '.join(self.headers)}." if self.headers else ""
+        if self.entries is not None:
+            count = "the one entry" if self.entries == 1 else f"all {self.entries:,} entries"
+            return (
+                f"The two ledgers are equal, {count} of them, up to boundary {self.before}.{also}"
+            )
         if self.step is None:
-            return f"The two ledgers are equal up to boundary {self.until}, where the shorter ends.{also}"
+            return f"The two ledgers are equal up to boundary {self.before}, {self.ends}.{also}"
         since = "from the start on" if self.before is None else f"after boundary {self.before}"
-        later = "".join(f" {name} follows at {step}." for name, step in self.followed)
+        steps: dict[int, list[str]] = {}
+        for name, step in self.followed:
+            steps.setdefault(step, []).append(name)
+        later = [f"{', '.join(names)} from {step} on" for step, names in steps.items()]
+        follow = f" Then also: {'; '.join(later)}." if later else ""
         return (
             f"The two runs part {since}: at boundary {self.step} they differ in {', '.join(self.first)}."
-            f"{later}{also}"
+            f"{follow}{also}"
         )
+
+
+_SHORTER = "where the shorter ends"
+_IN_COMMON = "at those boundaries that both have"
+_UNFINISHED = "where both end, without the last line of a run that came to its end"
+_HALF_FINISHED = "where both end, one of them without its last line"
 
 
 def part(one: Path, other: Path) -> Parting:
     """Where the runs of two ledgers part, by bisection along their chains.
 
-    Reads some thirty lines of each file, and then those from the parting to where all has parted (at most
+    As long as two runs are equal, their ledgers are equal to the byte; and two entries that are equal
+    have equal pasts. So the place where one line stops being the other is searched for by halves: some
+    thirty lines of each file are read, and then those from the parting to where all has parted (at most
     a thousand). The chains are taken at their word; `read_ledger` checks them.
     """
     with _Bisected.open(one) as mine, _Bisected.open(other) as theirs:
@@ -253,30 +330,73 @@ def part(one: Path, other: Path) -> Parting:
                 f"{one} has an entry every {mine.header.get('every')} steps and {other} every "
                 f"{theirs.header.get('every')}; to be compared they need the same steps."
             )
-        low, high = 0, min(mine.last, theirs.last)
-        if _same(mine.at_most(high), theirs.at_most(high)):
-            return Parting(None, None, (), (), high, _headers(mine.header, theirs.header))
-        while low < high:  # the first step at which they are not the same
-            middle = (low + high) // 2
-            if _same(mine.at_most(middle), theirs.at_most(middle)):
-                low = middle + 1
-            else:
-                high = middle
-        before = mine.at_most(low - 1)
-        first, followed = _spreading(mine.onwards(low), theirs.onwards(low))
-        return Parting(
-            step=low,
-            before=None if before is None else before["step"],
-            first=first,
-            followed=followed,
-            until=min(mine.last, theirs.last),
-            headers=_headers(mine.header, theirs.header),
-        )
+        headers = _headers(mine.header, theirs.header)
+        place, last = _last_in_common(mine, theirs)
+        before = None if last is None else last["step"]
+        pairs = _at_equal_steps(mine.entries(place), theirs.entries(place))
+        also, first, followed = _spreading(pairs)
+        before = before if also is None else also
+        if first:
+            step, names = first
+            return Parting(step, before, names, followed, None, "", headers)
+        if before is None:
+            raise LedgerError(f"{one} and {other} have no boundary in common.")
+        if also is not None:
+            return Parting(None, before, (), (), None, _IN_COMMON, headers)
+        ends = [ledger.line_at(place) for ledger in (mine, theirs)]
+        finished = [end for end in ends if end is not None and "end" in end]
+        if any(end is not None and "end" not in end for end in ends):
+            return Parting(None, before, (), (), None, _SHORTER, headers)
+        if len(finished) == 2:
+            return Parting(None, before, (), (), finished[0]["end"], "", headers)
+        words = _HALF_FINISHED if finished else _UNFINISHED
+        return Parting(None, before, (), (), None, words, headers)
+
+
+def _last_in_common(mine: _Bisected, theirs: _Bisected) -> tuple[int, dict[str, Any] | None]:
+    """Where the last line ends up to which two ledgers are equal, and that line, if there is one."""
+    low, high = 0, min(mine.length, theirs.length)
+    last: dict[str, Any] | None = None
+    while (
+        low < high
+    ):  # a line begins at `low`, all before it are equal; none that begins at `high` is
+        middle = (low + high) // 2
+        line, other = mine.line_at(middle), theirs.line_at(middle)
+        if _same(line, other):
+            last, low = line, mine.place
+        else:
+            high = middle
+    return low, last
+
+
+def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Two entries of equal runs: what they hold is equal, and all before them."""
+    return one is not None and other is not None and "step" in one and one == other
+
+
+def _at_equal_steps(
+    one: Iterator[dict[str, Any]], other: Iterator[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Pairs of entries of the same boundary: where a run ends, it has one that others lack."""
+    mine, theirs = next(one, None), next(other, None)
+    while mine is not None and theirs is not None:
+        if mine["step"] == theirs["step"]:
+            yield mine, theirs
+        behind = min(mine["step"], theirs["step"])
+        if mine["step"] == behind:
+            mine = next(one, None)
+        if theirs["step"] == behind:
+            theirs = next(other, None)
+
+
+_OWN = ("ids", "batches", "loss")
 
 
 def fields(line: Mapping[str, Any]) -> dict[str, Any]:
     """All that an entry says, by name, in causal order."""
-    flat = {**line.get("holds", {}), **{k: line.get(k) for k in ("ids", "batches", "loss")}}
+    # A script may call a variable "loss", and hold memory in it.
+    holds = {f"{n} (held)" if n in _OWN else n: v for n, v in line.get("holds", {}).items()}
+    flat = {**holds, **{name: line.get(name) for name in _OWN}}
     return dict(sorted(flat.items(), key=lambda item: _causal(item[0])))
 
 
@@ -300,23 +420,24 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ..
 
 
 def _spreading(
-    one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]
-) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-    """What differs at the first of these pairs of entries, and when the rest follows."""
-    first: tuple[str, ...] = ()
+    pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> tuple[int | None, tuple[int, tuple[str, ...]] | None, tuple[tuple[str, int], ...]]:
+    """Of these pairs: the last boundary at which they are equal, what differs next, and what follows when."""
+    before: int | None = None
+    first: tuple[int, tuple[str, ...]] | None = None
     since: dict[str, int] = {}
-    for mine, theirs in islice(zip(one, other, strict=False), _FOLLOWED):
+    for mine, theirs in islice(pairs, _FOLLOWED):
         now = differing(mine, theirs)
-        first = first or now
+        if first is None and now:
+            first = mine["step"], now
+        elif first is None:
+            before = mine["step"]
         for name in now:
             since.setdefault(name, mine["step"])
-        if len(since) == len(fields(mine)):
+        if since.keys() >= fields(mine).keys() | fields(theirs).keys():
             break
-    return first, tuple((name, step) for name, step in since.items() if name not in first)
-
-
-def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    return (one or {}).get("entry") == (other or {}).get("entry")
+    met = first[1] if first else ()
+    return before, first, tuple((name, step) for name, step in since.items() if name not in met)
 
 
 def _headers(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
@@ -325,28 +446,36 @@ def _headers(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...
 
 
 class _Bisected:
-    """A ledger's file, of which only the lines that are asked for are read."""
+    """A ledger's file, of which only the lines that are asked for are read.
+
+    Places are counted in bytes from the end of the header.
+    """
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
-        self._size = file.seek(0, 2)
+        size = file.seek(0, 2)
         file.seek(0)
         header = self._line()
         if header is None:
             raise LedgerError(f"{path} is empty; expected a ledger.")
         self.header = _checked_header(header, f"{path}, line 1")
         self._begin = file.tell()
-        last = self.at_most(sys.maxsize)
-        if last is None:
+        self.length = size - self._begin
+        first = self.line_at(0)
+        if first is None or "step" not in first:
             raise LedgerError(f"{path} has no entries.")
-        self.last: int = last["step"]
 
     @classmethod
     def open(cls, path: Path) -> Self:
         try:
-            return cls(path, path.open("rb"))
+            file = path.open("rb")
         except OSError as error:
             raise LedgerError(f"cannot read the ledger {path}: {error.strerror}.") from error
+        try:
+            return cls(path, file)
+        except BaseException:
+            file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -354,33 +483,28 @@ class _Bisected:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def at_most(self, step: int) -> dict[str, Any] | None:
-        """The last entry of a boundary that is not after `step`; the file is left right behind it."""
-        low, high = self._begin, self._size  # a line begins at `low`; the wanted one before `high`
-        found: dict[str, Any] | None = None
-        while low < high:
-            middle = (low + high) // 2
-            self._file.seek(max(middle - 1, low))
-            if middle > low:
-                self._file.readline()  # to where the next line begins
-            begins, line = self._file.tell(), self._line()
-            if line is None or begins >= high or line.get("step", math.inf) > step:
-                high = middle
-            else:
-                found, low = line, self._file.tell()
-        self._file.seek(low)
-        return found
+    @property
+    def place(self) -> int:
+        """Where the line ends that was read last."""
+        return self._file.tell() - self._begin
 
-    def onwards(self, step: int) -> Iterator[dict[str, Any]]:
-        """The entries from a boundary on."""
-        line = self.at_most(step)
+    def line_at(self, place: int) -> dict[str, Any] | None:
+        """The first line that begins there or later."""
+        self._file.seek(self._begin + place - 1)
+        self._file.readline()  # to where a line begins
+        return self._line()
+
+    def entries(self, place: int) -> Iterator[dict[str, Any]]:
+        """The entries from a place on."""
+        line = self.line_at(place)
         while line is not None and "step" in line:
             yield line
             line = self._line()
 
     def _line(self) -> dict[str, Any] | None:
         """The next line; one that was cut short, by a run that was killed, counts as none."""
+        begins = self._file.tell()
         raw = self._file.readline()
         if not raw.endswith(b"\n"):
             return None
-        return _parsed(raw, f"{self._path}, before byte {self._file.tell()}")
+        return _parsed(raw, f"{self._path}, the line at byte {begins}")

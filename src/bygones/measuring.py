@@ -12,11 +12,13 @@ import numpy as np
 import xarray as xr
 
 from bygones.contract import Contract
+from bygones.design import design
 from bygones.digest import digest
 from bygones.executors import AbstractExecutor, Serial
 from bygones.forking import check_fork
 from bygones.inventory import describe, state_bytes
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
+from bygones.rng import addressed
 from bygones.run import Run
 from bygones.segment import SeedJob, run_seed
 from bygones.store import AbstractStore, FolderStore, MemoryStore, Record, pack, unpack_meta
@@ -106,6 +108,8 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
             **describe(study, arms, run, order),
             "findings": findings(study, run),
             "contract": contract.to_dict(),
+            "design": design(study),
+            "rng": addressed(run),
         }
         observed = run.observe(study.probe)
         images = run.parts.probe_images

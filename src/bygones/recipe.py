@@ -99,9 +99,11 @@ class Parts:
     probe_set: tuple[Tensor, Tensor] | None = None
     probe_images: Tensor | None = None
 
-    # Set by `build`: where the run stands in its order, and the key of each random stream.
+    # Set by `build`: where the run stands in its order, the key of each random stream, and which of the
+    # global generators building it drew from.
     cursor: Cursor = field(init=False, repr=False)
     keys: dict[str, int] = field(init=False, repr=False)
+    built_from: tuple[str, ...] = field(init=False, repr=False)
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:
@@ -166,6 +168,7 @@ def build(recipe: Recipe, seed: int) -> Parts:
     streams = Streams(seed)
     function = recipe.load()
     with seeded_globals({role: streams.key("init") for role in ("dropout", "numpy", "python")}, 0):
+        before = global_states()
         try:
             parts = function(seed, **dict(recipe.settings))
         except BygonesError:
@@ -174,13 +177,24 @@ def build(recipe: Recipe, seed: int) -> Parts:
             raise RecipeError(
                 f"the recipe {recipe} raised {type(error).__name__} for seed {seed}: {error}."
             ) from error
+        after = global_states()
     if not isinstance(parts, Parts):
         raise RecipeError(
             f"the recipe {recipe} must return bygones.Parts; it returned a {type(parts).__name__}."
         )
     parts.keys = {role: streams.key(role) for role in ROLES if role not in ("init", "order")}
     parts.cursor = Cursor(parts.order, streams.key("order"))
+    parts.built_from = tuple(name for name in before if before[name] != after[name])
     return parts
+
+
+def global_states() -> dict[str, Digest]:
+    """Digests of the states of the process's three generators, to see which of them is drawn from."""
+    return {
+        "torch": digest(torch.default_generator.get_state()),
+        "numpy": digest(np.random.get_state(legacy=False)),
+        "python": digest(random.getstate()),
+    }
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bygones.catalogue import unknown
 from bygones.errors import BygonesError, DesignError, RecipeError
-from bygones.recipe import load_object
+from bygones.recipe import Recipe, load_object
 from bygones.regimes import REGIMES
 from bygones.study import Study
 
@@ -33,6 +34,26 @@ def load_study(text: str) -> Study:
     else:
         raise unknown("regime", text, REGIMES)
     return _made(load_object(source), text)
+
+
+def load_recipe(text: str) -> Recipe:
+    """The recipe that a text stands for: the address of a function of a seed, or a study's own.
+
+    `file.py:recipe` and `package.module:recipe` are recipes; whatever `load_study` takes is a study.
+    """
+    place, colon, name = text.partition(":")
+    if colon and text not in REGIMES:
+        source = f"{Path(place).resolve()}:{name}" if place.endswith(".py") else text
+        if _takes_a_seed(load_object(source)):
+            return Recipe.of(source)
+    return load_study(text).recipe
+
+
+def _takes_a_seed(function: Any) -> bool:
+    if not callable(function):
+        return False
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
 
 
 def _made(function: Any, text: str) -> Study:

@@ -14,6 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bygones.measuring import Plan
     from bygones.script.studying import ScriptPlan
+    from bygones.terms import Terms
 
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
 out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
@@ -102,6 +103,37 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
         for source in sources
     ]
     return table("", [*columns, *(["digest"] if hashed else [])], rows)
+
+
+def print_terms(terms: Terms) -> None:
+    """Both contracts: first what holds for the whole run, then each random stream."""
+    from bygones.terms import STREAM_COLUMNS, rows_of, stream_rows
+
+    out.print(table("", ("contract", ""), rows_of(terms)))
+    if terms.rng is not None:
+        out.print(table("", STREAM_COLUMNS, stream_rows(terms.rng)))
+
+
+def print_differences(found: Sequence[tuple[str, Any, Any]]) -> None:
+    """What two contracts do not agree in, a line each."""
+    from bygones.terms import in_words
+
+    if not found:
+        out.print("The two contracts are equal.")
+    for what, here, there in found:
+        out.print(f"{what}: {in_words(here)} here, {in_words(there)} there")
+
+
+def print_checklist(filled: Mapping[str, Any]) -> None:
+    """The reporting checklist: every item with its status, what the record says, and why to look twice."""
+    from bygones.checklist import headline_of
+
+    rows = [
+        (item["item"], item["status"], " ".join(filter(None, (item["answer"], item["why"]))))
+        for item in filled["items"]
+    ]
+    out.print(f"{filled['study']}: {headline_of(filled)}.")
+    out.print(table("", ("item", "status", "what the record says"), rows))
 
 
 def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:

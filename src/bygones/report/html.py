@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 from markupsafe import Markup
 
+from bygones.checklist import checklist, headline_of
 from bygones.effects import Effect
 from bygones.errors import UnknownName
 from bygones.metrics import METRICS
@@ -56,6 +57,7 @@ def _context(
     attrs = outcomes.attrs
     last = readings[0].last
     metric = METRICS[last.metric]
+    filled = checklist(outcomes, effects)
     return {
         "attrs": attrs,
         "tables": all_tables,
@@ -74,6 +76,8 @@ def _context(
         "floor_words": _floor_words(readings),
         "coverage_words": _coverage_words(last),
         "ceilings": [effect.ceiling for effect in readings[0].course],
+        "checklist": filled,
+        "checklist_words": headline_of(filled),
         "plain": plain,
     } | sections(evidence, readings, folder)
 

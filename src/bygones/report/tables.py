@@ -157,7 +157,7 @@ def diverged_table(outcomes: xr.Dataset) -> Table:
 def orders_table(orders: Mapping[str, Any]) -> Table:
     """The hash of the order that each seed really saw."""
     realised = orders.get("realised", {})
-    rows = ({"seed": seed, "order_hash": digest} for seed, digest in realised.items())
+    rows = ({"seed": seed, "order_hash": digest} for seed, digest in realised.items() if digest)
     return _table("orders", rows, ("seed", "order_hash"), "The order that each seed saw")
 
 

@@ -108,8 +108,10 @@ def own_files(script: Path) -> tuple[tuple[str, Digest], ...]:
     paths = {script.resolve()}
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if file and file.endswith(".py") and "site-packages" not in file:
-            path = Path(file).resolve()
+        if file and file.endswith(".py") and "site-packages" not in file and os.path.isabs(file):
+            path = Path(
+                file
+            ).resolve()  # some modules of torch's have no file, and only say that they do
             if folder in path.parents and not module.__name__.startswith("bygones"):
                 paths.add(path)
     return tuple(sorted((str(p.relative_to(folder)), source_digest(p)) for p in paths))

@@ -18,6 +18,7 @@ import torch
 from bygones.digest import digest
 from bygones.errors import BygonesError, ScriptError
 from bygones.inventory import inventory, state_bytes
+from bygones.script.carried import carried
 from bygones.script.children import ChildDied, Parent, fork, glance, scratch_folder, why_not_fork
 from bygones.script.clock import Clock
 from bygones.script.files import Overlay, guarding_native_writes
@@ -48,6 +49,7 @@ class Scouted:
     num_workers: int
     threads: int
     emulates: bool  # whether loaders' workers were emulated in this process
+    rng: dict[str, Any]  # the RNG contract, as `script.carried` writes it down
     answer: Any
 
 
@@ -84,9 +86,8 @@ def scout(
     return said
 
 
-def warm_for(found: Scouted) -> None:
+def warm_for(libraries: tuple[str, ...]) -> None:
     """Imports here what the script imports, unless that would leave threads and keep us from forking."""
-    libraries = found.libraries
     if libraries and glance(lambda: (warm(libraries), why_not_fork())[1]) is None:
         warm(libraries)
 
@@ -211,6 +212,7 @@ class _Scout:
                 num_workers=self.clock.num_workers,
                 threads=torch.get_num_threads(),
                 emulates=self.emulates,
+                rng=carried(live, self.first, self.script, self.clock),
                 answer=self.ask(live),
             )
         )

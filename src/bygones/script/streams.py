@@ -40,6 +40,10 @@ class CarriedStreams(AbstractSource):
         """A recipe's streams are addressed; see `bygones.sources.streams`."""
         return None
 
+    def generators(self) -> dict[str, Any]:
+        """The generators themselves, by name."""
+        return dict(self._generators)
+
     def capture(self) -> State:
         state: dict[str, Any] = {}
         for name, generator in self._generators.items():

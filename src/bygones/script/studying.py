@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from bygones.contract import Contract
+from bygones.design import design
 from bygones.errors import DesignError, ScriptError
 from bygones.inventory import describe
 from bygones.measuring import Plan, manifest_of
@@ -80,7 +81,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         raise DesignError("a study needs seeds; got none. Try --seeds 0-7.")
     warm()
     found = scout(asked.script, home, asked.seeds[0], asked.fork_at, _ask(asked), probe)
-    warm_for(found)
+    warm_for(found.libraries)
     found, replays = _how(asked, home, found, probe)
     if found.inputs is None:
         assert found.why_no_inputs is not None
@@ -128,6 +129,8 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
             "family": asdict(study.declared),
             "findings": notes,
             "contract": contract.to_dict(),
+            "design": design(study),
+            "rng": found.rng,
             "way": _way(replays, found, job),
             "num_steps": {"naive": num_seeds * whole, "shared": num_seeds * shared},
         },
