@@ -1,5 +1,25 @@
-"""One thread for every test, as the numeric contract of a study has it."""
+"""One thread for every test, as the numeric contract of a study has it; and what several files use."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
+from tests.commands import Commands, ask, start_server, stop_server
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that read a report's page and tables: figures are drawn, but not written to files."""
+    from bygones.report import figures
+
+    monkeypatch.setattr(figures, "save", lambda figure, folder, name: figures.svg(figure, name))
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Runs a command of `bygones` in a folder, from a warm process: `commands(folder, *arguments)`."""
+    server = start_server()
+    yield lambda folder, *arguments: ask(server, folder, *arguments)
+    stop_server(server)
