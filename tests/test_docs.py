@@ -64,5 +64,8 @@ def test_every_public_name_is_there_and_says_what_it_is(name):
 
 
 def test_importing_bygones_does_not_import_torch():
-    code = "import sys, bygones.report, bygones.outcomes, bygones.effects; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, bygones.report, bygones.outcomes, bygones.effects, bygones.bundle; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -15,6 +15,8 @@ from .effects import effect as effect
 from .effects import all_effects as all_effects
 from .effects import washout as washout
 from .report import write_report as write_report
+from .bundle import write_bundle as write_bundle
+from .bundle import verify_bundle as verify_bundle
 from .store import FolderStore as FolderStore
 from .store import MemoryStore as MemoryStore
 from .executors import Processes as Processes

@@ -174,6 +174,80 @@ def compare(
 
 
 @app.command()
+def bundle(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
+    ],
+    study: StudyOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder, or a file that ends in .zip (default: beside STORE)."),
+    ] = None,
+    license: Annotated[str, typer.Option(help="SPDX identifier, like CC-BY-4.0.")] = "not stated",
+    date: Annotated[
+        str | None,
+        typer.Option(help="Day of publication, like 2026-01-31 (default: of the last outcome)."),
+    ] = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Leave the HTML report out.")
+    ] = False,
+) -> None:
+    """Write a stored study as a folder or zip that stands alone, and can be checked by anybody."""
+    from bygones import terminal
+    from bygones.bundling import bundle_study
+
+    made = bundle_study(
+        _folder_store(store),
+        out or store.parent / f"{store.name}-bundle",
+        study,
+        license=license,
+        date=date,
+        with_report=not no_report,
+    )
+    if made.why_no_code:
+        terminal.console.print(f"Note: the code is not included: {made.why_no_code}.")
+    terminal.out.print(f"Bundle: {made.path}")
+    terminal.out.print(f"The bundle's digest, to be published beside it: {made.digest}")
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="A folder or zip that bygones bundle wrote.")
+    ],
+    digest: Annotated[
+        str | None, typer.Option(help="What the bundle's digest has to be, known from elsewhere.")
+    ] = None,
+    rerun: Annotated[
+        int, typer.Option(min=0, help="Train so many seeds again; needs --run-code.")
+    ] = 0,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Allow the bundle's own program to be run.")
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0.0, help="How far a prediction may be off on a machine of another kind."),
+    ] = 1e-3,
+    as_json: Json = False,
+) -> None:
+    """Check that a bundle is what was written, and that its numbers follow from its outcomes."""
+    from bygones import terminal
+    from bygones.bundle import verify_bundle
+
+    found = verify_bundle(path, digest=digest, rerun=rerun, run_code=run_code, tolerance=tolerance)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    for what, said in [*found.checks, *([("run again", found.rerun)] if found.rerun else [])]:
+        terminal.out.print(f"{what:<10} {said}")
+    terminal.out.print(f"The bundle's digest: {found.digest}")
+    if digest is None:
+        terminal.console.print(
+            "It agrees with itself. That it is the one that was published is only known with --digest."
+        )
+
+
+@app.command()
 def check(
     study: StudyName,
     as_json: Json = False,
@@ -311,6 +385,282 @@ def twin(
     print(json.dumps(asdict(proof), indent=2) if as_json else proof)
 
 
+@app.command()
+def ledger(
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE|STUDY | -- SCRIPT [ARGUMENTS]",
+            help="A recipe (file.py:recipe, package.module:recipe) or a study, whose recipe it is; or, after "
+            "`--`, a training script with its arguments.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The ledger's file; it must not be there yet.")],
+    until: Annotated[
+        int | None, typer.Option(min=0, help="Of a recipe: the step to train to.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="An entry at each so many-th boundary.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+    optimizer: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of a script with several optimizers: whose steps are counted, in the order in which they "
+            "first step.",
+        ),
+    ] = 0,
+) -> None:
+    """Write down a run at its boundaries: what it was shown and what it carried, chained."""
+    if "--" in sys.argv:
+        _ledger_of_script(run, out, until, every, seed, seed_env, optimizer)
+        return
+    from bygones import terminal
+    from bygones.errors import DesignError
+    from bygones.recording import record
+    from bygones.studies import load_recipe
+
+    if len(run) != 1 or until is None:
+        raise DesignError(
+            "a ledger of a recipe needs one RECIPE or STUDY and --until STEP. A script is put after `--`."
+        )
+    terminal.console.print(str(record(load_recipe(run[0]), seed, until, every, out)))
+
+
+def _ledger_of_script(
+    script: list[str],
+    out: Path,
+    until: int | None,
+    every: int,
+    seed: int,
+    seed_env: str | None,
+    optimizer: int,
+) -> None:
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    from bygones import terminal
+    from bygones.errors import DesignError
+    from bygones.script.launch import Script
+    from bygones.script.recording import record_script
+
+    if until is not None:
+        raise DesignError("--until is for recipes; a script is written down to its own end.")
+    given = Script(script[0], tuple(script[1:]), seed_env, optimizer)
+    terminal.console.print(str(record_script(given, Path.cwd(), seed, every, out)))
+
+
+@app.command()
+def diff(
+    one: Annotated[Path, typer.Argument(metavar="LEDGER", help="A ledger's file.")],
+    other: Annotated[Path, typer.Argument(metavar="LEDGER", help="Another one's.")],
+    as_json: Json = False,
+) -> None:
+    """Say where the runs of two ledgers part, and in what; exit code 1 if they are not equal."""
+    from bygones.ledger import part
+
+    found = part(one, other)
+    print(json.dumps({"equal": found.equal, **asdict(found)}, indent=2) if as_json else found)
+    raise typer.Exit(0 if found.equal else 1)
+
+
+@app.command()
+def contract(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A ledger, or the folder of a store or a bundle.")
+    ],
+    against: Annotated[
+        Path | None, typer.Option(metavar="OTHER", help="Say what differs from this one's.")
+    ] = None,
+    study: StudyOption = None,
+    as_json: Json = False,
+) -> None:
+    """Print the numeric and the RNG contract that something was made under; or compare two of them."""
+    from bygones import terminal
+    from bygones.terms import differences, read_terms
+
+    terms = read_terms(path, study)
+    if against is None:
+        if as_json:
+            print(json.dumps(terms.to_dict(), indent=2))
+        else:
+            terminal.print_terms(terms)
+        return
+    found = differences(terms, read_terms(against, study))
+    if as_json:
+        rows = [{"what": what, "here": here, "there": there} for what, here, there in found]
+        print(json.dumps({"equal": not found, "differences": rows}, indent=2))
+    else:
+        terminal.print_differences(found)
+    raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def checklist(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
+    ],
+    study: StudyOption = None,
+    as_json: Json = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table, for an appendix.")
+    ] = False,
+) -> None:
+    """Fill in the reporting checklist of a stored study from what it recorded, and nothing else."""
+    from bygones import terminal
+    from bygones.checklist import checklist, to_markdown
+
+    filled = checklist(_outcomes(store, study))
+    if as_json:
+        print(json.dumps(filled, indent=2))
+    elif as_markdown:
+        print(to_markdown(filled), end="")
+    else:
+        terminal.print_checklist(filled)
+
+
+@app.command()
+def sufficiency(
+    script: Command,
+    at: Annotated[int, typer.Option(min=1, help="The step at which memory is moved.")] = 20,
+    until: Annotated[int, typer.Option(min=2, help="The step up to which runs are compared.")] = 60,
+    seeds: Annotated[str, typer.Option(help="The donor's seed and the recipient's.")] = "0,1",
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Is the inventory of a script's memory complete? Moves all of it into another seed's run."""
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    from bygones.errors import DesignError
+    from bygones.script.launch import Script
+    from bygones.script.sufficing import check_sufficiency
+    from bygones.studies import parse_seeds
+
+    pair = parse_seeds(seeds)
+    if len(pair) != 2:
+        raise DesignError(
+            f"--seeds takes two seeds here, the donor's and the recipient's; got {seeds}."
+        )
+    given = Script(script[0], tuple(script[1:]), seed_env)
+    found = check_sufficiency(given, Path.cwd(), (pair[0], pair[1]), at, until)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else found)
+    if not found.sufficient:
+        raise typer.Exit(1)
+
+
+@app.command()
+def observers(
+    script: Command,
+    until: Annotated[int, typer.Option(min=2, help="Watch for so many optimizer steps.")] = 200,
+    horizon: Annotated[
+        int, typer.Option(min=1, help="Steps for which twins train on, to see whether it matters.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Do evaluating and saving leave the run as it was? Names the one that does not, and what it moves."""
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    from bygones import terminal
+    from bygones.script.launch import Script
+    from bygones.script.observing import find_observers
+
+    given = Script(script[0], tuple(script[1:]), seed_env)
+    found = find_observers(given, Path.cwd(), seed, until, horizon)
+    if as_json:
+        print(json.dumps([observer.to_dict() for observer in found], indent=2))
+    else:
+        none = f"{given}: nothing evaluates or saves in its first {until} steps."
+        for line in [str(observer) for observer in found] or [none]:
+            terminal.out.print(line)
+    if any(observer.alters for observer in found):
+        raise typer.Exit(1)
+
+
+@app.command("check-resume")
+def check_resume(
+    script: Command,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="Arguments to add when it resumes, like '--resume last.pt'; none if it resumes by itself.",
+        ),
+    ] = "",
+    at: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="End the process after this step (default: about a third of the run)."
+        ),
+    ] = None,
+    interrupt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="Arguments to add to make it stop by itself, like '--max-steps 17', instead of --at.",
+        ),
+    ] = None,
+    resume_script: Annotated[
+        str | None,
+        typer.Option(
+            metavar="'SCRIPT ARGUMENTS'",
+            help="The whole command that resumes, if it is another one.",
+        ),
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps after the interruption to compare (default: to the end)."),
+    ] = None,
+    again: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Interrupt the resumed run too, after this step, and resume again."
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, like 0-7; several give intervals.")] = "0",
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Does a script's checkpoint hold all it goes on from, and what does the loss of a piece cost?"""
+    from bygones.script.alone import begin_alone
+
+    begin_alone()
+    import shlex
+    from dataclasses import replace
+
+    from bygones import terminal
+    from bygones.resume_lines import as_table, headline, sentences
+    from bygones.script.launch import Script
+    from bygones.script.resuming import Asked
+    from bygones.script.resuming import check_resume as checked
+    from bygones.studies import parse_seeds
+
+    whole = Script(script[0], tuple(script[1:]), seed_env)
+    resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
+    if resume_script is not None:
+        path, *arguments = shlex.split(resume_script)
+        resumed = Script(path, tuple(arguments), seed_env)
+    interrupted = (
+        None
+        if interrupt is None
+        else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
+    )
+    asked = Asked(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
+    found = checked(asked, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …"))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        terminal.out.print(headline(found))
+        for sentence in sentences(found):
+            terminal.out.print(sentence)
+        terminal.out.print(as_table(found))
+    if found.failed:
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_members(
     kind: Annotated[str, typer.Argument(help="sources, interventions, orders, probes, metrics, …")],
@@ -398,16 +748,21 @@ def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
 
 
 def _outcomes(store: Path, study: str | None) -> Any:
-    from bygones.errors import StoreError
     from bygones.outcomes import read_manifest, read_outcomes
+
+    folder = _folder_store(store)
+    return read_outcomes(folder, read_manifest(folder, study))
+
+
+def _folder_store(store: Path) -> Any:
+    from bygones.errors import StoreError
     from bygones.store import FolderStore
 
     if not store.is_dir():
         raise StoreError(
             f"there is no store at '{store}'. `bygones run STUDY --store {store}` makes one."
         )
-    folder = FolderStore(store)
-    return read_outcomes(folder, read_manifest(folder, study))
+    return FolderStore(store)
 
 
 def _report(store: Path, out: Path, study: str | None, *, as_json: bool) -> None:

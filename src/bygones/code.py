@@ -44,10 +44,14 @@ def code_digest(function: Any) -> Digest:
     >>> code_digest(code_digest) == code_digest(code_digest)
     True
     """
+    return digest(code_parts(function))
+
+
+def code_parts(function: Any) -> dict[str, str]:
+    """What the digest is of: pieces of source by name, and the `version of` each package used."""
     seen: dict[str, str] = {}
-    home = sys.modules[function.__module__]
-    _visit(function, home, seen)
-    return digest(seen)
+    _visit(function, sys.modules[function.__module__], seen)
+    return seen
 
 
 def foreign_code(kind: type) -> Digest:

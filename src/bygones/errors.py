@@ -65,6 +65,10 @@ class LedgerError(BygonesError):
     exit_code = 9
 
 
+class BundleError(LedgerError):
+    """A bundle is not what was written, cannot be read safely, or does not run again as it says."""
+
+
 class Unexpected(BygonesError):
     """bygones itself went wrong inside somebody else's program; `place` is the traceback there."""
 

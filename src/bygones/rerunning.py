@@ -1,0 +1,74 @@
+"""Runs a study again from its written design: a program of its own, which `bygones.bundle` starts.
+
+    python -m bygones.rerunning question.json answer.json
+
+    question  {"design": …, "roots": [folder of code], "recipe": digest, "seeds": […], "store": folder}
+    answer    {"own": digest of the recipe's source, "versions": {package: version}, "study": digest}
+              or {"error": sentence}
+
+The seeds are trained into the store, if there is one. The study's digest is that of the design under the
+recipe's recorded digest, so it can be compared on a machine with other versions of packages.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bygones.code import code_parts
+from bygones.design import divided, study_of
+from bygones.errors import BygonesError
+from bygones.measuring import measure
+from bygones.store import FolderStore
+from bygones.study import Study
+from bygones.values import Digest
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A recipe of which only the recorded digest counts."""
+
+    digest: Digest
+
+    def code(self) -> Digest:
+        return self.digest
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """Imports the code, says what it is, and trains what is asked for."""
+    sys.path[:0] = question["roots"]
+    roots = [Path(root) for root in question["roots"]]
+    study = study_of(question["design"], roots, question["seeds"])
+    own, versions = divided(code_parts(study.recipe.load()))
+    recorded = Study(
+        _Recorded(question["recipe"]),
+        study.arms,
+        study.fork_at,
+        study.horizons,
+        study.seeds,
+        study.name,
+        study.probe,
+        study.family,
+        study.margins,
+    )
+    if question["store"] is not None:
+        measure(study, FolderStore(question["store"]))
+    return {"own": own, "versions": versions, "study": recorded.digest()}
+
+
+def main() -> None:
+    question, place = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        said = answer(json.loads(question.read_text()))
+    except BygonesError as error:
+        said = {"error": str(error)}
+    except Exception as error:
+        said = {"error": f"it raised {type(error).__name__}: {error}"}
+    place.write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
