@@ -22,9 +22,12 @@ class Said(NamedTuple):
 Commands = Callable[..., Said]  # (folder, *arguments)
 
 
-def start_server() -> subprocess.Popen[str]:
-    """A process that runs scripts must be single-threaded, which a test runner is not."""
-    command = [sys.executable, "-P", str(Path(__file__).parent / "script_server.py")]
+def start_server(*warmed: str) -> subprocess.Popen[str]:
+    """A process that runs scripts must be single-threaded, which a test runner is not.
+
+    `warmed`: modules that it imports beforehand, if others than usual.
+    """
+    command = [sys.executable, "-P", str(Path(__file__).parent / "script_server.py"), *warmed]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ALONE_HERE, text=True
     )

@@ -309,6 +309,7 @@ ARMS = [
 ]
 
 
+@pytest.mark.usefixtures("page_only")
 def test_a_study_is_a_study_like_any_other(tmp_path):
     store = FolderStore(tmp_path / "store")
     drawn = torch.get_rng_state()

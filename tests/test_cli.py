@@ -90,6 +90,7 @@ SERIAL = ("--workers", "1")
 # ------------------------------------------------------------------ the way through
 
 
+@pytest.mark.usefixtures("page_only")
 def test_plan_run_report_and_the_same_again(bygones, tmp_path):
     planned = bygones("plan", "study.py", *SERIAL)
     assert planned.code == 0
@@ -140,6 +141,7 @@ def test_seeds_can_be_given_and_added(bygones):
     assert 2 * grown["steps_left"] == grown["steps_with_sharing"]
 
 
+@pytest.mark.usefixtures("page_only")
 def test_several_studies_in_one_store_are_told_apart(bygones):
     for name in ("study", "other", "spaced"):
         said = bygones("run", f"study.py:{name}", *SERIAL)

@@ -91,12 +91,21 @@ def file(tmp_path) -> Path:
     return path
 
 
+# Whoever runs the tests in the background may have Ctrl-C ignored, which commands would inherit.
+BYGONES = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bygones.cli import main
+main()
+"""
+
+
 class Command:
     """A `bygones run` in a process group of its own."""
 
     def __init__(self, file: Path, store: Path, workers: int, wait: float = 0.004) -> None:
         paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-c", "from bygones.cli import main; main()", "run", str(file)]
+        command = [sys.executable, "-c", BYGONES, "run", str(file)]
         self.store = store
         self.process = subprocess.Popen(
             [*command, "--store", str(store), "--workers", str(workers)],
@@ -107,7 +116,7 @@ class Command:
             text=True,
         )
 
-    def until(self, moment: Callable[[Path], bool], patience_s: float = 60.0) -> None:
+    def until(self, moment: Callable[[Path], bool], patience_s: float = 300.0) -> None:
         end = time.monotonic() + patience_s
         while self.process.poll() is None and not moment(self.store):
             assert time.monotonic() < end
@@ -116,11 +125,14 @@ class Command:
     def send(self, what: signal.Signals) -> tuple[int, str]:
         """Sends a signal to the whole group; the exit code and what was said on standard error."""
         os.killpg(self.process.pid, what)
-        _, said = self.process.communicate(timeout=30)
+        _, said = self.process.communicate(timeout=120)
         return self.process.returncode, said
 
-    def orphans(self, patience_s: float = 5.0) -> bool:
-        """Whether anything of the group is still alive after a while."""
+    def orphans(self, patience_s: float = 60.0) -> bool:
+        """Whether anything of the group is still alive after a while.
+
+        A worker notices that its parent is gone once it has started, which takes long where much else runs.
+        """
         end = time.monotonic() + patience_s
         while time.monotonic() < end:
             if not _alive(self.process.pid):
@@ -150,15 +162,18 @@ def training(store: Path) -> bool:
     return (store / "lock").exists()
 
 
-def whole(file: Path) -> xr.Dataset:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> xr.Dataset:
     """The study from scratch, without a pause and in this process."""
-    return measure(load_study(str(file)), MemoryStore(), Serial())
+    path = tmp_path_factory.mktemp("whole") / "slow.py"
+    path.write_text(SLOW_STUDY)
+    return measure(load_study(str(path)), MemoryStore(), Serial())
 
 
 # ------------------------------------------------------------------ killed
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(file, tmp_path):
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(file, whole, tmp_path):
     """The study's probe and intervention are the file's own, so workers have to find them too."""
     store = tmp_path / "store"
     for workers, number in ((2, 4), (1, 14)):
@@ -171,11 +186,11 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(file, tmp_
         for path in store.glob("objects/*/*"):
             assert FolderStore(store).get(path.parent.name + path.name)
     study = load_study(str(file))
-    assert same(measure(study, FolderStore(store)), whole(file))
+    assert same(measure(study, FolderStore(store)), whole)
     assert not list((store / "partial").iterdir())
 
 
-def test_ctrl_c_leaves_one_sentence_and_no_process(file, tmp_path):
+def test_ctrl_c_leaves_one_sentence_and_no_process(file, whole, tmp_path):
     store = tmp_path / "store"
     for moment in (training, records(6)):
         command = Command(file, store, workers=2)
@@ -191,20 +206,20 @@ def test_ctrl_c_leaves_one_sentence_and_no_process(file, tmp_path):
             == "bygones: stopped. What is finished is stored; run the same command again to go on."
         )
         assert not command.orphans()
-    assert same(measure(load_study(str(file)), FolderStore(store)), whole(file))
+    assert same(measure(load_study(str(file)), FolderStore(store)), whole)
 
 
 def test_workers_of_a_parent_that_is_killed_do_not_outlive_it(file, tmp_path):
     command = Command(file, tmp_path / "store", workers=2, wait=0.01)
     command.until(records(4))
     os.kill(command.process.pid, signal.SIGKILL)
-    command.process.communicate(timeout=30)
+    command.process.communicate(timeout=120)
     assert not command.orphans()
 
 
 # ------------------------------------------------------------------ damage to what is stored
 
-ARMS = ("reset", "several", "give")
+ARMS = ("several", "give")
 
 
 @pytest.fixture(scope="module")

@@ -71,12 +71,6 @@ def outcomes() -> xr.Dataset:
     return whole.assign_attrs(family=family, margins=MARGINS)
 
 
-@pytest.fixture
-def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that read the page and tables: figures are drawn, but not written to files."""
-    monkeypatch.setattr(figures, "save", lambda figure, folder, name: figures.svg(figure, name))
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report, without files of figures, of a study with no faults that declares nothing."""

@@ -17,13 +17,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import Module, register_module_forward_pre_hook
 from torch.optim.optimizer import (
     Optimizer,
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataLoaderIter
+from torch.utils.data.dataloader import (
+    _BaseDataLoaderIter,
+    _DatasetKind,
+    _SingleProcessDataLoaderIter,
+)
 
 from bygones.errors import BygonesError, Unexpected
 from bygones.script.delivered import Delivered
@@ -83,6 +87,9 @@ class Clock:
         self.loader: _BaseDataLoaderIter | None = None  # what the running step was fetched from
         self.replace_on: Any = None  # the dataset whose loader's indices are replaced, and by what
         self.replace: Callable[[Any, Any], Any] | None = None
+        # Whether a boundary lies where the next step's batch is fetched: past the evaluation, the schedule
+        # and the saving that end an epoch, and not where its loader is asked in vain for one more batch.
+        self.ends_epochs = False
         self._waiting = False
         self._by_fetches = False
         self._forwards: Any = None
@@ -102,7 +109,7 @@ class Clock:
         self.go_on_here()
 
         def next_batch(iterator: _BaseDataLoaderIter) -> Any:
-            clock._fetches()
+            clock._fetches(iterator)
             if isinstance(iterator, InProcessWorkers):
                 iterator.replace_index = lambda index: clock._chosen(iterator, index)
             batch = following(iterator)
@@ -133,6 +140,13 @@ class Clock:
     def go_on_here(self) -> None:
         """It is this process that is followed: one that the script itself forks off is not."""
         self._process = os.getpid()
+
+    def wait_for(self, step: int) -> None:
+        """From here on, only that boundary counts; not one that was being waited for."""
+        if self._waiting:
+            self._waiting = False
+            self._forwards.remove()
+        self.stops = frozenset({step})
 
     def closes_a_round(self) -> int:
         """Which optimizer to count by: the one that steps least often; of equals, the last in a round."""
@@ -169,19 +183,26 @@ class Clock:
             self.seen.append(optimizer)
         self.turns.append([one is optimizer for one in self.seen].index(True))
 
-    def _called(self, *_: Any) -> None:
-        if not self._by_fetches:
+    def _called(self, module: Module, *_: Any) -> None:
+        if not self._by_fetches and (not self.ends_epochs or trains(module)):
             self._reached()
 
-    def _fetches(self) -> None:
+    def _fetches(self, iterator: _BaseDataLoaderIter) -> None:
         """A batch is asked for: the boundary that somebody waits for, unless it lies some batches on."""
         if os.getpid() == self._process and torch.is_grad_enabled():
             with _ours:
                 self.on_fetch()
+        if self.ends_epochs and not self._goes_on(iterator):
+            return
         if self._waiting and self.fetches_on:
             self.fetches_on -= 1
             return
         self._reached()
+
+    def _goes_on(self, iterator: _BaseDataLoaderIter) -> bool:
+        """Whether this fetch is the next step's: of what is trained on, and not past the epoch's last."""
+        trained_on = getattr(self.loader, "_dataset", None)
+        return iterator._dataset is trained_on and not is_exhausted(iterator)
 
     def _reached(self) -> None:
         """The script goes on to its next step: if somebody waits for this boundary, here it is."""
@@ -215,3 +236,21 @@ class Clock:
         self.loader = self._last
         if tensor.numel() == 1:
             self._descended.append(tensor.detach())
+
+
+def trains(module: Module) -> bool:
+    """Whether a call of this module, here and now, is a training step's."""
+    return (
+        torch.is_grad_enabled()
+        and module.training
+        and any(p.requires_grad for p in module.parameters())
+    )
+
+
+def is_exhausted(iterator: _BaseDataLoaderIter) -> bool:
+    """Whether it has delivered all of its batches, as far as their number is known."""
+    try:
+        size = len(iterator._index_sampler)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):  # a sampler without an end
+        return False
+    return iterator._dataset_kind == _DatasetKind.Map and iterator._num_yielded >= size

@@ -35,6 +35,10 @@ _CONTAINERS = ("builtins", "collections", "functools", "types")
 _KINDS = (nn.Module, Optimizer, LRScheduler, GradScaler)
 # Arrays have nothing inside; the others are sources of their own.
 _CLOSED = (Tensor, np.ndarray, Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)
+# Where torch calls modules: what its functions hold while they run is what was handed over.
+_CALLING = nn.Module.__module__
+# What `_siblings` found, by folder, and how many modules there were then and which came last.
+_siblings_of: dict[Path, tuple[tuple[int, str], list[ModuleType]]] = {}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Place:
     step: str  # the last piece of the path: `.name`, `[key]`, or a variable's name
     root: str  # the variable that the path begins with
     value: Any
+    own: bool = True  # whether it is one of the script's, and not of a library's running function
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def alive(
     be written. A frame that is kept keeps alive what it holds.
     """
     living = _living()
-    places = list(_walk(_roots(script, writes_locals)))
+    mine, theirs = _roots(script, writes_locals)
+    places = list(_walk(mine, theirs))
     names = dict(known)
     for place in places:
         if not isinstance(place.value, bool | int | float | str | None):
@@ -133,7 +139,7 @@ def script_frames(script: Path) -> list[FrameType]:
     frames: list[FrameType] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if not _is_ours(frame):
+        if not _is_ours(frame) and frame.f_globals.get("__name__") != _CALLING:
             frames.append(frame)
         if frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>":
             break
@@ -145,8 +151,14 @@ def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "bygones"
 
 
-def _roots(script: Path, writes_locals: bool) -> list[tuple[str, Any, Any]]:
-    """(name, container, value) of every variable to begin at, in order of preference for names."""
+_Roots = list[tuple[str, Any, Any]]
+
+
+def _roots(script: Path, writes_locals: bool) -> tuple[_Roots, _Roots]:
+    """(name, container, value) of every variable to begin at: the script's own, and its libraries'.
+
+    In order of preference for names. Which functions of a library are running depends on where one looks.
+    """
     folder = script.resolve().parent
     frames = script_frames(script)
     mine = [f for f in frames if folder in Path(f.f_code.co_filename).resolve().parents]
@@ -162,14 +174,19 @@ def _roots(script: Path, writes_locals: bool) -> list[tuple[str, Any, Any]]:
             for name, value in vars(module).items()
             if name[:2] != "__" and getattr(value, "__module__", module.__name__) != "builtins"
         ]
-    for frame in frames:
-        if frame not in mine:
-            found += [(name, None, value) for name, value in frame.f_locals.items()]
-    return found
+    others = [f for f in frames if f not in mine]
+    return found, [(name, None, value) for f in others for name, value in f.f_locals.items()]
 
 
 def _siblings(folder: Path) -> list[ModuleType]:
-    """Imported modules that lie in the script's own folder, or below it."""
+    """Imported modules that lie in the script's own folder, or below it.
+
+    Looked for once, and again when more were imported: a fork pays for each module that it touches.
+    """
+    newest = len(sys.modules), next(reversed(sys.modules))
+    known = _siblings_of.get(folder)
+    if known is not None and known[0] == newest:
+        return known[1]
     inside_folder = f"{folder}{os.sep}"
     mine = []
     for name, module in list(sys.modules.items()):
@@ -177,22 +194,33 @@ def _siblings(folder: Path) -> list[ModuleType]:
         if file.startswith(inside_folder) and "site-packages" not in file:
             if name != "__main__" and not name.startswith("bygones"):
                 mine.append(module)
+    _siblings_of[folder] = newest, mine
     return mine
 
 
-def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
-    """Everything that can be reached, nearest first, each thing once.
+def _walk(*roots: _Roots) -> Iterator[Place]:
+    """Everything that can be reached, nearest first, each thing once; all of the first roots' comes first.
 
     Arrays that are variables themselves come last: a loop may have left one pointing into a container.
     """
     visited: set[int] = set()
-    places = [Place(name, owner, name, name, value) for name, owner, value in roots]
-    spaces = {id(owner) for _, owner, _ in roots}
-    late = deque((p, 0) for p in places if isinstance(p.value, Tensor | np.ndarray))
-    pending = deque((p, 0) for p in places if not isinstance(p.value, Tensor | np.ndarray))
-    while pending or late:
+    spaces = {id(owner) for some in roots for _, owner, _ in some}
+    late: deque[tuple[Place, int]] = deque()
+    layers: deque[deque[tuple[Place, int]]] = deque()
+    for index, some in enumerate(roots):
+        layers.append(deque())
+        for name, owner, value in some:
+            array = isinstance(value, Tensor | np.ndarray)
+            place = Place(name, owner, name, name, value, own=index == 0)
+            (late if array else layers[-1]).append((place, 0))
+    pending: deque[tuple[Place, int]] = deque()
+    while pending or layers or late:
+        if layers and not pending:
+            pending = layers.popleft()
+            continue
         if len(visited) >= _MOST_THINGS:
             pending.clear()  # what lies beyond is given up; the variables themselves never are
+            layers.clear()
             if not late:
                 return
         place, depth = pending.popleft() if pending else late.popleft()
@@ -214,9 +242,9 @@ def _walk(roots: list[tuple[str, Any, Any]]) -> Iterator[Place]:
             for step, inner in inside(value):
                 if step.startswith(" using ") and id(value.__globals__) in spaces:
                     continue  # a variable at which the walk begins anyway, by its own name
-                pending.append(
-                    (Place(f"{place.path}{step}", value, step, place.root, inner), depth + 1)
-                )
+                path = f"{place.path}{step}"
+                inner_place = Place(path, value, step, place.root, inner, place.own)
+                pending.append((inner_place, depth + 1))
         except Exception:  # an object whose attributes cannot be read is no memory of ours
             continue
 

@@ -258,7 +258,8 @@ def _told_apart(sources: list[AbstractSource]) -> list[AbstractSource]:
     """No two of one name: a variable called like a built-in source gets an underscore."""
     taken: set[str] = set()
     for source in sources:
-        while source.name in taken:
+        is_variable = not isinstance(source, LoaderOrder)
+        while source.name in taken or (is_variable and source.name == LoaderOrder.name):
             source.name += "_"
         taken.add(source.name)
     return sources

@@ -65,6 +65,13 @@ class Loose(AbstractSource):
         for leaf, value in state.items():
             write(self.places[leaf], value)
 
+    def imitate(self, state: State) -> None:
+        """Like what another run holds there, which may be fewer elements of a list or a dict."""
+        self.restore({leaf: value for leaf, value in state.items() if leaf in self.places})
+        gone = [place for leaf, place in self.places.items() if leaf not in state]
+        for place in reversed(gone):  # from the end, so that those before it stay where they are
+            take_out(place)
+
     def fresh(self) -> State:
         today = {leaf: clone(weight) for leaf, weight in self._like.items()}
         return {**self.as_built, **today}
@@ -107,7 +114,7 @@ def loose_sources(
         if expected is None:
             counts = place.path in before and _is_memory(place, before[place.path])
         else:
-            counts = place.path in expected and can_write(place)
+            counts = place.path in expected and can_write(place) and not _is_at_work(place)
         if counts:
             name = "numbers" if place.root in trained else place.root
             leaf = place.path[len(place.root) :].lstrip(".") or "value"
@@ -144,6 +151,11 @@ def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
     is_variable = place.path == place.root
     is_same_array = held is not None and held() is place.value
     return can_write(place) and (not is_variable or is_same_array)
+
+
+def _is_at_work(place: Place) -> bool:
+    """What a library's running function holds that is no object's: the batch, the loss that it works with."""
+    return not place.own and "." not in place.path[len(place.root) :]
 
 
 # ------------------------------------------------------------------ reading and writing a place
@@ -200,6 +212,17 @@ def write(place: Place, value: Leaf) -> None:
         owner.__globals__[step.removeprefix(" using ")] = value
     elif step.startswith("."):
         setattr(owner, step[1:], value)
+
+
+def take_out(place: Place) -> None:
+    """Takes an element out of its list or dict; what is no element stays."""
+    owner, step = place.owner, place.step
+    if place.path == place.root or read(place) is _GONE:
+        return
+    if isinstance(owner, MutableSequence):
+        del owner[int(step[1:-1])]
+    elif isinstance(owner, MutableMapping):
+        del owner[_key(owner, step)]
 
 
 def can_write(place: Place) -> bool:

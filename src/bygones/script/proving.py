@@ -72,7 +72,7 @@ def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
     warm()
     found = scout(script, home, seed, at)
     script = found.script  # which optimizer closes a round
-    warm_for(found)
+    warm_for(found.libraries)
     with scratch_folder() as folder:
         bare, watched, shared, twin = (folder / n for n in ("bare", "watched", "shared", "twin"))
         _run_bare(script, home, seed, bare)

@@ -12,6 +12,7 @@ Each is the script as it is, in a process of its own. The resumed run sees the f
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -28,10 +28,10 @@ from bygones.digest import same
 from bygones.errors import BygonesError, DesignError, RecipeError, ScriptError
 from bygones.ledger import quick
 from bygones.script.children import ChildDied, Parent, fork, why_not_fork
-from bygones.script.clock import Clock
+from bygones.script.clock import Clock, trains
 from bygones.script.files import Overlay, guarding_native_writes, part
 from bygones.script.find import alive
-from bygones.script.launch import Script, run_script
+from bygones.script.launch import Script, imported_libraries, run_script
 from bygones.script.live import Expected, FirstLook, Live
 from bygones.script.loaders import emulating
 from bygones.script.loose import Loose
@@ -64,6 +64,9 @@ class Future:
     streams_later: State = field(default_factory=dict)  # where its first step calls the model
 
 
+_NOT_RUN = Future({}, {}, (), (), (), "was not run")
+
+
 @dataclass(frozen=True)
 class Whole:
     """What the uninterrupted run was seen to do and to have, up to its last boundary."""
@@ -81,6 +84,7 @@ class Whole:
     expected: Expected
     inputs: Inputs | None
     why_no_inputs: str
+    libraries: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Resumed:
+    """`again`: what it held at the boundary of a second interruption, and its weights at every boundary."""
+
     start: Start | None
     future: Future
+    again: States = field(default_factory=dict)
+    weights: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ class Watched:
         self.parent = parent
         self.clock = Clock(script.clock)
         self.clock.delivered.keeping = True
+        self.clock.ends_epochs = True  # what an epoch's end saves belongs to the run so far
         self.clock.before_first = self.before_first
         self.clock.at_boundary = self.at_boundary
         self.first: FirstLook | None = None
@@ -170,7 +179,7 @@ class Watched:
     def future(self, live: Live, inputs: Inputs | None, since: int, fetches: int = 0) -> Future:
         """What came of this run since a step, seen from here."""
         states = {
-            name: quick(source.capture())
+            name: quick(_but_keys(source.capture()))
             for name, source in live.sources.items()
             if name != "order" and not (isinstance(source, Loose) and source.origin != "averaging")
         }
@@ -193,14 +202,22 @@ class Watched:
 
 def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
     """What the trained module says, and each average or teacher that is made like it: at the very end."""
-    seen = {"": observe(inputs, live)[0]}
     label, _, name = inputs.module.partition("/")
+    if label not in live.trained and len(live.trained) == 1:  # another path leads to it in this run
+        (label,) = live.trained
+        inputs = replace(inputs, module=f"{label}/{name}")
+    seen = {"": observe(inputs, live)[0]}
     for other, module in live.averaging.items():
         alike = _like(module, live.trained.get(label), name) if inputs.function is None else None
         if alike is not None:
             with suppress(Exception):  # it is made like the model, and yet cannot be called like it
                 seen[other] = observe(inputs, live, alike)[0]
     return seen
+
+
+def _but_keys(state: State) -> dict[str, Any]:
+    """Without the integers that stand for a stream: those are the seed's, whatever the run does with it."""
+    return {leaf: value for leaf, value in state.items() if not leaf.endswith("/key")}
 
 
 def _like(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
@@ -256,6 +273,7 @@ class WholeRun(Watched):
     def __init__(self, look_at: int, *given: Any) -> None:
         super().__init__(*given)
         self.look_at = look_at
+        self.modules_before = frozenset(sys.modules)
         self.clock.stops = None
         self.listener = Listener()
         self.clock.on_batch = self.listener.delivered
@@ -321,6 +339,7 @@ class WholeRun(Watched):
                 expected=self.expected,
                 inputs=inputs,
                 why_no_inputs=why,
+                libraries=imported_libraries(self.modules_before),
             )
         )
 
@@ -354,9 +373,14 @@ class InterruptedRun(Watched):
 class ResumedRun(Watched):
     """Resumes, is looked at before its first step, and goes on to the last boundary of the whole run."""
 
-    def __init__(self, whole: Whole, interrupted_at: int, end: int, *given: Any) -> None:
+    def __init__(
+        self, whole: Whole, interrupted_at: int, end: int, again: int | None, *given: Any
+    ) -> None:
         super().__init__(*given)
         self.whole, self.interrupted_at, self.end = whole, interrupted_at, end
+        self.again = again
+        self.held_again: States = {}
+        self.weights: dict[int, frozenset[str]] = {}
         self.start: Start | None = None
         self.before: tuple[States, Mapping[str, Any]] | None = None
         self.streams_before: State = {}
@@ -378,9 +402,7 @@ class ResumedRun(Watched):
 
     def _called(self, module: nn.Module, *_: Any) -> None:
         """The first call of a trained module with gradients: here its first step begins."""
-        if self.start is not None or not torch.is_grad_enabled() or not module.training:
-            return
-        if not any(p.requires_grad for p in module.parameters()):
+        if self.start is not None or not trains(module):
             return
         states, numbers = self._held()
         before, numbers_before = self.before or (states, numbers)
@@ -388,7 +410,8 @@ class ResumedRun(Watched):
         self.clock.delivered.begin_here()
         step, exact = self._where()
         self.start = Start(step, 0, exact, before, states["streams"], numbers_before)
-        self.clock.stops = frozenset({max(self.end - step, 1)})
+        self.last = max(self.end - step, 1)
+        self.clock.stops = frozenset({self.last}) if self.again is None else None
 
     def _held(self) -> tuple[dict[str, State], Mapping[str, Any]]:
         self.first = FirstLook(self.path, self.clock, self.seed)
@@ -396,7 +419,7 @@ class ResumedRun(Watched):
         return captured(live), numbers_of(live)
 
     def _where(self) -> tuple[int, bool]:
-        """The boundary of the whole run that has these weights; of several, the nearest to where it stopped."""
+        """The boundary of the whole run with these weights; of several, the nearest to where it stopped."""
         found = alive(self.clock.seen, self.path, {})
         mine = trained_tensors(list(found.optimizers.values()))
         alike = {step: len(mine & theirs) for step, theirs in self.whole.weights.items()}
@@ -408,8 +431,14 @@ class ResumedRun(Watched):
         return min(best, key=lambda step: abs(step - self.interrupted_at)), exact
 
     def at_boundary(self, step: int) -> None:
-        live = self.live(self.whole.expected)
-        self.parent.say(self._said(self.future(live, self.whole.inputs, 0)))
+        assert self.start is not None
+        if self.again is not None:
+            self.weights[self.start.step + step] = trained_tensors(self.clock.seen)
+            if self.start.step + step == self.again:
+                self.held_again = captured(self.live(self.whole.expected))
+        if step == self.last:
+            live = self.live(self.whole.expected)
+            self.parent.say(self._said(self.future(live, self.whole.inputs, 0)))
 
     def ended(self, how: str) -> NoReturn:
         self.parent.say(self._said(Future({}, {}, *self.shown(0), how)))
@@ -421,7 +450,7 @@ class ResumedRun(Watched):
             start = replace(start, fetches=fetches)
             if fetches:
                 future = replace(future, losses=(0.0, *future.losses[1:]))
-        return Resumed(start, future)
+        return Resumed(start, future, self.held_again, self.weights)
 
     def _fetches_on(self, step: int, first: str) -> int:
         """How many batches of an accumulation window the resumed run leaves out: it begins in its middle."""
@@ -433,11 +462,18 @@ class ResumedRun(Watched):
 
 
 class CarriedRun(Watched):
-    """The whole run again, forked where the resumed one begins: one child for each arm."""
+    """The whole run again, forked where the resumed one begins: one child for each arm.
 
-    def __init__(self, whole: Whole, resumed: Resumed, end: int, *given: Any) -> None:
+    `only`: of a process that cannot be forked, the one arm that this run goes on as. If it is empty, the
+    run only says which arms there are.
+    """
+
+    def __init__(
+        self, whole: Whole, resumed: Resumed, end: int, only: str | None, *given: Any
+    ) -> None:
         super().__init__(*given)
         assert resumed.start is not None
+        self.only = only
         self.whole, self.start, self.resumed, self.end = whole, resumed.start, resumed, end
         self.clock.stops = frozenset({resumed.start.step})
         self.clock.fetches_on = resumed.start.fetches
@@ -450,8 +486,8 @@ class CarriedRun(Watched):
             future = self.future(live, self.whole.inputs, self.start.step, self.start.fetches)
             self.arm.say(replace(future, streams_later=self.streams_later))
         why = why_not_fork()
-        if why is not None:
-            raise CannotFork(f"{self.script} cannot be forked, since {why}.")
+        if why is not None and self.only is None:
+            self.parent.say(CannotFork(f"{self.script} cannot be forked: {why}"))
         if self.clock.losses != list(self.whole.losses[:step]) or any(
             self.clock.delivered.contents.get(s) != self.whole.contents.get(s) for s in range(step)
         ):
@@ -482,8 +518,12 @@ class CarriedRun(Watched):
                     return
             as_resumed = differing_leaves(name, source, mine, self.start.states)
             if as_resumed is not None and self._fork(futures, f"resumed {name}"):
+                held_by = live.sources[source]
                 with suppress(RecipeError, KeyError):
-                    live.sources[source].restore({**_rest(held[source], mine), **as_resumed})
+                    if isinstance(held_by, Loose):
+                        held_by.imitate(as_resumed)
+                    else:
+                        held_by.restore({**_rest(held[source], mine), **as_resumed})
                 return
         order = self._order_as_resumed()
         if order is not None and self._fork(futures, "resumed order"):
@@ -497,16 +537,21 @@ class CarriedRun(Watched):
 
     def _fork(self, futures: dict[str, Future], name: str) -> bool:
         """True in the child, which goes on as this arm; in the parent, once the arm's future is known."""
-        side = fork(flush=False)
+        if self.only is not None and name != self.only:
+            futures[name] = _NOT_RUN
+            return False
+        side = self.parent if self.only is not None else fork(flush=False)
         if isinstance(side, Parent):
             self.arm = side
             self.clock.go_on_here()
             self.clock.stops = frozenset({self.end})
             self.clock.fetches_on = 0
-            folder = self.folder / "arm"
-            shutil.rmtree(folder, ignore_errors=True)
-            part(folder / "files", also={self.folder: folder})
-            self._forwards = register_module_forward_pre_hook(self._called)
+            if self.only is None:
+                folder = self.folder / "arm"
+                shutil.rmtree(folder, ignore_errors=True)
+                part(folder / "files", also={self.folder: folder})
+            if name == "carried":  # of the other arms nobody asks where the streams are later
+                self._forwards = register_module_forward_pre_hook(self._called)
             return True
         said = side.wait()
         futures[name] = (
@@ -515,11 +560,7 @@ class CarriedRun(Watched):
         return False
 
     def _called(self, module: nn.Module, *_: Any) -> None:
-        if (
-            torch.is_grad_enabled()
-            and module.training
-            and any(p.requires_grad for p in module.parameters())
-        ):
+        if trains(module):
             self._forwards.remove()
             self.streams_later = self.live(None).sources["streams"].capture()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -28,7 +29,9 @@ from bygones.script.resume_runs import (
     in_child,
     outputs_of,
 )
-from bygones.script.verdicts import Verdict, function_distance, judge, with_seeds
+from bygones.script.scouting import warm_for
+from bygones.script.twin import CannotFork
+from bygones.script.verdicts import Verdict, function_distance, judge, judge_again, with_seeds
 
 _OTHER_SEED = 1_000_003  # added to a seed, it gives the run that the ceiling is measured against
 
@@ -38,7 +41,8 @@ class Asked:
     """How to run to the end, until interrupted, and on from there: the same script with other arguments.
 
     `at`: the step after which the process is ended, unless `interrupted` ends by itself. `horizon`: how many
-    steps after the interruption are compared; to the end of the run if None.
+    steps after the interruption are compared; to the end of the run if None. `again`: the step (of the whole
+    run) after which the resumed run is interrupted in its turn, and resumed a second time.
     """
 
     whole: Script
@@ -47,6 +51,7 @@ class Asked:
     at: int | None = None
     seeds: tuple[int, ...] = (0,)
     horizon: int | None = None
+    again: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class _Seed:
     whole: Whole
     resumed: Resumed
     carried: Carried | None
+    at: int
     end: int
     verdicts: list[Verdict]
     ceiling: Mapping[str, float] = field(default_factory=dict)
@@ -120,13 +126,14 @@ def _one_seed(
         make: Callable[..., Watched], script: Script, place: str, *given: Any, anew: bool = True
     ) -> Any:
         on_run(place)
-        where = folder / ("interrupted" if place == "resumed" else place)
+        where = folder / {"resumed": "interrupted"}.get(place, place.split()[-1])
         return in_child(lambda parent: make(*given, script, home, seed, where, parent), anew=anew)
 
     def whole_run(script: Script, look_at: int) -> Whole:
         said = go(WholeRun, script, "uninterrupted", look_at)
         if isinstance(said, int):  # the optimizer to count by: known once they have taken turns
             said = go(WholeRun, replace(script, clock=said), "uninterrupted", look_at)
+        warm_for(said.libraries)
         return said
 
     script, at = asked.whole, asked.at
@@ -146,18 +153,50 @@ def _one_seed(
             f"compare. Interrupt it earlier (--at), or let it train for longer."
         )
     clock = whole.script.clock
-    resumed = go(
-        ResumedRun, replace(asked.resumed, clock=clock), "resumed", whole, at, end, anew=False
-    )
+    again = asked.again
+    if again is not None:
+        if not at < again < end:
+            raise DesignError(
+                f"the second interruption has to lie after the first (step {at}) and before step {end}; got "
+                f"--again {again}."
+            )
+        for copy in ("again", "once"):
+            shutil.copytree(folder / "interrupted", folder / copy, symlinks=True)
+    resuming = replace(asked.resumed, clock=clock)
+    resumed = go(ResumedRun, resuming, "resumed", whole, at, end, again, anew=False)
     if resumed.start is None:
         raise ScriptError(
             f"the resumed run, {asked.resumed}, {resumed.future.ended} without a training step. Expected it "
             f"to go on where the interrupted run stopped, after {at} of {whole.steps} steps."
         )
-    carried = go(CarriedRun, whole.script, "carried", whole, resumed, end)
+    carried = _carried(whole, resumed, end, go, on_run)
     verdicts = judge(whole, resumed, carried, end)
+    if again is not None:
+        start = again - resumed.start.step
+        go(InterruptedRun, resuming, "interrupted again", start, anew=False)
+        first = replace(whole, weights=resumed.weights)
+        twice = go(ResumedRun, resuming, "resumed again", first, again, 0, None, anew=False)
+        begin = again if twice.start is None else twice.start.step
+        once = go(ResumedRun, resuming, "resumed once", whole, at, begin, begin, anew=False)
+        verdicts = judge_again(verdicts, once, twice)
     ceiling = _ceiling(whole, carried, end, home, seed, folder, on_run)
-    return _Seed(whole, resumed, carried, end, verdicts, ceiling)
+    return _Seed(whole, resumed, carried, at, end, verdicts, ceiling)
+
+
+def _carried(
+    whole: Whole, resumed: Resumed, end: int, go: Callable[..., Any], on_run: Callable[[str], None]
+) -> Carried:
+    """The arms from one forked process; where that is impossible, each from the start in one of its own."""
+    try:
+        return go(CarriedRun, whole.script, "carried", whole, resumed, end, None)
+    except CannotFork as why:
+        on_run(f"each arm from the start, since {why}")
+        carried = go(CarriedRun, whole.script, "carried", whole, resumed, end, "")
+    futures = {
+        name: go(CarriedRun, whole.script, f"carried: {name}", whole, resumed, end, name)
+        for name in carried.futures
+    }
+    return replace(carried, futures=futures)
 
 
 def _somewhere(whole: Whole) -> int:
@@ -226,7 +265,7 @@ def _gathered(asked: Asked, found: Mapping[int, _Seed]) -> Check:
     start, whole = one.resumed.start.step, one.whole
     return Check(
         script=str(asked.whole),
-        interrupted_at=asked.at if asked.at is not None else start,
+        interrupted_at=one.at,
         start=start,
         until=one.end,
         seeds=tuple(found),

@@ -57,8 +57,8 @@ class Sufficiency:
         if not self.sufficient:
             return (
                 f"The inventory of {self.script} is not complete: at step {self.at} everything that was "
-                f"found in the run of seed {one} was put into that of seed {other}, and yet {self.missing}. Some "
-                f"memory is in none of the sources."
+                f"found in the run of seed {one} was put into that of seed {other}, and yet "
+                f"{self.missing}. Some memory is in none of the sources."
             )
         rest = f" Without consequence here: {', '.join(self.inert)}." if self.inert else ""
         return (

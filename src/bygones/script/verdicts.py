@@ -33,6 +33,7 @@ from bygones.script.resume_runs import (
 )
 
 Outcome = Literal["PASS", "FAIL", "ABSTAIN"]
+_RANKS: dict[str, int] = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def judge(whole: Whole, resumed: Resumed, carried: Carried, end: int) -> list[Ve
     assert resumed.start is not None
     control = carried.futures["carried"]
     kind = "values" if whole.inputs is None else whole.inputs.kind
-    alike = _same_future(control, resumed.future)
+    alike = _same_run(control, resumed.future)
     verdicts = []
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
@@ -73,8 +74,32 @@ def judge(whole: Whole, resumed: Resumed, carried: Carried, end: int) -> list[Ve
     verdicts.append(_of_order(whole, resumed, carried, end, kind, verdicts))
     if not alike and not any(v.outcome == "FAIL" for v in verdicts):
         verdicts.append(_unexplained(resumed, carried, kind))
-    ranks = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
-    return sorted(verdicts, key=lambda verdict: ranks[verdict.outcome])
+    return sorted(verdicts, key=lambda verdict: _RANKS[verdict.outcome])
+
+
+def judge_again(verdicts: list[Verdict], once: Resumed, twice: Resumed) -> list[Verdict]:
+    """What was restored the first time and is not the second: a checkpoint that a resumed run writes.
+
+    Only sources that were restored and needed are asked about; what the loss costs is not measured again.
+    """
+    if twice.start is None:
+        why = f"resumed a second time, the run {twice.future.ended} without a step"
+        return [Verdict("something else", "FAIL", why), *verdicts]
+    places = {name: (source, leaves) for name, source, leaves in units(once.again)}
+    now = []
+    for verdict in verdicts:
+        source, leaves = places.get(verdict.source, ("", []))
+        if verdict.outcome == "PASS" and source:
+            mine = {leaf: once.again[source][leaf] for leaf in leaves}
+            other = differing_leaves(verdict.source, source, mine, twice.start.states)
+            if other is not None:
+                why = (
+                    "restored the first time, and not when the run is interrupted and resumed again"
+                )
+                named = _leaves(mine, other, whole_source=source != "streams")
+                verdict = replace(verdict, outcome="FAIL", why=why, leaves=named)
+        now.append(verdict)
+    return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
 
 
 def _of_source(
@@ -91,14 +116,19 @@ def _of_source(
     control = carried.futures["carried"]
     reset = carried.futures.get(f"reset {name}")
     lost = carried.futures.get(f"resumed {name}")
+    if lost is not None and lost.ended.startswith("raised") and not resumed.future.ended:
+        lost = None  # it was put where it does not fit, which tells nothing of the resumed run
     fresh = None if reset is None else distance(control, reset, kind)
-    matters = reset is not None and not _same_future(control, reset)
+    matters = reset is not None and not _same_run(control, reset)
     variable = carried.kinds.get(source) == "variable"
     if other is None or alike:
         if variable and not matters:
             return None
         if source == "streams" and alike and not matters:
-            return Verdict(name, "ABSTAIN", "nothing drew from it in this window", fresh=fresh)
+            why = "nothing that counts was drawn from it in this window"
+            if other is not None and not _restored_later(name, carried, resumed):
+                why = "not restored, which makes no difference in this window"
+            return Verdict(name, "ABSTAIN", why, fresh=fresh)
         if matters:
             return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
         if reset is None and name in carried.no_reset:
@@ -112,7 +142,7 @@ def _of_source(
     leaves = _leaves(mine, other, whole_source=source != "streams")
     if source == "streams" and _restored_later(name, carried, resumed):
         return Verdict(name, "PASS", "restored before the first step calls the model", fresh=fresh)
-    if lost is None or _same_future(control, lost):
+    if lost is None or _same_run(control, lost):
         if variable:
             return None
         return Verdict(
@@ -126,7 +156,7 @@ def _of_source(
     return Verdict(
         name,
         "FAIL",
-        _how_lost(mine, other, reset is not None and _same_future(reset, lost)),
+        _how_lost(mine, other, reset is not None and _same_run(reset, lost)),
         leaves,
         distance(control, lost, kind),
         fresh,
@@ -176,7 +206,8 @@ def _of_order(
         ):
             why = f"other batches from step {begin + first} on, which follows from {verdict.source}"
             return Verdict("order", "ABSTAIN", why)
-    if mine.indices[:steps] == control.indices and len(mine.indices) >= steps:
+    numbered = all(index is not None for step in control.indices for index in step)
+    if numbered and mine.indices[:steps] == control.indices and len(mine.indices) >= steps:
         why = (
             f"the same examples, delivered otherwise from step {begin + first} on, which follows from the "
             f"random streams"
@@ -198,16 +229,25 @@ def _other_batches(whole: Whole, mine: Future, begin: int, first: int, steps: in
     if first >= len(mine.indices):
         return f"the resumed run ends after {len(mine.indices)} steps; {steps} were left ({mine.ended})"
     shown = mine.indices[first]
-    if not shown:
+    if not shown or None in shown:
         return f"other batches {where}"
     before = [step for step in sorted(whole.indices) if whole.indices[step] == shown]
     if before:
         starts = [step for step in whole.epochs if step in before]
+        now, then = (_place_in_epoch(whole, step) for step in (begin + first, before[0]))
+        if now == then:
+            return (
+                f"an earlier epoch comes again: {where} it is shown what step {before[0]} was shown"
+            )
         place = f"what step {before[0]} was shown"
         if starts:
             place = f"the epoch of step {starts[0]} from its beginning"
         return f"the position is lost: {where} it is shown {place}"
     return f"another order {where}"
+
+
+def _place_in_epoch(whole: Whole, step: int) -> int:
+    return step - max((edge for edge in whole.epochs if edge <= step), default=0)
 
 
 def _unexplained(resumed: Resumed, carried: Carried, kind: str) -> Verdict:
@@ -235,12 +275,17 @@ def _unexplained(resumed: Resumed, carried: Carried, kind: str) -> Verdict:
 # ------------------------------------------------------------------ comparing
 
 
-def _same_future(one: Future, other: Future) -> bool:
-    """Equal to the bit in everything that counts: data, losses, states, outputs."""
+def same_future(one: Future, other: Future, but: str = "") -> bool:
+    """Equal to the bit in everything that counts: data, losses, states (all but one source's), outputs.
+
+    What only one of them holds does not count: a checkpoint that is still at hand once it is written, say.
+    """
     size = min(len(one.losses), len(other.losses))
     return (
         one.ended == other.ended
-        and one.states == other.states
+        and all(
+            one.states[n] == other.states[n] for n in one.states.keys() & other.states if n != but
+        )
         and one.contents[:size] == other.contents[:size]
         and one.losses[:size] == other.losses[:size]
         and one.outputs.keys() == other.outputs.keys()
@@ -249,6 +294,15 @@ def _same_future(one: Future, other: Future) -> bool:
             for name in one.outputs
         )
     )
+
+
+def _same_run(one: Future, other: Future) -> bool:
+    """Whether nothing but the random streams' own states tells two runs apart.
+
+    A stream matters by what is made of its draws. A loader that is begun draws a number that it has no use
+    for, so a run that resumes leaves torch's stream elsewhere, and yet is the same run.
+    """
+    return same_future(one, other, but="streams")
 
 
 def distance(one: Future, other: Future, kind: str) -> dict[str, float] | None:
@@ -318,9 +372,8 @@ def _counted(things: list[Any], noun: str) -> str:
 def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:
     """One verdict a source from those of several seeds: a failure in any is one."""
     merged: dict[str, Verdict] = {}
-    ranks = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
     for verdict in (v for mine in verdicts.values() for v in mine):
         known = merged.get(verdict.source)
-        if known is None or ranks[verdict.outcome] < ranks[known.outcome]:
+        if known is None or _RANKS[verdict.outcome] < _RANKS[known.outcome]:
             merged[verdict.source] = replace(verdict)
-    return sorted(merged.values(), key=lambda v: ranks[v.outcome])
+    return sorted(merged.values(), key=lambda v: _RANKS[v.outcome])
