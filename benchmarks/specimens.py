@@ -35,26 +35,27 @@ modelled on reports in public trackers. None imports bygones, and no rule of byg
 check compares what the uninterrupted and the resumed run hold, are shown and become.
 
 - *Named* is everything that the check says is lost; the specimen's own source comes first. Others follow
-  from it or from the same fault: variables that hold the next batch, or a learning rate that lies in the
+  from it or from the same fault: a variable that holds the next batch, the learning rate that lies in an
   optimizer.
-- *First loss* is the first step whose training loss is another one if that source alone is lost; the
-  step after *resumed at* is the second one that the resumed run takes. "never" means in the whole
-  window.
+- *Resumed at* is the boundary from which the two are compared: the resumed run's first step has this number.
+- *First loss* is the first step whose training loss is another one if that source alone is lost; "never" is
+  said of the whole window.
 - *As resumed* is how far the function is from the uninterrupted run's at the end of the window, if that
-  source alone is lost, and *another seed* how far a run of another seed is. Total variation, or the root
-  mean square where outputs are no classes. One seed, so there are no intervals; of a few steps, so they
-  are small.
-- *Clean twin* is the verdict on the same script without the fault. The sham is exactly 0 in all of them.
+  source alone is lost; *another seed* is how far the run of another seed is. Total variation, or the root
+  mean square where outputs are no classes. Of one seed, so there are no intervals; after a few steps, so the
+  numbers are small. The sham is exactly 0 in every row.
+- *Clean twin* is the verdict on the same script without the fault.
 
 | script | fault | named | resumed at | first loss | as resumed | another seed | clean twin |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 CLOSE = """
-What to read off it. A lost BatchNorm or averaged model shows in no training loss at all; its function is
+What to read off it. A lost BatchNorm or averaged model shows in no training loss at all, and its function is
 another one all the same. A dict of averaged weights is compared to the bit, but it is no module, so its own
-function is not observed. How far a fault moves the function is no matter of how much state is lost: a counter
-of one number can move it further than all moments rounded.
+function is not observed. How much state is lost says little of how far the function moves: a step counter
+that is set to zero moves it further than the rounding of all moments. The second resume is compared by what
+is held; its cost is not measured.
 """
 
 

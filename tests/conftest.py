@@ -8,6 +8,8 @@ from tests.commands import Commands, ask, start_server, stop_server
 
 torch.set_num_threads(1)
 
+collect_ignore_glob = ["specimens/*"]  # scripts: the collector would run them in search of doctests
+
 
 @pytest.fixture
 def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
