@@ -301,7 +301,7 @@ def chosen(digest: Digest, seeds: list[int], count: int) -> list[int]:
     """Seeds that nobody chose: in the order of a hash of the bundle's digest and the seed.
 
     >>> chosen("00ff", [0, 1, 2, 3], 2)
-    [1, 2]
+    [1, 3]
     """
     order = sorted(seeds, key=lambda seed: hashlib.sha256(f"{digest} {seed}".encode()).digest())
     return sorted(order[:count])
