@@ -56,15 +56,15 @@ def as_table(check: Check) -> Table:
 
 def _failure(check: Check, verdict: Verdict) -> str:
     costs = [_cost(check, cost) for cost in check.costs if cost.source == verdict.source]
-    moved = "; ".join(costs) or "its effect on the function could not be measured"
+    said = f"FAIL {_short(verdict.source)}: {_why(verdict)}."
+    if not costs:
+        return f"{said} What that costs was not measured."
     losses = (
         "no training loss shows it"
         if verdict.first_loss is None
         else f"the training loss shows it from step {verdict.first_loss} on"
     )
-    return (
-        f"FAIL {_short(verdict.source)}: {_why(verdict)}. At step {check.until}, {moved}; {losses}."
-    )
+    return f"{said} At step {check.until}, {'; '.join(costs)}; {losses}."
 
 
 def _cost(check: Check, cost: Cost) -> str:

@@ -26,6 +26,7 @@ from bygones.inventory import describe
 from bygones.multiplicity import Family
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.recipe import kept_globals
+from bygones.script.streams import but_keys
 from bygones.segment import donor_seed
 from bygones.store import AbstractStore, FolderStore, MemoryStore, pack
 from bygones.study import Arm, Study, check_design, findings, full_arms
@@ -283,7 +284,7 @@ class _Studying:
             )
 
     def _check_seed(self, seed: int, control: Played) -> None:
-        past = digest({name: _but_keys(leaves) for name, leaves in control.fork.items()})
+        past = digest({name: but_keys(leaves) for name, leaves in control.fork.items()})
         if past in self.pasts:
             raise ForkError(
                 f"seeds {self.pasts[past]} and {seed} train the same run: the state at step "
@@ -317,11 +318,6 @@ class _Studying:
             "needed": [],
             "inert": [],
         }
-
-
-def _but_keys(leaves: Mapping[str, Digest]) -> dict[str, Digest]:
-    """Without the integers that stand for a stream: those are the seed's, whatever the run does with it."""
-    return {name: value for name, value in leaves.items() if not name.endswith("/key")}
 
 
 def _checked_labels(asked: Asked) -> np.ndarray | None:

@@ -73,6 +73,7 @@ class Clock:
         self.on_batch: Callable[[Any], None] = lambda batch: None
         self.seen: list[Optimizer] = []  # every optimizer that has stepped, in order of its first
         self.turns: list[int] = []  # who made the first updates, to tell what a round is
+        self.on_descent: Callable[[], None] = lambda: None  # before each `backward`
         self.on_fetch: Callable[[], None] = lambda: None  # before each batch that may be trained on
         self.fetches_on = (
             0  # a boundary is reached so many batches later: inside an accumulation window
@@ -233,6 +234,7 @@ class Clock:
         self.delivered.deliver(iterator._dataset, index, batch)
 
     def _descends(self, tensor: Tensor) -> None:
+        self.on_descent()
         self.loader = self._last
         if tensor.numel() == 1:
             self._descended.append(tensor.detach())

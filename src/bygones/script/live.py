@@ -105,11 +105,16 @@ class Live:
 
     def entry(self) -> dict[str, Any]:
         """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
-        clock = self._clock
-        states = {name: source.capture() for name, source in self.sources.items()}
-        shown = clock.delivered
+        clock, shown = self._clock, self._clock.delivered
+        states: dict[str, State] = {}
+        missing: dict[str, str] = {}
+        for name, source in self.sources.items():
+            try:
+                states[name] = source.capture()
+            except RecipeError:  # no reason to stop a run that is only written down
+                missing[name] = "not captured"
         loss = clock.losses[-1] if clock.losses else None
-        return entry(clock.step, shown.order, shown.entry, loss, held(states))
+        return entry(clock.step, shown.order, shown.entry, loss, {**held(states), **missing})
 
     def clocked_module(self, optimizer: Any) -> str:
         """The name of the trained module that an optimizer updates; empty if no module owns what it does."""

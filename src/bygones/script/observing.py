@@ -8,6 +8,7 @@ and in one of them that piece is put back: if the two go on alike, to the bit, t
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bygones.digest import same
-from bygones.script.children import Child, Parent, fork, scratch_folder, why_not_fork
-from bygones.script.files import part
+from bygones.script.children import Child, fork, scratch_folder, why_not_fork
+from bygones.script.clock import trains
 from bygones.script.launch import Script, check_script, warm
 from bygones.script.live import Live
 from bygones.script.resume_runs import Future, States, Watched, captured, in_child, units
@@ -107,15 +108,13 @@ class _ObservedRun(Watched):
         super().__init__(*given)
         self.until, self.horizon = until, horizon
         self.clock.stops = frozenset({until})
-        self.under_way: list[
-            tuple[Any, _Stretch | None]
-        ] = []  # functions of the script, innermost last
+        # Functions of the script that are running, innermost last.
+        self.under_way: list[tuple[CodeType, _Stretch | None]] = []
         self.evaluating: _Stretch | None = None
         self.found: dict[str, Observer] = {}
         self.looked: dict[CodeType, int] = {}
         self.training_code: set[CodeType] = set()
         self._mine: dict[CodeType, bool] = {}
-        self.arm: Parent | None = None
         self.busy = False
         self.saves = torch.save
         self.modes = nn.Module.train
@@ -125,13 +124,7 @@ class _ObservedRun(Watched):
     def begins(self) -> None:
         run = self
         register_module_forward_pre_hook(self._called)
-        descend = self.clock._descends
-
-        def descends(tensor: Any) -> None:
-            run._trains()
-            descend(tensor)
-
-        self.clock._descends = descends  # type: ignore[method-assign]
+        self.clock.on_descent = self._trains
 
         def train(module: nn.Module, mode: bool = True) -> nn.Module:
             run._mode(module, mode)
@@ -150,18 +143,17 @@ class _ObservedRun(Watched):
         if self.busy or event not in ("call", "return"):
             return
         code = frame.f_code
-        if code in self.training_code or not self._is_mine(code):
-            return
-        if event == "call":
+        if event == "return":
+            if self.under_way and self.under_way[-1][0] is code:
+                stretch = self.under_way.pop()[1]
+                if stretch is not None and not stretch.trains:
+                    self._end(stretch)
+        elif code not in self.training_code and self._is_mine(code):
             looked = self.looked.get(code, 0)
             hold = looked < _WATCHED_CALLS and self.clock.step > 0 and self.arm is None
             self.looked[code] = looked + hold
             place = f"{code.co_name}() at {Path(code.co_filename).name}:{code.co_firstlineno}"
             self.under_way.append((code, self._begin(place) if hold else None))
-        elif self.under_way and self.under_way[-1][0] is code:
-            stretch = self.under_way.pop()[1]
-            if stretch is not None and not stretch.trains:
-                self._end(stretch)
 
     def _is_mine(self, code: CodeType) -> bool:
         known = self._mine.get(code)
@@ -172,15 +164,16 @@ class _ObservedRun(Watched):
                 and code.co_name
                 not in ("<module>", "forward", "__getitem__", "__iter__", "__next__")
                 and not code.co_name.startswith("<")
-                and not code.co_flags & 0x20  # a generator is left and entered again
+                and not code.co_flags
+                & inspect.CO_GENERATOR  # a generator is left and entered again
             )
         return known
 
-    def _called(self, module: nn.Module, *_: Any) -> None:
+    def _called(self, module: nn.Module, *given: Any) -> None:
         """A module is called: with gradients that is training, without them it is a look."""
         if self.busy or not any(True for _ in module.parameters()):
             return
-        if torch.is_grad_enabled() and module.training:
+        if trains(module):
             self._trains()
             return
         for _, stretch in self.under_way:
@@ -190,8 +183,8 @@ class _ObservedRun(Watched):
             self.evaluating.observes = True
 
     def _trains(self) -> None:
-        for code, stretch in self.under_way:
-            self.training_code.add(code)
+        for running, stretch in self.under_way:
+            self.training_code.add(running)
             if stretch is not None:
                 stretch.trains = True
         if self.evaluating is not None and torch.is_grad_enabled():
@@ -304,13 +297,9 @@ class _ObservedRun(Watched):
         if isinstance(side, Child):
             said = side.wait()
             return said if isinstance(said, Future) else Future({}, {}, (), (), (), "was killed")
-        self.arm = side
         sys.setprofile(None)
         self.since = self.clock.step
-        self.clock.go_on_here()
-        self.clock.wait_for(self.since + self.horizon)
-        folder = self.folder / "arm"
-        part(folder / "files", also={self.folder: folder})
+        self.goes_on_as_arm(side, self.since + self.horizon)
         change()
         return None
 

@@ -16,19 +16,17 @@ from typing import Any, NoReturn
 import torch
 
 from bygones.contract import Contract
-from bygones.errors import BygonesError, DesignError, RecipeError, ScriptError
-from bygones.ledger import Writer, entry, held, refuse_existing
+from bygones.errors import BygonesError, DesignError, ScriptError
+from bygones.ledger import Writer, refuse_existing
 from bygones.recording import Recorded
 from bygones.script.carried import carried
 from bygones.script.clock import Clock
 from bygones.script.launch import Script, check_script, own_files, run_script, warm
 from bygones.script.live import FirstLook, Live
-from bygones.values import State
 
 # Keys of streams and orders are named after a seed by bygones, and so are no part of what a script carries:
 # with one seed for all runs they never differ.
 _NO_SEED = 0
-_NOT_CAPTURED = "not captured"
 
 
 @dataclass(frozen=True)
@@ -136,10 +134,8 @@ class _Recorder:
             self.writer = Writer(self.path, self._header(live, self.first))
         began = time.perf_counter()
         live = Live(self.file, self.clock, _NO_SEED, self.first, {})
-        clock, shown = self.clock, self.clock.delivered
-        loss = clock.losses[-1] if clock.losses else None
-        self.writer.add(entry(clock.step, shown.order, shown.entry, loss, _holds(live)))
-        self.last = clock.step
+        self.writer.add(live.entry())
+        self.last = self.clock.step
         self.count += 1
         self.seconds += time.perf_counter() - began
 
@@ -161,18 +157,6 @@ class _Recorder:
             "contract": contract.to_dict(),
             "rng": carried(live, first, self.script, self.clock),
         }
-
-
-def _holds(live: Live) -> dict[str, str]:
-    """A digest of what each source holds; a run is not stopped by one that cannot be captured."""
-    states: dict[str, State] = {}
-    missing: dict[str, str] = {}
-    for name, source in live.sources.items():
-        try:
-            states[name] = source.capture()
-        except RecipeError:
-            missing[name] = _NOT_CAPTURED
-    return {**held(states), **missing}
 
 
 def _end_as_python_does(error: BaseException) -> NoReturn:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from bygones.script.live import Expected, FirstLook, Live
 from bygones.script.loaders import emulating
 from bygones.script.loose import Loose
 from bygones.script.probing import Inputs, Listener, marked_inputs, observe
+from bygones.script.streams import but_keys
 from bygones.script.twin import CannotFork, over_too_soon, redirect_output
 from bygones.values import State
 
@@ -115,9 +117,7 @@ class Carried:
 
     states: States
     numbers: Mapping[str, Any]
-    kinds: Mapping[
-        str, str
-    ]  # "variable" for what hangs on variables of the script, else the source's origin
+    kinds: Mapping[str, str]  # "variable" for what hangs on the script's variables, else the origin
     futures: Mapping[str, Future]
     no_reset: Mapping[str, str] = field(default_factory=dict)
 
@@ -125,7 +125,7 @@ class Carried:
 # ------------------------------------------------------------------ one process
 
 
-class Watched:
+class Watched(ABC):
     """A process that runs a script from its beginning, watched; what it found it says to its parent."""
 
     def __init__(self, script: Script, home: Path, seed: int, folder: Path, parent: Parent) -> None:
@@ -137,6 +137,7 @@ class Watched:
         self.clock.before_first = self.before_first
         self.clock.at_boundary = self.at_boundary
         self.first: FirstLook | None = None
+        self.arm: Parent | None = None  # of a twin: who waits for its future
 
     def run(self, *, anew: bool = True) -> NoReturn:
         """`anew`: in an empty folder of its own; else in the one where the interrupted run left its files."""
@@ -160,17 +161,29 @@ class Watched:
     def path(self) -> Path:
         return self.home / self.script.path
 
-    def begins(self) -> None:
+    def begins(self) -> None:  # noqa: B027 - most have nothing to do there
         """Before the script's first line."""
 
     def before_first(self) -> None:
         self.first = self.first or FirstLook(self.path, self.clock, self.seed)
 
+    @abstractmethod
     def at_boundary(self, step: int) -> None:
+        """At each boundary that the clock stops at."""
+
+    @abstractmethod
+    def ended(self, how: str) -> NoReturn:
+        """The script is over (how, in words), and something has to be said."""
         raise NotImplementedError
 
-    def ended(self, how: str) -> NoReturn:
-        raise NotImplementedError
+    def goes_on_as_arm(self, side: Parent, until: int) -> None:
+        """From here on, this process is a twin that was forked off, with a folder of its own."""
+        self.arm = side
+        self.clock.go_on_here()
+        self.clock.wait_for(until)
+        folder = self.folder / "arm"
+        shutil.rmtree(folder, ignore_errors=True)
+        part(folder / "files", also={self.folder: folder})
 
     def live(self, expected: Expected | None) -> Live:
         assert self.first is not None
@@ -179,7 +192,7 @@ class Watched:
     def future(self, live: Live, inputs: Inputs | None, since: int, fetches: int = 0) -> Future:
         """What came of this run since a step, seen from here."""
         states = {
-            name: quick(_but_keys(source.capture()))
+            name: quick(but_keys(source.capture()))
             for name, source in live.sources.items()
             if name != "order" and not (isinstance(source, Loose) and source.origin != "averaging")
         }
@@ -215,11 +228,6 @@ def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
     return seen
 
 
-def _but_keys(state: State) -> dict[str, Any]:
-    """Without the integers that stand for a stream: those are the seed's, whatever the run does with it."""
-    return {leaf: value for leaf, value in state.items() if not leaf.endswith("/key")}
-
-
 def _like(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
     """The part of an average that stands for the observed part of the trained module."""
     if trained is None:
@@ -244,15 +252,11 @@ def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _go(process: Watched, anew: bool) -> NoReturn:
-    process.run(anew=anew)
-
-
-def in_child(make: Any, *, anew: bool = True) -> Any:
+def in_child(make: Callable[[Parent], Watched], *, anew: bool = True) -> Any:
     """Runs one such process to its end, and gives what it said; refusals come through as errors."""
     side = fork()
     if isinstance(side, Parent):
-        _go(make(side), anew)
+        make(side).run(anew=anew)
     said = side.wait()
     if said is None:
         raise ScriptError("the script was killed (out of memory?).") from ChildDied()
@@ -311,13 +315,11 @@ class WholeRun(Watched):
             self.marked = marked_inputs(live.trained)
 
     def ended(self, how: str) -> NoReturn:
-        where = f"step {self.look_at}, where it was to be interrupted"
-        if self.expected is None or how != "came to its end":
-            self.parent.say(
-                over_too_soon(self.script, how, self.clock.step, where, self.clock)
-                if self.expected is None
-                else ScriptError(f"{self.script} {how} after {self.clock.step} steps.")
-            )
+        if self.expected is None:
+            where = f"step {self.look_at}, where it was to be interrupted"
+            self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+        if how != "came to its end":
+            self.parent.say(ScriptError(f"{self.script} {how} after {self.clock.step} steps."))
         inputs, why = self.marked, ""
         try:
             inputs = inputs or self.listener.inputs(self.label)
@@ -383,7 +385,6 @@ class ResumedRun(Watched):
         self.weights: dict[int, frozenset[str]] = {}
         self.start: Start | None = None
         self.before: tuple[States, Mapping[str, Any]] | None = None
-        self.streams_before: State = {}
         self.fetched = 0
         self.clock.on_fetch = self._about_to_fetch
 
@@ -477,7 +478,6 @@ class CarriedRun(Watched):
         self.whole, self.start, self.resumed, self.end = whole, resumed.start, resumed, end
         self.clock.stops = frozenset({resumed.start.step})
         self.clock.fetches_on = resumed.start.fetches
-        self.arm: Parent | None = None
         self.streams_later: State = {}
 
     def at_boundary(self, step: int) -> None:
@@ -542,14 +542,12 @@ class CarriedRun(Watched):
             return False
         side = self.parent if self.only is not None else fork(flush=False)
         if isinstance(side, Parent):
-            self.arm = side
-            self.clock.go_on_here()
-            self.clock.stops = frozenset({self.end})
             self.clock.fetches_on = 0
             if self.only is None:
-                folder = self.folder / "arm"
-                shutil.rmtree(folder, ignore_errors=True)
-                part(folder / "files", also={self.folder: folder})
+                self.goes_on_as_arm(side, self.end)
+            else:
+                self.arm = side
+                self.clock.wait_for(self.end)
             if name == "carried":  # of the other arms nobody asks where the streams are later
                 self._forwards = register_module_forward_pre_hook(self._called)
             return True

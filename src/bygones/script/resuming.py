@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from bygones.errors import DesignError, ScriptError
+from bygones.errors import DesignError, ForkError, ScriptError
 from bygones.estimators.base import Estimate
 from bygones.estimators.paired_t import paired_t
 from bygones.script.children import scratch_folder
@@ -31,7 +30,14 @@ from bygones.script.resume_runs import (
 )
 from bygones.script.scouting import warm_for
 from bygones.script.twin import CannotFork
-from bygones.script.verdicts import Verdict, function_distance, judge, judge_again, with_seeds
+from bygones.script.verdicts import (
+    Verdict,
+    function_distance,
+    judge,
+    judge_again,
+    same_future,
+    with_seeds,
+)
 
 _OTHER_SEED = 1_000_003  # added to a seed, it gives the run that the ceiling is measured against
 
@@ -71,7 +77,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Check:
-    """What a resume check found. `floor`: the same distance for the sham, which has to be exactly 0."""
+    """What a resume check found. `floor`: the same distance for the sham, which is exactly 0."""
 
     script: str
     interrupted_at: int
@@ -98,7 +104,7 @@ class _Seed:
 
     whole: Whole
     resumed: Resumed
-    carried: Carried | None
+    carried: Carried
     at: int
     end: int
     verdicts: list[Verdict]
@@ -170,6 +176,12 @@ def _one_seed(
             f"to go on where the interrupted run stopped, after {at} of {whole.steps} steps."
         )
     carried = _carried(whole, resumed, end, go, on_run)
+    if not same_future(carried.futures["carried"], carried.futures["sham"]):
+        raise ForkError(
+            f"{whole.script}: a twin of which every source was taken down and put back does not go on as the "
+            f"run that it was forked from, so no difference can be laid to the checkpoint. `bygones twin` "
+            f"says more."
+        )
     verdicts = judge(whole, resumed, carried, end)
     if again is not None:
         start = again - resumed.start.step
@@ -287,11 +299,8 @@ def _changes(whole: Whole, start: int, end: int) -> int:
 
 
 def _floor(mine: _Seed) -> float:
-    assert mine.carried is not None
     kind = "values" if mine.whole.inputs is None else mine.whole.inputs.kind
     control, sham = mine.carried.futures["carried"], mine.carried.futures["sham"]
-    if control.states != sham.states or control.losses != sham.losses:
-        return math.inf
     pairs = [(control.outputs[name], sham.outputs[name]) for name in control.outputs]
     return max((function_distance(a, b, kind) for a, b in pairs), default=0.0)
 

@@ -14,7 +14,7 @@ from bygones.recipe import Parts
 from bygones.sources import AbstractSource
 from bygones.sources.trees import generator_state, set_generator_state
 from bygones.streams import mix
-from bygones.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.values import Leaf, Lifetime, Offer, Origin, State, Visibility
 
 
 class CarriedStreams(AbstractSource):
@@ -64,6 +64,11 @@ class CarriedStreams(AbstractSource):
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")
+
+
+def but_keys(state: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """Without the integers that stand for a stream: those are the seed's, whatever the run does with it."""
+    return {leaf: value for leaf, value in state.items() if not leaf.endswith("/key")}
 
 
 def global_generators() -> dict[str, Any]:

@@ -10,7 +10,6 @@ What decides the order is moved as what the donor shows next. The weights are a 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,6 @@ from typing import Any, NoReturn
 from bygones.errors import DesignError, RecipeError, ScriptError
 from bygones.ledger import quick
 from bygones.script.children import Parent, fork, scratch_folder, why_not_fork
-from bygones.script.files import part
 from bygones.script.launch import Script, check_script, warm
 from bygones.script.live import Expected
 from bygones.script.resume_runs import (
@@ -32,6 +30,7 @@ from bygones.script.resume_runs import (
     trained_tensors,
     units,
 )
+from bygones.script.streams import but_keys
 from bygones.script.twin import CannotFork, over_too_soon
 from bygones.script.verdicts import same_future
 
@@ -141,7 +140,6 @@ class _Recipient(Watched):
         super().__init__(*given)
         self.donor, self.at, self.until = donor, at, until
         self.clock.stops = frozenset({at})
-        self.arm: Parent | None = None
 
     def at_boundary(self, step: int) -> None:
         live = self.live(self.donor.expected)
@@ -170,7 +168,7 @@ class _Recipient(Watched):
         for left_out in ["", *differing, *(["order"] if self._shows() else [])]:
             side = fork(flush=False)
             if isinstance(side, Parent):
-                self._go_on(side)
+                self.goes_on_as_arm(side, self.until)
                 for source, state in self.donor.states.items():
                     given = self._given(source, state, states.get(source, {}), left_out)
                     with suppress(RecipeError, KeyError):
@@ -192,15 +190,7 @@ class _Recipient(Watched):
             return dict(own)
         stream = left_out.partition("/")[2] if left_out.startswith(f"{source}/") else ""
         kept = {leaf: value for leaf, value in own.items() if stream and leaf == f"{stream}/state"}
-        return {**{k: v for k, v in state.items() if not k.endswith("/key")}, **kept}
-
-    def _go_on(self, side: Parent) -> None:
-        self.arm = side
-        self.clock.go_on_here()
-        self.clock.stops = frozenset({self.until})
-        folder = self.folder / "arm"
-        shutil.rmtree(folder, ignore_errors=True)
-        part(folder / "files", also={self.folder: folder})
+        return {**but_keys(state), **kept}
 
     def _shows(self) -> list[Any]:
         """What the donor shows next, batch by batch, as far as a loader numbers it."""

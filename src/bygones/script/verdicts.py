@@ -14,7 +14,7 @@ All comparisons are to the bit, of data, losses, states and the function in eval
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,12 +50,7 @@ class Verdict:
     leaves: str = ""
     lost: Mapping[str, float] | None = None
     fresh: Mapping[str, float] | None = None
-    first_loss: int | None = (
-        None  # the first step whose loss differs with the source as it was resumed
-    )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    first_loss: int | None = None  # the first step whose loss differs with the source as resumed
 
 
 def judge(whole: Whole, resumed: Resumed, carried: Carried, end: int) -> list[Verdict]:
@@ -349,8 +344,6 @@ def _first_difference(one: tuple[Any, ...], other: tuple[Any, ...]) -> int:
 
 def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: bool) -> str:
     """Which leaves differ, by the last piece of their names where that says enough."""
-    from bygones.digest import same
-
     if not whole_source:
         return ""
     names = sorted(
