@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+from bygones.cli import main
 from bygones.script.alone import ALONE
 
 ALONE_HERE = {**os.environ, **ALONE}
@@ -39,6 +42,21 @@ def ask(server: subprocess.Popen[str], folder: Path, *arguments: object) -> Said
     server.stdin.write(json.dumps([[str(a) for a in arguments], str(folder)]) + "\n")
     server.stdin.flush()
     return Said(*json.loads(server.stdout.readline()))
+
+
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> Said:
+    """Runs a command in this process, as the command line would."""
+    monkeypatch.setattr(sys, "argv", ["bygones", *map(str, arguments)])
+    code = 0
+    capsys.readouterr()
+    try:
+        main()
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    captured = capsys.readouterr()
+    return Said(code, captured.out, captured.err)
 
 
 def stop_server(server: subprocess.Popen[str]) -> None:

@@ -35,7 +35,8 @@ def answer(arguments: list[str], folder: str) -> list[object]:
 
 if __name__ == "__main__":
     # What the commands and the examples import, or what is asked for: here, and not in every fork again.
-    usual = "bygones.script.studying bygones.script.proving bygones.effects sklearn.datasets"
-    warm(sys.argv[1:] or usual.split())
+    usual = "studying proving resuming observing sufficing recording".split()
+    modules = ["bygones.effects", "sklearn.datasets", *(f"bygones.script.{m}" for m in usual)]
+    warm(sys.argv[1:] or modules)
     for line in sys.stdin:
         print(json.dumps(answer(*json.loads(line))), flush=True)

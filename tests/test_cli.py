@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import Said, run_here
 
 from bygones.catalogues import CATALOGUES
-from bygones.cli import main
 from bygones.errors import BygonesError, Unexpected
 
 ROOT = Path(__file__).parents[1]
@@ -45,14 +44,7 @@ class Meddler(AbstractProbe):
 """
 
 
-@dataclass
-class Said:
-    code: int
-    out: str
-    err: str
-
-
-Bygones = Callable[..., Said]
+Bygones = Callable[..., Said]  # (*arguments)
 
 
 @pytest.fixture
@@ -60,19 +52,7 @@ def bygones(tmp_path, monkeypatch, capsys) -> Bygones:
     """Runs a command in this process, in a folder with `study.py`, serially."""
     (tmp_path / "study.py").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bygones", *arguments])
-        code = 0
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        captured = capsys.readouterr()
-        return Said(code, captured.out, captured.err)
-
-    return run
+    return lambda *arguments: run_here(monkeypatch, capsys, *arguments)
 
 
 def strict(text: str) -> Any:

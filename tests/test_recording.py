@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+from tests.commands import ALONE_HERE, Said, run_here
 
-from bygones.cli import main
 from bygones.ledger import read_ledger
-from bygones.script.alone import ALONE
-
-HERE = Path(__file__).parent
-ALONE_HERE = {**os.environ, **ALONE}
 
 STUDY = """
 from tests.study_recipes import *
@@ -68,13 +62,7 @@ open("made.txt", "w").write("by the script itself")
 """
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Bygones = Callable[..., Said]
+Bygones = Callable[..., Said]  # (*arguments)
 
 
 @pytest.fixture
@@ -82,44 +70,14 @@ def bygones(tmp_path, monkeypatch, capsys) -> Bygones:
     """Runs a command in this process."""
     (tmp_path / "study.py").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bygones", *map(str, arguments)])
-        code = 0
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        return Said(code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-P", str(HERE / "script_server.py"), "bygones.script.recording"]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen(command, env=ALONE_HERE, text=True, **pipes)
-    yield process
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
-    process.wait(timeout=60)
+    return lambda *arguments: run_here(monkeypatch, capsys, *arguments)
 
 
 @pytest.fixture
-def alone(processes, tmp_path) -> Bygones:
+def alone(commands, tmp_path) -> Bygones:
     """Runs a command in a process of one thread, in a folder with `loop.py`."""
     (tmp_path / "loop.py").write_text(LOOP)
-
-    def run(*arguments: object) -> Said:
-        processes.stdin.write(json.dumps([[str(a) for a in arguments], str(tmp_path)]) + "\n")
-        processes.stdin.flush()
-        return Said(*json.loads(processes.stdout.readline()))
-
-    return run
+    return lambda *arguments: commands(tmp_path, *arguments)
 
 
 # ------------------------------------------------------------------ recipes
@@ -354,7 +312,7 @@ for step in range(6):
 
 
 def test_scripts_of_other_habits(alone, tmp_path):
-    shutil.copytree(HERE / "awkward_scripts", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(Path(__file__).parent / "awkward_scripts", tmp_path, dirs_exist_ok=True)
     said = alone("ledger", "--out", "none", "--", "no_optimizer.py")
     assert said.code == 8
     assert "no boundary to write down" in said.err

@@ -2,63 +2,31 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.commands import ALONE_HERE, Said
 
 from bygones.outcomes import read_manifest, read_outcomes
-from bygones.script.alone import ALONE
 from bygones.store import FolderStore
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples" / "scripts"
 AWKWARD = HERE / "awkward_scripts"
-ALONE_HERE = {**os.environ, **ALONE}
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Bygones = Callable[..., Said]
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-P", str(HERE / "script_server.py")]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ALONE_HERE, text=True
-    )
-    yield process
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
-    process.wait(timeout=60)
+Bygones = Callable[..., Said]  # (*arguments)
 
 
 @pytest.fixture
-def bygones(server, tmp_path) -> Bygones:
+def bygones(commands, tmp_path) -> Bygones:
     """Runs a command in a folder that holds the awkward scripts."""
     shutil.copytree(AWKWARD, tmp_path, dirs_exist_ok=True)
-
-    def run(*arguments: object) -> Said:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(json.dumps([[str(a) for a in arguments], str(tmp_path)]) + "\n")
-        server.stdin.flush()
-        return Said(*json.loads(server.stdout.readline()))
-
-    return run
+    return lambda *arguments: commands(tmp_path, *arguments)
 
 
 def outcomes_of(folder: Path) -> Any:

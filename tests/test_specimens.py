@@ -1,28 +1,19 @@
 """Every known way to lose memory on resuming is caught and named, and its clean twin is not."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.commands import ask, start_server, stop_server
 from tests.specimen_checks import SETTINGS, SPECIMENS, WATCHED, Setting, watching
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    process = start_server("bygones.script.resuming", "bygones.script.observing")
-    yield process
-    stop_server(process)
-
-
 @pytest.fixture
-def check(server, tmp_path):
+def check(commands, tmp_path):
     """Checks a specimen with a fault, or its clean twin, and gives what the check found."""
 
     def run(setting: Setting, fault: str = "") -> dict[str, Any]:
-        said = ask(server, tmp_path, *setting.command(fault))
+        said = commands(tmp_path, *setting.command(fault))
         assert said.out, said.err
         found = json.loads(said.out)
         assert said.code == (1 if found["failed"] else 0)
@@ -33,11 +24,11 @@ def check(server, tmp_path):
 
 
 @pytest.fixture
-def observers(server, tmp_path):
+def observers(commands, tmp_path):
     """What each observer of a script left behind that alters the run, by the place that is named."""
 
     def run(script: str, fault: str = "") -> dict[str, set[str]]:
-        said = ask(server, tmp_path, *watching(script, fault))
+        said = commands(tmp_path, *watching(script, fault))
         assert said.out, said.err
         return {
             seen["place"]: {t["source"] for t in seen["traces"] if t["alters"]}

@@ -15,6 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
+from bygones import cli_scripts
+from bygones.cli_shared import (
+    CORES,
+    Json,
+    SeedEnv,
+    Seeds,
+    StoreFolder,
+    StudyName,
+    StudyOption,
+    Workers,
+    folder_store,
+    outcomes_of,
+    say_effects,
+)
 from bygones.errors import BygonesError
 
 app = typer.Typer(
@@ -24,48 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-StudyName = Annotated[
-    str,
-    typer.Argument(
-        metavar="STUDY",
-        help="A built-in regime (bygones list regimes), study.py[:function], or package.module:function.",
-    ),
-]
-Seeds = Annotated[
-    str | None, typer.Option(help="Seeds to use instead of the study's own, like 0-31 or 0-3,10.")
-]
-StoreFolder = Annotated[Path, typer.Option(help="The folder that keeps what was trained.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes to train with, one thread each.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for machines.")]
-StudyOption = Annotated[
-    str | None, typer.Option("--study", help="Which study, if the store holds several.")
-]
-
-Command = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="-- SCRIPT [ARGUMENTS]",
-        help="A training script with its arguments, after `--`; {seed} in them stands for the seed.",
-    ),
-]
-SeedEnv = Annotated[
-    str | None,
-    typer.Option(
-        help="An environment variable that brings the script its seed. Without it, and without {seed} in "
-        "the arguments, the global generators are seeded before the script runs."
-    ),
-]
-Probe = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE:FUNCTION",
-        help="What to observe: a function of the model that returns an array [inputs, outputs], or "
-        "(logits, labels). Without it, the model on inputs of its own evaluation batches.",
-    ),
-]
-
-_CORES = os.cpu_count() or 1
 
 
 @app.callback()
@@ -79,7 +51,7 @@ def _options(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for store and report.")] = Path("bygones-demo"),
     seeds: Seeds = None,
-    workers: Workers = _CORES,
+    workers: Workers = CORES,
 ) -> None:
     """Measure what a small network on handwritten digits remembers, and write a report."""
     _run("digits", seeds, out / "store", workers)
@@ -91,7 +63,7 @@ def run(
     study: StudyName,
     seeds: Seeds = None,
     store: StoreFolder = Path("bygones-store"),
-    workers: Workers = _CORES,
+    workers: Workers = CORES,
     until_halfwidth: Annotated[
         float | None,
         typer.Option(help="Add seeds until each excess over its null is known within ± this."),
@@ -106,7 +78,7 @@ def run(
         name = _run(study, seeds, store, workers)
     else:
         name = _run_until(study, seeds, store, workers, until_halfwidth, max_seeds)
-    _say(store, name, as_json=as_json)
+    say_effects(store, name, as_json=as_json)
 
 
 @app.command()
@@ -114,7 +86,7 @@ def plan(
     study: StudyName,
     seeds: Seeds = None,
     store: StoreFolder = Path("bygones-store"),
-    workers: Workers = _CORES,
+    workers: Workers = CORES,
     half_width: Annotated[
         float | None,
         typer.Option(help="Also say how many seeds it takes, going by those stored, for ± this."),
@@ -167,7 +139,7 @@ def compare(
     from bygones.comparison import side_by_side
     from bygones.report import write_comparison
 
-    pooled = side_by_side([_outcomes(store, None) for store in stores])
+    pooled = side_by_side([outcomes_of(store, None) for store in stores])
     for one in pooled:
         terminal.out.print(str(one))
     terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
@@ -197,7 +169,7 @@ def bundle(
     from bygones.bundling import bundle_study
 
     made = bundle_study(
-        _folder_store(store),
+        folder_store(store),
         out or store.parent / f"{store.name}-bundle",
         study,
         license=license,
@@ -269,120 +241,12 @@ def check(
         print(f"Makes no difference in this run: {', '.join(certificate['inert'])}.")
 
 
-@app.command()
-def sources(
-    script: Command,
-    at: Annotated[int, typer.Option(min=1, help="The optimizer step to look around at.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
-    seed_env: SeedEnv = None,
-    as_json: Json = False,
-) -> None:
-    """Run a training script, unchanged, to a step, and list all memory that it carries there."""
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    from bygones import terminal
-    from bygones.script.launch import Script, check_script
-    from bygones.script.scouting import scout
-
-    given = Script(script[0], tuple(script[1:]), seed_env)
-    check_script(given)
-    found = scout(given, Path.cwd(), seed, at)
-    if as_json:
-        print(json.dumps({"step": at, "sources": found.sources}, indent=2))
-        return
-    terminal.out.print(f"What {found.script} carries across step {at}:")
-    terminal.out.print(terminal.inventory_table(found.sources))
-    if found.why_not_fork:
-        terminal.out.print(
-            f"Note: its process cannot be forked, since {found.why_not_fork.rstrip('.')}."
-        )
-
-
-@app.command("script")
-def run_script(
-    script: Command,
-    fork_at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 100,
-    horizons: Annotated[
-        str, typer.Option(help="Steps after the fork at which the function is observed.")
-    ] = "0,1,3,10,30,100",
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=INTERVENTION:SOURCE[@WINDOW]",
-            help="What to do at the fork, like drop=reset:moments, half=scale(0.5):moments or "
-            "swap=swap-windows:order@100:120. May be given several times; without it, what can be reset "
-            "is reset, and the order and torch's stream are drawn again.",
-        ),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, like 0-31 or 0-3,10.")] = "0-7",
-    seed_env: SeedEnv = None,
-    probe: Probe = None,
-    store: StoreFolder = Path("bygones-store"),
-    workers: Workers = _CORES,
-    name: Annotated[str, typer.Option(help="What to call the study (default: the script).")] = "",
-    margin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METRIC=SIZE",
-            help="Below this size an effect counts as none; declared before the run.",
-        ),
-    ] = None,
-    replay: Annotated[
-        bool,
-        typer.Option("--replay", help="Run each arm from the start, even where forking would do."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Study a training script, unchanged: fork its running process into arms, and compare what they learn."""
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    from bygones import terminal
-    from bygones.script.launch import Script
-    from bygones.script.studying import Asked, measure_script, plan_script
-    from bygones.store import FolderStore
-    from bygones.studies import parse_margins, parse_seeds, parse_steps
-
-    asked = Asked(
-        Script(script[0], tuple(script[1:]), seed_env),
-        fork_at,
-        parse_steps(horizons),
-        parse_seeds(seeds),
-        tuple(arm or ()),
-        probe,
-        name,
-        parse_margins(margin or []),
-        replay=replay,
-    )
-    planned = plan_script(asked, Path.cwd(), FolderStore(store))
-    for line in terminal.script_lines(planned, workers):
-        terminal.console.print(line)
-    with terminal.progress_of_seeds(planned.plan) as on_seed:
-        measure_script(planned, workers, on_seed)
-    _say(store, planned.plan.study.name, as_json=as_json)
-
-
-@app.command()
-def twin(
-    script: Command,
-    at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
-    seed_env: SeedEnv = None,
-    as_json: Json = False,
-) -> None:
-    """Prove that a script, watched and forked, prints and writes what it does without bygones."""
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    from bygones.errors import ForkError
-    from bygones.script.launch import Script
-    from bygones.script.proving import prove
-
-    proof = prove(Script(script[0], tuple(script[1:]), seed_env), Path.cwd(), seed, at)
-    if not proof.passed:
-        raise ForkError(str(proof))
-    print(json.dumps(asdict(proof), indent=2) if as_json else proof)
+app.command()(cli_scripts.sources)
+app.command("script")(cli_scripts.run_script)
+app.command()(cli_scripts.twin)
+app.command("check-resume")(cli_scripts.check_resume)
+app.command()(cli_scripts.observers)
+app.command()(cli_scripts.sufficiency)
 
 
 @app.command()
@@ -413,7 +277,7 @@ def ledger(
 ) -> None:
     """Write down a run at its boundaries: what it was shown and what it carried, chained."""
     if "--" in sys.argv:
-        _ledger_of_script(run, out, until, every, seed, seed_env, optimizer)
+        cli_scripts.ledger_of_script(run, out, until, every, seed, seed_env, optimizer)
         return
     from bygones import terminal
     from bygones.errors import DesignError
@@ -425,29 +289,6 @@ def ledger(
             "a ledger of a recipe needs one RECIPE or STUDY and --until STEP. A script is put after `--`."
         )
     terminal.console.print(str(record(load_recipe(run[0]), seed, until, every, out)))
-
-
-def _ledger_of_script(
-    script: list[str],
-    out: Path,
-    until: int | None,
-    every: int,
-    seed: int,
-    seed_env: str | None,
-    optimizer: int,
-) -> None:
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    from bygones import terminal
-    from bygones.errors import DesignError
-    from bygones.script.launch import Script
-    from bygones.script.recording import record_script
-
-    if until is not None:
-        raise DesignError("--until is for recipes; a script is written down to its own end.")
-    given = Script(script[0], tuple(script[1:]), seed_env, optimizer)
-    terminal.console.print(str(record_script(given, Path.cwd(), seed, every, out)))
 
 
 @app.command()
@@ -510,155 +351,13 @@ def checklist(
     from bygones import terminal
     from bygones.checklist import checklist, to_markdown
 
-    filled = checklist(_outcomes(store, study))
+    filled = checklist(outcomes_of(store, study))
     if as_json:
         print(json.dumps(filled, indent=2))
     elif as_markdown:
         print(to_markdown(filled), end="")
     else:
         terminal.print_checklist(filled)
-
-
-@app.command()
-def sufficiency(
-    script: Command,
-    at: Annotated[int, typer.Option(min=1, help="The step at which memory is moved.")] = 20,
-    until: Annotated[int, typer.Option(min=2, help="The step up to which runs are compared.")] = 60,
-    seeds: Annotated[str, typer.Option(help="The donor's seed and the recipient's.")] = "0,1",
-    seed_env: SeedEnv = None,
-    as_json: Json = False,
-) -> None:
-    """Is the inventory of a script's memory complete? Moves all of it into another seed's run."""
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    from bygones.errors import DesignError
-    from bygones.script.launch import Script
-    from bygones.script.sufficing import check_sufficiency
-    from bygones.studies import parse_seeds
-
-    pair = parse_seeds(seeds)
-    if len(pair) != 2:
-        raise DesignError(
-            f"--seeds takes two seeds here, the donor's and the recipient's; got {seeds}."
-        )
-    given = Script(script[0], tuple(script[1:]), seed_env)
-    found = check_sufficiency(given, Path.cwd(), (pair[0], pair[1]), at, until)
-    print(json.dumps(found.to_dict(), indent=2) if as_json else found)
-    if not found.sufficient:
-        raise typer.Exit(1)
-
-
-@app.command()
-def observers(
-    script: Command,
-    until: Annotated[int, typer.Option(min=2, help="Watch for so many optimizer steps.")] = 200,
-    horizon: Annotated[
-        int, typer.Option(min=1, help="Steps for which twins train on, to see whether it matters.")
-    ] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
-    seed_env: SeedEnv = None,
-    as_json: Json = False,
-) -> None:
-    """Do evaluating and saving leave the run as it was? Names the one that does not, and what it moves."""
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    from bygones import terminal
-    from bygones.script.launch import Script
-    from bygones.script.observing import find_observers
-
-    given = Script(script[0], tuple(script[1:]), seed_env)
-    found = find_observers(given, Path.cwd(), seed, until, horizon)
-    if as_json:
-        print(json.dumps([observer.to_dict() for observer in found], indent=2))
-    else:
-        none = f"{given}: nothing evaluates or saves in its first {until} steps."
-        for line in [str(observer) for observer in found] or [none]:
-            terminal.out.print(line)
-    if any(observer.alters for observer in found):
-        raise typer.Exit(1)
-
-
-@app.command("check-resume")
-def check_resume(
-    script: Command,
-    resume: Annotated[
-        str,
-        typer.Option(
-            metavar="ARGUMENTS",
-            help="Arguments to add when it resumes, like '--resume last.pt'; none if it resumes by itself.",
-        ),
-    ] = "",
-    at: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="End the process after this step (default: about a third of the run)."
-        ),
-    ] = None,
-    interrupt: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ARGUMENTS",
-            help="Arguments to add to make it stop by itself, like '--max-steps 17', instead of --at.",
-        ),
-    ] = None,
-    resume_script: Annotated[
-        str | None,
-        typer.Option(
-            metavar="'SCRIPT ARGUMENTS'",
-            help="The whole command that resumes, if it is another one.",
-        ),
-    ] = None,
-    horizon: Annotated[
-        int | None,
-        typer.Option(min=1, help="Steps after the interruption to compare (default: to the end)."),
-    ] = None,
-    again: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Interrupt the resumed run too, after this step, and resume again."
-        ),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, like 0-7; several give intervals.")] = "0",
-    seed_env: SeedEnv = None,
-    as_json: Json = False,
-) -> None:
-    """Does a script's checkpoint hold all it goes on from, and what does the loss of a piece cost?"""
-    from bygones.script.alone import begin_alone
-
-    begin_alone()
-    import shlex
-    from dataclasses import replace
-
-    from bygones import terminal
-    from bygones.resume_lines import as_table, headline, sentences
-    from bygones.script.launch import Script
-    from bygones.script.resuming import Asked
-    from bygones.script.resuming import check_resume as checked
-    from bygones.studies import parse_seeds
-
-    whole = Script(script[0], tuple(script[1:]), seed_env)
-    resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
-    if resume_script is not None:
-        path, *arguments = shlex.split(resume_script)
-        resumed = Script(path, tuple(arguments), seed_env)
-    interrupted = (
-        None
-        if interrupt is None
-        else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
-    )
-    asked = Asked(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
-    found = checked(asked, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …"))
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
-    else:
-        terminal.out.print(headline(found))
-        for sentence in sentences(found):
-            terminal.out.print(sentence)
-        terminal.out.print(as_table(found))
-    if found.failed:
-        raise typer.Exit(1)
 
 
 @app.command("list")
@@ -747,56 +446,15 @@ def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
         terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
-def _outcomes(store: Path, study: str | None) -> Any:
-    from bygones.outcomes import read_manifest, read_outcomes
-
-    folder = _folder_store(store)
-    return read_outcomes(folder, read_manifest(folder, study))
-
-
-def _folder_store(store: Path) -> Any:
-    from bygones.errors import StoreError
-    from bygones.store import FolderStore
-
-    if not store.is_dir():
-        raise StoreError(
-            f"there is no store at '{store}'. `bygones run STUDY --store {store}` makes one."
-        )
-    return FolderStore(store)
-
-
 def _report(store: Path, out: Path, study: str | None, *, as_json: bool) -> None:
     from bygones import terminal
     from bygones.report import write_report
 
     if as_json:
-        _say(store, study, as_json=True)
+        say_effects(store, study, as_json=True)
         return
-    path = write_report(_outcomes(store, study), out)
+    path = write_report(outcomes_of(store, study), out)
     terminal.out.print(f"Report: {path}")
-
-
-def _say(store: Path, study: str | None, *, as_json: bool) -> None:
-    """The effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
-    from bygones import terminal
-    from bygones.effects import all_effects, usual_metrics
-
-    outcomes = _outcomes(store, study)
-    if as_json:
-        found = [
-            effect.to_dict() for effect in all_effects(outcomes, metrics=usual_metrics(outcomes))
-        ]
-        head = {
-            name: outcomes.attrs[name]
-            for name in ("study", "recipe", "digests", "orders", "contract")
-        }
-        print(json.dumps({**head, "effects": found}, indent=2))
-        return
-    for effect in all_effects(
-        outcomes, metrics=usual_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
-    ):
-        terminal.out.print(str(effect))
-    terminal.console.print(f"Report with figures: bygones report {store}")
 
 
 def main() -> None:

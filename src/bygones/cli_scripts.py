@@ -1,0 +1,289 @@
+"""The commands that run somebody's training script, unchanged: argument parsing and nothing else.
+
+Each begins its process again, alone: with one thread, and nothing of its own on the path.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bygones.cli_shared import (
+    CORES,
+    Command,
+    Json,
+    Probe,
+    SeedEnv,
+    StoreFolder,
+    Workers,
+    say_effects,
+)
+from bygones.script.alone import begin_alone
+
+if TYPE_CHECKING:
+    from bygones.script.launch import Script
+
+
+def sources(
+    script: Command,
+    at: Annotated[int, typer.Option(min=1, help="The optimizer step to look around at.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Run a training script, unchanged, to a step, and list all memory that it carries there."""
+    begin_alone()
+    from bygones import terminal
+    from bygones.script.launch import check_script
+    from bygones.script.scouting import scout
+
+    given = _given(script, seed_env)
+    check_script(given)
+    found = scout(given, Path.cwd(), seed, at)
+    if as_json:
+        print(json.dumps({"step": at, "sources": found.sources}, indent=2))
+        return
+    terminal.out.print(f"What {found.script} carries across step {at}:")
+    terminal.out.print(terminal.inventory_table(found.sources))
+    if found.why_not_fork:
+        terminal.out.print(
+            f"Note: its process cannot be forked, since {found.why_not_fork.rstrip('.')}."
+        )
+
+
+def run_script(
+    script: Command,
+    fork_at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 100,
+    horizons: Annotated[
+        str, typer.Option(help="Steps after the fork at which the function is observed.")
+    ] = "0,1,3,10,30,100",
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=INTERVENTION:SOURCE[@WINDOW]",
+            help="What to do at the fork, like drop=reset:moments, half=scale(0.5):moments or "
+            "swap=swap-windows:order@100:120. May be given several times; without it, what can be reset "
+            "is reset, and the order and torch's stream are drawn again.",
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, like 0-31 or 0-3,10.")] = "0-7",
+    seed_env: SeedEnv = None,
+    probe: Probe = None,
+    store: StoreFolder = Path("bygones-store"),
+    workers: Workers = CORES,
+    name: Annotated[str, typer.Option(help="What to call the study (default: the script).")] = "",
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=SIZE",
+            help="Below this size an effect counts as none; declared before the run.",
+        ),
+    ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Run each arm from the start, even where forking would do."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Study a training script, unchanged: fork its running process into arms, and compare what they learn."""
+    begin_alone()
+    from bygones import terminal
+    from bygones.script.studying import Asked, measure_script, plan_script
+    from bygones.store import FolderStore
+    from bygones.studies import parse_margins, parse_seeds, parse_steps
+
+    asked = Asked(
+        _given(script, seed_env),
+        fork_at,
+        parse_steps(horizons),
+        parse_seeds(seeds),
+        tuple(arm or ()),
+        probe,
+        name,
+        parse_margins(margin or []),
+        replay=replay,
+    )
+    planned = plan_script(asked, Path.cwd(), FolderStore(store))
+    for line in terminal.script_lines(planned, workers):
+        terminal.console.print(line)
+    with terminal.progress_of_seeds(planned.plan) as on_seed:
+        measure_script(planned, workers, on_seed)
+    say_effects(store, planned.plan.study.name, as_json=as_json)
+
+
+def twin(
+    script: Command,
+    at: Annotated[int, typer.Option(min=1, help="The optimizer step to fork at.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that a script, watched and forked, prints and writes what it does without bygones."""
+    begin_alone()
+    from bygones.errors import ForkError
+    from bygones.script.proving import prove
+
+    proof = prove(_given(script, seed_env), Path.cwd(), seed, at)
+    if not proof.passed:
+        raise ForkError(str(proof))
+    print(json.dumps(asdict(proof), indent=2) if as_json else proof)
+
+
+def sufficiency(
+    script: Command,
+    at: Annotated[int, typer.Option(min=1, help="The step at which memory is moved.")] = 20,
+    until: Annotated[int, typer.Option(min=2, help="The step up to which runs are compared.")] = 60,
+    seeds: Annotated[str, typer.Option(help="The donor's seed and the recipient's.")] = "0,1",
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Is the inventory of a script's memory complete? Moves all of it into another seed's run."""
+    begin_alone()
+    from bygones.errors import DesignError
+    from bygones.script.sufficing import check_sufficiency
+    from bygones.studies import parse_seeds
+
+    pair = parse_seeds(seeds)
+    if len(pair) != 2:
+        raise DesignError(
+            f"--seeds takes two seeds here, the donor's and the recipient's; got {seeds}."
+        )
+    given = _given(script, seed_env)
+    found = check_sufficiency(given, Path.cwd(), (pair[0], pair[1]), at, until)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else found)
+    if not found.sufficient:
+        raise typer.Exit(1)
+
+
+def observers(
+    script: Command,
+    until: Annotated[int, typer.Option(min=2, help="Watch for so many optimizer steps.")] = 200,
+    horizon: Annotated[
+        int, typer.Option(min=1, help="Steps for which twins train on, to see whether it matters.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Do evaluating and saving leave the run as it was? Names the one that does not, and what it moves."""
+    begin_alone()
+    from bygones import terminal
+    from bygones.script.observing import find_observers
+
+    given = _given(script, seed_env)
+    found = find_observers(given, Path.cwd(), seed, until, horizon)
+    if as_json:
+        print(json.dumps([observer.to_dict() for observer in found], indent=2))
+    else:
+        none = f"{given}: nothing evaluates or saves in its first {until} steps."
+        for line in [str(observer) for observer in found] or [none]:
+            terminal.out.print(line)
+    if any(observer.alters for observer in found):
+        raise typer.Exit(1)
+
+
+def check_resume(
+    script: Command,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="Arguments to add when it resumes, like '--resume last.pt'; none if it resumes by itself.",
+        ),
+    ] = "",
+    at: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="End the process after this step (default: about a third of the run)."
+        ),
+    ] = None,
+    interrupt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="Arguments to add to make it stop by itself, like '--max-steps 17', instead of --at.",
+        ),
+    ] = None,
+    resume_script: Annotated[
+        str | None,
+        typer.Option(
+            metavar="'SCRIPT ARGUMENTS'",
+            help="The whole command that resumes, if it is another one.",
+        ),
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps after the interruption to compare (default: to the end)."),
+    ] = None,
+    again: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Interrupt the resumed run too, after this step, and resume again."
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, like 0-7; several give intervals.")] = "0",
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Does a script's checkpoint hold all it goes on from, and what does the loss of a piece cost?"""
+    begin_alone()
+    from bygones import terminal
+    from bygones.resume_lines import as_table, headline, sentences
+    from bygones.script.launch import Script
+    from bygones.script.resuming import Asked
+    from bygones.script.resuming import check_resume as checked
+    from bygones.studies import parse_seeds
+
+    whole = _given(script, seed_env)
+    resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
+    if resume_script is not None:
+        path, *arguments = shlex.split(resume_script)
+        resumed = Script(path, tuple(arguments), seed_env)
+    interrupted = (
+        None
+        if interrupt is None
+        else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
+    )
+    asked = Asked(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
+    found = checked(asked, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …"))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        terminal.out.print(headline(found))
+        for sentence in sentences(found):
+            terminal.out.print(sentence)
+        terminal.out.print(as_table(found))
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def ledger_of_script(
+    script: list[str],
+    out: Path,
+    until: int | None,
+    every: int,
+    seed: int,
+    seed_env: str | None,
+    optimizer: int,
+) -> None:
+    begin_alone()
+    from bygones import terminal
+    from bygones.errors import DesignError
+    from bygones.script.recording import record_script
+
+    if until is not None:
+        raise DesignError("--until is for recipes; a script is written down to its own end.")
+    given = _given(script, seed_env, optimizer)
+    terminal.console.print(str(record_script(given, Path.cwd(), seed, every, out)))
+
+
+def _given(script: list[str], seed_env: str | None, optimizer: int = 0) -> Script:
+    """The script that was typed after `--`."""
+    from bygones.script.launch import Script
+
+    return Script(script[0], tuple(script[1:]), seed_env, optimizer)
