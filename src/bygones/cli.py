@@ -53,7 +53,7 @@ def demo(
     seeds: Seeds = None,
     workers: Workers = CORES,
 ) -> None:
-    """Measure what a small network on handwritten digits remembers, and write a report."""
+    """Measure a small network on digits, and write a report."""
     _run("digits", seeds, out / "store", workers)
     _report(out / "store", out, None, as_json=False)
 
@@ -73,7 +73,7 @@ def run(
     ] = 128,
     as_json: Json = False,
 ) -> None:
-    """Train what is missing of a study, and say what was found. Run it again to go on or to add to it."""
+    """Train what is missing of a study, say what was found. Run it again to go on or to add to it."""
     if until_halfwidth is None:
         name = _run(study, seeds, store, workers)
     else:
@@ -93,7 +93,7 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a study would train, store and cost, with and without sharing prefixes."""
+    """Say what a study would cost. In steps, time and bytes, with and without shared prefixes."""
     from bygones import terminal
 
     planned = _planned(study, seeds, store)
@@ -121,7 +121,7 @@ def report(
     study: StudyOption = None,
     as_json: Json = False,
 ) -> None:
-    """Write the HTML report of a stored study; with --json, print its effects and digests instead."""
+    """Write a stored study's HTML report. With --json, print its effects and digests instead."""
     _report(store, out or store.parent / f"{store.name}-report", study, as_json=as_json)
 
 
@@ -134,7 +134,7 @@ def compare(
         "bygones-comparison"
     ),
 ) -> None:
-    """Put effects of several studies side by side, and pool those of arms with the same name."""
+    """Put several studies side by side. Effects of arms with the same name are pooled."""
     from bygones import terminal
     from bygones.comparison import side_by_side
     from bygones.report import write_comparison
@@ -164,7 +164,7 @@ def bundle(
         bool, typer.Option("--no-report", help="Leave the HTML report out.")
     ] = False,
 ) -> None:
-    """Write a stored study as a folder or zip that stands alone, and can be checked by anybody."""
+    """Write a stored study as a bundle that stands alone. A folder or zip that anybody can check."""
     from bygones import terminal
     from bygones.bundling import bundle_study
 
@@ -202,7 +202,7 @@ def verify(
     ] = 1e-3,
     as_json: Json = False,
 ) -> None:
-    """Check that a bundle is what was written, and that its numbers follow from its outcomes."""
+    """Check that a bundle is what was written. And that its numbers follow from its outcomes."""
     from bygones import terminal
     from bygones.bundle import verify_bundle
 
@@ -224,7 +224,7 @@ def check(
     study: StudyName,
     as_json: Json = False,
 ) -> None:
-    """Prove that a recipe can be forked: nothing that it carries from step to step is forgotten."""
+    """Prove that a recipe can be forked. Nothing that it carries from step to step is forgotten."""
     from bygones.measuring import certify, plan
     from bygones.studies import load_study
 
@@ -275,7 +275,7 @@ def ledger(
         ),
     ] = 0,
 ) -> None:
-    """Write down a run at its boundaries: what it was shown and what it carried, chained."""
+    """Write a run down, boundary by boundary. What it was shown and what it carried, chained."""
     if "--" in sys.argv:
         cli_scripts.ledger_of_script(run, out, until, every, seed, seed_env, optimizer)
         return
@@ -297,7 +297,7 @@ def diff(
     other: Annotated[Path, typer.Argument(metavar="LEDGER", help="Another one's.")],
     as_json: Json = False,
 ) -> None:
-    """Say where the runs of two ledgers part, and in what; exit code 1 if they are not equal."""
+    """Say where two ledgers' runs part, and in what. The exit code is 1 if they are not equal."""
     from bygones.ledger import part
 
     found = part(one, other)
@@ -316,7 +316,7 @@ def contract(
     study: StudyOption = None,
     as_json: Json = False,
 ) -> None:
-    """Print the numeric and the RNG contract that something was made under; or compare two of them."""
+    """Print a numeric and RNG contract, or compare two. Of a ledger, a store or a bundle."""
     from bygones import terminal
     from bygones.terms import differences, read_terms
 
@@ -347,7 +347,7 @@ def checklist(
         bool, typer.Option("--markdown", help="Print a Markdown table, for an appendix.")
     ] = False,
 ) -> None:
-    """Fill in the reporting checklist of a stored study from what it recorded, and nothing else."""
+    """Fill in a study's reporting checklist. From what it recorded, and from nothing else."""
     from bygones import terminal
     from bygones.checklist import checklist, to_markdown
 
@@ -365,7 +365,7 @@ def list_members(
     kind: Annotated[str, typer.Argument(help="sources, interventions, orders, probes, metrics, …")],
     as_json: Json = False,
 ) -> None:
-    """List what there is of a kind, each with its first line of documentation."""
+    """List what there is of a kind. Each with its first line of documentation."""
     from bygones import terminal
     from bygones.catalogues import CATALOGUES
 

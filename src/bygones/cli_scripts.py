@@ -36,7 +36,7 @@ def sources(
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
-    """Run a training script, unchanged, to a step, and list all memory that it carries there."""
+    """List all memory that a script carries. It is run, unchanged, to a step."""
     begin_alone()
     from bygones import terminal
     from bygones.script.launch import check_script
@@ -90,7 +90,7 @@ def run_script(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Study a training script, unchanged: fork its running process into arms, and compare what they learn."""
+    """Study a training script, unchanged. Its running process is forked into arms, which are compared."""
     begin_alone()
     from bygones import terminal
     from bygones.script.studying import Asked, measure_script, plan_script
@@ -123,7 +123,7 @@ def twin(
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
-    """Prove that a script, watched and forked, prints and writes what it does without bygones."""
+    """Prove that watching leaves a script as it is. Watched and forked, it prints and writes the same."""
     begin_alone()
     from bygones.errors import ForkError
     from bygones.script.proving import prove
@@ -142,7 +142,7 @@ def sufficiency(
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
-    """Is the inventory of a script's memory complete? Moves all of it into another seed's run."""
+    """Prove that all of a script's memory was found. By moving it into another seed's run."""
     begin_alone()
     from bygones.errors import DesignError
     from bygones.script.sufficing import check_sufficiency
@@ -170,7 +170,7 @@ def observers(
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
-    """Do evaluating and saving leave the run as it was? Names the one that does not, and what it moves."""
+    """Find the evaluation or save that changes a run. And say what of the run it changes."""
     begin_alone()
     from bygones import terminal
     from bygones.script.observing import find_observers
@@ -230,7 +230,7 @@ def check_resume(
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
-    """Does a script's checkpoint hold all it goes on from, and what does the loss of a piece cost?"""
+    """Say what a checkpoint loses, and what that costs. By resuming, and by losing each piece alone."""
     begin_alone()
     from bygones import terminal
     from bygones.resume_lines import as_table, headline, sentences

@@ -27,7 +27,6 @@ from bygones.script.clock import trains
 from bygones.script.launch import Script, check_script, warm
 from bygones.script.live import Live
 from bygones.script.resume_runs import Future, States, Watched, captured, in_child, units
-from bygones.script.twin import over_too_soon
 from bygones.script.verdicts import same_future
 
 _CALLS = 3  # how often each observer is looked at
@@ -331,7 +330,7 @@ class _ObservedRun(Watched):
             self.parent.say(turn)
         if self.clock.step == 0 or how.startswith("raised"):
             where = f"step {self.until}"
-            self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+            self.parent.say(self.too_soon(how, where))
         if self.evaluating is not None and self.evaluating.trains:
             place = self.evaluating.place
             trace = Trace("the modules' mode, in which training goes on", True)

@@ -176,6 +176,11 @@ class Watched(ABC):
         """The script is over (how, in words), and something has to be said."""
         raise NotImplementedError
 
+    def too_soon(self, how: str, where: str) -> ScriptError:
+        """The sentence for a script that ended before the step that was asked about."""
+        advice = "Choose earlier steps"
+        return over_too_soon(self.script, how, self.clock.step, where, self.clock, advice)
+
     def goes_on_as_arm(self, side: Parent, until: int) -> None:
         """From here on, this process is a twin that was forked off, with a folder of its own."""
         self.arm = side
@@ -317,7 +322,7 @@ class WholeRun(Watched):
     def ended(self, how: str) -> NoReturn:
         if self.expected is None:
             where = f"step {self.look_at}, where it was to be interrupted"
-            self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+            self.parent.say(self.too_soon(how, where))
         if how != "came to its end":
             self.parent.say(ScriptError(f"{self.script} {how} after {self.clock.step} steps."))
         inputs, why = self.marked, ""
@@ -365,7 +370,7 @@ class InterruptedRun(Watched):
         if self.clock.stops:
             (wanted,) = self.clock.stops
             where = f"step {wanted}, where it was to be interrupted"
-            self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+            self.parent.say(self.too_soon(how, where))
         self.parent.say(self.clock.step)
 
 
@@ -567,7 +572,7 @@ class CarriedRun(Watched):
             seen = self.shown(self.start.step, self.start.fetches)
             self.arm.say(Future({}, {}, *seen, how))
         where = f"step {self.start.step}, where the resumed run begins"
-        self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+        self.parent.say(self.too_soon(how, where))
 
     def _order_as_resumed(self) -> Any:
         """Shows what the resumed run was shown, if that was something else; None if it was not."""

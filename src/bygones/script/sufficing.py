@@ -31,7 +31,7 @@ from bygones.script.resume_runs import (
     units,
 )
 from bygones.script.streams import but_keys
-from bygones.script.twin import CannotFork, over_too_soon
+from bygones.script.twin import CannotFork
 from bygones.script.verdicts import same_future
 
 
@@ -132,7 +132,7 @@ class _Donor(Watched):
 
     def ended(self, how: str) -> NoReturn:
         where = f"step {self.until}, up to which runs are compared"
-        self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+        self.parent.say(self.too_soon(how, where))
 
 
 class _Recipient(Watched):
@@ -209,7 +209,7 @@ class _Recipient(Watched):
         if self.arm is not None:
             self.arm.say(Future({}, {}, *self.shown(self.at), how))
         where = f"step {self.at}, where it was to take over the other's memory"
-        self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+        self.parent.say(self.too_soon(how, where))
 
 
 def _where(one: Future, other: Future, at: int) -> str:

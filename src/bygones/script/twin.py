@@ -366,7 +366,14 @@ class CannotFork(ScriptError):
         self.why = why
 
 
-def over_too_soon(script: Script, how: str, step: int, where: str, clock: Clock) -> ScriptError:
+def over_too_soon(
+    script: Script,
+    how: str,
+    step: int,
+    where: str,
+    clock: Clock,
+    advice: str = "Choose an earlier --fork-at or shorter --horizons",
+) -> ScriptError:
     """The sentence for a script that ended before it could be studied."""
     if not clock.seen:
         return ScriptError(
@@ -376,8 +383,8 @@ def over_too_soon(script: Script, how: str, step: int, where: str, clock: Clock)
         )
     steps = f"{step} optimizer step{'' if step == 1 else 's'}"
     return ScriptError(
-        f"{script.path} {how} after {steps}, before {where}. Choose an earlier --fork-at or shorter "
-        f"--horizons, or let the script train for longer."
+        f"{script.path} {how} after {steps}, before {where}. {advice}, or let the script "
+        f"train for longer."
     )
 
 
