@@ -23,7 +23,7 @@ from bygones.orders import ShuffleOnce
 from bygones.probes import Values
 from bygones.recipe import Parts, Recipe
 from bygones.run import Run
-from bygones.segment import donor_seed, run_seed
+from bygones.segment import donor_seed, run_seeds
 from bygones.store import FolderStore, MemoryStore
 from bygones.study import Arm, Study
 from bygones.treatment import Treatment
@@ -553,7 +553,7 @@ def test_a_recipe_that_is_not_a_function_of_its_seed_is_refused():
 def test_a_recipe_that_is_not_a_function_of_its_seed_is_refused_by_the_worker_too():
     study = Study(restless, [one("reset", Reset(), at(2))], fork_at=2, horizons=(1,), seeds=(0,))
     with pytest.raises(RecipeError, match="builds two different runs from seed 0"):
-        run_seed(plan(study).jobs()[0])
+        run_seeds(plan(study).jobs()[0])
 
 
 def test_data_that_changed_under_the_store_is_refused(monkeypatch):

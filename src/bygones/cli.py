@@ -19,6 +19,7 @@ from bygones import cli_scripts
 from bygones.cli_shared import (
     CORES,
     Json,
+    Lanes,
     SeedEnv,
     Seeds,
     StoreFolder,
@@ -51,10 +52,11 @@ def _options(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for store and report.")] = Path("bygones-demo"),
     seeds: Seeds = None,
+    lanes: Lanes = "auto",
     workers: Workers = CORES,
 ) -> None:
     """Measure a small network on digits, and write a report."""
-    _run("digits", seeds, out / "store", workers)
+    _run("digits", seeds, out / "store", lanes, workers)
     _report(out / "store", out, None, as_json=False)
 
 
@@ -63,6 +65,7 @@ def run(
     study: StudyName,
     seeds: Seeds = None,
     store: StoreFolder = Path("bygones-store"),
+    lanes: Lanes = "auto",
     workers: Workers = CORES,
     until_halfwidth: Annotated[
         float | None,
@@ -75,9 +78,9 @@ def run(
 ) -> None:
     """Train what is missing of a study, say what was found. Run it again to go on or to add to it."""
     if until_halfwidth is None:
-        name = _run(study, seeds, store, workers)
+        name = _run(study, seeds, store, lanes, workers)
     else:
-        name = _run_until(study, seeds, store, workers, until_halfwidth, max_seeds)
+        name = _run_until(study, seeds, store, lanes, workers, until_halfwidth, max_seeds)
     say_effects(store, name, as_json=as_json)
 
 
@@ -86,6 +89,7 @@ def plan(
     study: StudyName,
     seeds: Seeds = None,
     store: StoreFolder = Path("bygones-store"),
+    lanes: Lanes = "auto",
     workers: Workers = CORES,
     half_width: Annotated[
         float | None,
@@ -96,7 +100,7 @@ def plan(
     """Say what a study would cost. In steps, time and bytes, with and without shared prefixes."""
     from bygones import terminal
 
-    planned = _planned(study, seeds, store)
+    planned = _planned(study, seeds, store, lanes, workers)
     if as_json:
         print(json.dumps(terminal.plan_dict(planned, workers), indent=2))
         return
@@ -384,19 +388,21 @@ def _chosen(study: str, seeds: str | None) -> Any:
     return chosen if seeds is None else chosen.with_seeds(parse_seeds(seeds))
 
 
-def _planned(study: str, seeds: str | None, store: Path) -> Any:
+def _planned(study: str, seeds: str | None, store: Path, lanes: str, workers: int) -> Any:
     from bygones.measuring import plan
     from bygones.store import FolderStore
+    from bygones.studies import parse_lanes
 
-    return plan(_chosen(study, seeds), FolderStore(store))
+    chosen, width = _chosen(study, seeds), parse_lanes(lanes)
+    return plan(chosen, FolderStore(store), lanes=width, workers=workers)
 
 
-def _run(study: str, seeds: str | None, store: Path, workers: int) -> str:
+def _run(study: str, seeds: str | None, store: Path, lanes: str, workers: int) -> str:
     from bygones import terminal
     from bygones.executors import Processes, Serial
     from bygones.measuring import measure
 
-    planned = _planned(study, seeds, store)
+    planned = _planned(study, seeds, store, lanes, workers)
     for line in terminal.plan_lines(planned, workers):
         terminal.console.print(line)
     executor = Processes(workers) if workers > 1 else Serial()
@@ -406,12 +412,19 @@ def _run(study: str, seeds: str | None, store: Path, workers: int) -> str:
 
 
 def _run_until(
-    study: str, seeds: str | None, store: Path, workers: int, half_width: float, max_seeds: int
+    study: str,
+    seeds: str | None,
+    store: Path,
+    lanes: str,
+    workers: int,
+    half_width: float,
+    max_seeds: int,
 ) -> str:
     from bygones import terminal
     from bygones.executors import Processes, Serial
     from bygones.stopping import anytime_estimates, measure_until
     from bygones.store import FolderStore
+    from bygones.studies import parse_lanes
 
     chosen = _chosen(study, seeds)
     outcomes = measure_until(
@@ -419,6 +432,7 @@ def _run_until(
         half_width,
         store=FolderStore(store),
         executor=Processes(workers) if workers > 1 else Serial(),
+        lanes=parse_lanes(lanes),
         batch=2 * workers,
         max_seeds=max_seeds,
         on_batch=lambda planned: terminal.console.print(

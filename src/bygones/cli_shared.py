@@ -21,6 +21,13 @@ Seeds = Annotated[
 ]
 StoreFolder = Annotated[Path, typer.Option(help="The folder that keeps what was trained.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to train with, one thread each.")]
+Lanes = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|NUMBER",
+        help="How many seeds take each step together; 1: one by one; auto: what is fastest here.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for machines.")]
 StudyOption = Annotated[
     str | None, typer.Option("--study", help="Which study, if the store holds several.")

@@ -25,6 +25,7 @@ from bygones.values import Digest
 
 _MACHINE = (
     "interventions/*.py",
+    "lanes/*.py",
     "orders/*.py",
     "probes/*.py",
     "sources/*.py",

@@ -20,12 +20,14 @@ from bygones.values import Digest
 class Contract:
     """Everything outside the run that can change its bits. All arms of a study share one.
 
-    Bits differ between thread counts, vector widths, library versions and machines; so arms that were
-    trained under different contracts are never paired, and never share an address in the store.
+    Bits differ between thread counts, lanes and single runs, vector widths, library versions and
+    machines; so arms that were trained under different contracts are never paired, and never share an
+    address in the store.
     """
 
     device: str = "cpu"
     threads: int = 1
+    lanes: int = 1  # seeds that take their steps together; see bygones.lanes
     deterministic: bool = True
     cpu: str = ""
     machine: str = ""
@@ -35,9 +37,10 @@ class Contract:
     bygones: str = ""
 
     @staticmethod
-    def here() -> Contract:
+    def here(lanes: int = 1) -> Contract:
         """One thread, deterministic algorithms, and the versions of this process."""
         return Contract(
+            lanes=lanes,
             cpu=torch.backends.cpu.get_cpu_capability(),
             machine=platform.machine(),
             torch=torch.__version__,

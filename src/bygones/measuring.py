@@ -17,10 +17,11 @@ from bygones.digest import digest
 from bygones.executors import AbstractExecutor, Serial
 from bygones.forking import check_fork
 from bygones.inventory import describe, state_bytes
+from bygones.lanes.choosing import Choice, choose
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.rng import addressed
 from bygones.run import Run
-from bygones.segment import SeedJob, run_seed
+from bygones.segment import SeedsJob, run_seeds
 from bygones.store import AbstractStore, FolderStore, MemoryStore, Record, pack, unpack_meta
 from bygones.study import Arm, Study, check_design, findings, full_arms
 from bygones.tree import (
@@ -48,6 +49,7 @@ class Plan:
     tree: Tree
     addresses: Addresses
     contract: Contract
+    choice: Choice  # whether seeds take their steps together, and why
     store: AbstractStore
     attributes: dict[str, Any]
     images: np.ndarray | None
@@ -65,12 +67,13 @@ class Plan:
             steps for address, name, steps in self.pending if self.store.has_record(address, name)
         )
 
-    def jobs(self) -> list[SeedJob]:
-        """One job for each seed that has something left to do."""
-        study = self.study
+    def jobs(self) -> list[SeedsJob]:
+        """The seeds that have something left to do, as many to a job as there are lanes."""
+        study, width = self.study, self.contract.lanes
+        left = [seed for seed in study.seeds if seed in self.seeds_left]
         return [
-            SeedJob(
-                seed,
+            SeedsJob(
+                tuple(left[start : start + width]),
                 study.recipe,
                 study.probe,
                 self.tree,
@@ -78,24 +81,31 @@ class Plan:
                 self.contract,
                 self.store,
             )
-            for seed in study.seeds
-            if seed in self.seeds_left
+            for start in range(0, len(left), width)
         ]
 
 
-def plan(study: Study, store: AbstractStore | None = None) -> Plan:
+def plan(
+    study: Study,
+    store: AbstractStore | None = None,
+    *,
+    lanes: int | None = 1,
+    workers: int = 1,
+) -> Plan:
     """Checks a study and says what it costs, training no more than a few steps.
 
-    Raises `DesignError` where an arm means nothing in this run. A few steps are trained to see how long one
-    takes and which state the optimizer creates on its first.
+    `lanes`: seeds that take their steps together; None for what is fastest on so many `workers`, or for
+    what the store was filled with. Raises `DesignError` where an arm means nothing in this run. A few steps
+    are trained to see how long one takes and which state the optimizer creates on its first.
     """
     store = store if store is not None else MemoryStore()
-    contract = Contract.here()
+    choice = _choice(study, store, lanes, workers)
+    contract = Contract.here(choice.lanes)
     with contract.in_force():
         run = Run(study.recipe, study.seeds[0])
         run.advance(2)
         check_design(study, run)
-        seconds = _seconds_a_step(run)
+        seconds = choice.seconds_a_step or _seconds_a_step(run)
         arms = full_arms(study, run)
         tree = plan_tree(arms, study.steps)
         addresses = Addresses.of(study, contract)
@@ -110,6 +120,7 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
             "contract": contract.to_dict(),
             "design": design(study),
             "rng": addressed(run),
+            "lanes": choice.to_dict(),
         }
         observed = run.observe(study.probe)
         images = run.parts.probe_images
@@ -125,6 +136,7 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
         tree=tree,
         addresses=addresses,
         contract=contract,
+        choice=choice,
         store=store,
         attributes={**attributes, "num_steps": {"naive": steps_naive, "shared": steps_shared}},
         images=None if images is None else images.float().cpu().numpy(),
@@ -147,6 +159,19 @@ def plan(study: Study, store: AbstractStore | None = None) -> Plan:
             for work in works
         ),
     )
+
+
+def _choice(study: Study, store: AbstractStore, lanes: int | None, workers: int) -> Choice:
+    """How wide the lanes are: as asked, else as this store was filled before, else what is fastest."""
+    known = store.records(_choice_address(study)).get("choice")
+    if known is not None and lanes in (None, known["lanes"]):
+        return Choice(**known)
+    with Contract.here().in_force():
+        return choose(study.recipe, study.seeds, workers=workers, asked=lanes)
+
+
+def _choice_address(study: Study) -> Digest:
+    return digest(["bygones.lanes", study.recipe.code(), Contract.here().digest()])
 
 
 def certify(planned: Plan) -> dict[str, Any]:
@@ -177,22 +202,25 @@ def measure(
     store: AbstractStore | None = None,
     executor: AbstractExecutor | None = None,
     *,
+    lanes: int | None = 1,
     planned: Plan | None = None,
-    on_seed: Callable[[int], None] | None = None,
+    on_job: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
     """Runs a study and returns its outcomes: what is stored is not trained again.
 
     `store`: a `FolderStore` to keep it; without one it is kept in memory. `executor`: `Serial()` unless
-    said otherwise. `on_seed` is called with the steps trained, each time a seed is finished.
+    said otherwise. `lanes` as in `plan`. `on_job` is called with the steps trained, each time a seed, or
+    the seeds of a job, are finished.
     """
-    planned = planned or plan(study, store)
     executor = executor or Serial()
+    planned = planned or plan(study, store, lanes=lanes, workers=executor.num_workers)
     holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
     with holding:
         certificate = certify(planned)
-        for steps in executor.map(run_seed, planned.jobs()):
-            if on_seed is not None:
-                on_seed(steps)
+        planned.store.write_record(_choice_address(study), "choice", planned.choice.to_dict())
+        for steps in executor.map(run_seeds, planned.jobs()):
+            if on_job is not None:
+                on_job(steps)
         manifest = manifest_of(planned, certificate)
         write_manifest(planned.store, manifest)
     return read_outcomes(planned.store, manifest)

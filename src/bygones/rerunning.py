@@ -2,7 +2,8 @@
 
     python -m bygones.rerunning question.json answer.json
 
-    question  {"design": …, "roots": [folder of code], "recipe": digest, "seeds": […], "store": folder}
+    question  {"design": …, "roots": [folder of code], "recipe": digest, "seeds": […], "store": folder,
+               "lanes": seeds that take their steps together}
     answer    {"own": digest of the recipe's source, "versions": {package: version}, "study": digest}
               or {"error": sentence}
 
@@ -55,7 +56,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         study.margins,
     )
     if question["store"] is not None:
-        measure(study, FolderStore(question["store"]))
+        measure(study, FolderStore(question["store"]), lanes=question["lanes"])
     return {"own": own, "versions": versions, "study": recorded.digest()}
 
 

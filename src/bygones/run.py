@@ -9,7 +9,8 @@ for step in range(start, stop):
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,26 +167,36 @@ class Run:
         for treatment in treatments:
             self.sources[treatment.source].learn(treatment.brings())
 
+    def deliver(self, rows: np.ndarray) -> Any:
+        """This step's batch of these examples, with its generators at their addresses."""
+        keys = self.parts.keys
+        seed_globals(keys, self.step)
+        with self._blamed_on_the_recipe():
+            batch = self.parts.fetch(rows)
+            if self.parts.augment is not None:
+                self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
+                batch = self.parts.augment(batch, self._augmentation)
+        self.delivered = chained(self.delivered, batch)
+        return batch
+
+    @contextmanager
+    def _blamed_on_the_recipe(self) -> Iterator[None]:
+        try:
+            yield
+        except BygonesError:
+            raise
+        except Exception as error:
+            raise RecipeError(
+                f"the training step of {self.recipe} raised {type(error).__name__} at step "
+                f"{self.step}, seed {self.seed}: {error}."
+            ) from error
+
     def _train_one_step(self) -> None:
         rows = self.parts.cursor.next()
         if self.diverged_at is None:
-            keys = self.parts.keys
-            seed_globals(keys, self.step)
-            try:
-                batch = self.parts.fetch(rows)
-                if self.parts.augment is not None:
-                    self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
-                    batch = self.parts.augment(batch, self._augmentation)
-                self.delivered = chained(self.delivered, batch)
-                returned = self.parts.train_step(self.parts, batch)
+            with self._blamed_on_the_recipe():
+                returned = self.parts.train_step(self.parts, self.deliver(rows))
                 loss = returned.item() if isinstance(returned, torch.Tensor) else float(returned)
-            except BygonesError:
-                raise
-            except Exception as error:
-                raise RecipeError(
-                    f"the training step of {self.recipe} raised {type(error).__name__} at step "
-                    f"{self.step}, seed {self.seed}: {error}."
-                ) from error
             if not math.isfinite(loss):
                 self.diverged_at = self.step
         else:

@@ -1,11 +1,11 @@
-"""Training what is missing of one seed's tree: the one function that an executor is handed."""
+"""Training what is missing of some seeds' trees: the one function that an executor is handed."""
 
 from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from bygones.contract import Contract
 from bygones.digest import digest
 from bygones.errors import RecipeError, StoreError
+from bygones.lanes import Alone, Lanes, crew
 from bygones.probes import AbstractProbe
 from bygones.recipe import Recipe, import_file, imported_files
 from bygones.run import Donor, Run, Snapshot
@@ -25,10 +26,13 @@ from bygones.values import Digest
 
 
 @dataclass(frozen=True)
-class SeedJob:
-    """Everything that a worker needs to train one seed; it travels to another process."""
+class SeedsJob:
+    """Everything that a worker needs to train some seeds; it travels to another process.
 
-    seed: int
+    Where the contract has lanes, the seeds are lanes of one step; otherwise they follow one another.
+    """
+
+    seeds: tuple[int, ...]
     recipe: Recipe
     probe: AbstractProbe
     tree: Tree
@@ -38,36 +42,60 @@ class SeedJob:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Files that were imported by their path go first: the worker may need classes out of them."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return _arrive, (imported_files(), pickle.dumps(values))
 
 
-def _arrive(files: list[Path], values: bytes) -> SeedJob:
+def _arrive(files: list[Path], values: bytes) -> SeedsJob:
     for file in files:
         import_file(file)
-    return SeedJob(**pickle.loads(values))
+    return SeedsJob(**pickle.loads(values))
 
 
-def run_seed(job: SeedJob) -> int:
-    """Trains what the store does not hold yet of one seed. Returns the number of steps trained.
+def run_seeds(job: SeedsJob) -> int:
+    """Trains what the store does not hold yet of a job's seeds. Returns the number of steps trained.
 
     Returns at once if nothing is missing. An object found damaged on the way is made again.
     """
     trained = 0
-    for _ in range(3 + 3 * len(job.tree.segments)):  # each of the snapshots may turn out damaged
-        work = remaining(job.tree, job.seed, job.addresses, job.store)
-        if not work:
+    # Each of the snapshots may turn out damaged.
+    for _ in range(3 + 3 * len(job.tree.segments) * len(job.seeds)):
+        group = next(_groups(job), None)
+        if group is None:
             return trained
         try:
             with job.contract.in_force():
-                for num_steps in _train(job, work):
+                for num_steps in _train(job, group):
                     trained += num_steps
         except Damaged:
             continue
     raise StoreError(
-        f"seed {job.seed}: objects in the store are damaged as fast as they are written. Check the "
-        f"disk, or use another --store."
+        f"seeds {_in_words(job.seeds)}: objects in the store are damaged as fast as they are written. "
+        f"Check the disk, or use another --store."
     )
+
+
+def _groups(job: SeedsJob) -> Iterator[dict[int, list[Work]]]:
+    """Seeds that have work left, with the work of each: as many together as there are lanes.
+
+    Seeds share a step only where the same pieces of their trees are left to train.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    left = {seed: remaining(job.tree, seed, job.addresses, job.store) for seed in job.seeds}
+    for seed, work in left.items():
+        if work:
+            pieces = tuple(
+                (item.index, item.start, item.stop, item.steps, item.snapshot is None)
+                for item in work
+            )
+            alike.setdefault(pieces, []).append(seed)
+    for seeds in alike.values():
+        for start in range(0, len(seeds), job.contract.lanes):
+            yield {seed: left[seed] for seed in seeds[start : start + job.contract.lanes]}
+
+
+def _in_words(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def donor_seed(seed: int) -> int:
@@ -75,69 +103,85 @@ def donor_seed(seed: int) -> int:
     return (1 << 30) + mix(seed, "donor") % (1 << 30)
 
 
-def _train(job: SeedJob, work: list[Work]) -> Iterator[int]:
-    """Trains what is left to do; gives the number of steps after each piece of it."""
-    run = Run(job.recipe, job.seed)
-    _check_built(job, run)
-    beginning = run.snapshot()
-    ends: dict[int, Snapshot] = {}
-    todo = {item.index for item in work}
-    donor = _donor(job, donor_boundaries(job.tree, work))
-    for item in work:
+def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
+    """Trains what is left to do of some seeds; gives the number of steps after each piece of it."""
+    runs = [Run(job.recipe, seed) for seed in group]
+    for run in runs:
+        _check_built(job, run)
+    beginning = [run.snapshot() for run in runs]
+    together = crew(runs, job.contract.lanes)
+    pieces = list(zip(*group.values(), strict=True))  # each with the work of every seed
+    todo = {works[0].index for works in pieces}
+    donors = _donors(job, list(group), donor_boundaries(job.tree, next(iter(group.values()))))
+    ends: dict[int, list[Snapshot]] = {}
+    for works in pieces:
+        item = works[0]
         segment = job.tree.segments[item.index]
-        run.learn(segment.history)
-        if item.snapshot is not None and not (
-            segment.parent in ends and item.start == segment.start
-        ):
-            start = decode(job.store.get(item.snapshot))
-        else:
-            start = beginning if segment.parent is None else ends[segment.parent]
-        run.restore(start)
-        end = _train_segment(job, run, segment, item, donor)
+        at_parents_end = segment.parent in ends and item.start == segment.start
+        for place, run in enumerate(runs):
+            run.learn(segment.history)
+            stored = works[place].snapshot
+            if stored is not None and not at_parents_end:
+                run.restore(decode(job.store.get(stored)))
+            else:
+                run.restore((beginning if segment.parent is None else ends[segment.parent])[place])
+        end = _train_segment(job, together, segment, item, donors)
         if item.stop == segment.stop and any(c in todo for c in job.tree.children(item.index)):
             ends[item.index] = end
         if segment.parent in ends and not any(
             child > item.index and child in todo for child in job.tree.children(segment.parent)
         ):
             del ends[segment.parent]  # the last child has started from it
-        yield item.num_steps
+        yield item.num_steps * len(runs)
 
 
-def _train_segment(job: SeedJob, run: Run, segment: Segment, item: Work, donor: Donor) -> Snapshot:
-    """Trains one segment, observes on the way, and stores what it made. Returns the state at its end."""
-    observed: list[np.ndarray] = []
-    entries: list[dict[str, Any]] = []
+def _train_segment(
+    job: SeedsJob, together: Lanes | Alone, segment: Segment, item: Work, donors: Sequence[Donor]
+) -> list[Snapshot]:
+    """Trains one segment, observes on the way, and stores what it made. Returns the states at its end."""
+    seen = [_Seen() for _ in together.runs]
+    of = {id(run): mine for run, mine in zip(together.runs, seen, strict=True)}
 
     def look(run: Run) -> None:
-        if run.step in item.steps:
-            seen = run.observe(job.probe, check=not observed)
-            observed.append(seen if run.diverged_at is None else np.full_like(seen, math.nan))
-            entries.append(run.entry())
+        mine = of[id(run)]
+        shown = run.observe(job.probe, check=not mine.observed)
+        mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
+        mine.entries.append(run.entry())
 
-    run.advance(item.stop, segment.history, donor=donor, at_boundary=look)
-    with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
-        losses = np.asarray(run.losses, dtype=np.float32)
-    end = run.snapshot()  # before the treatments of the last boundary, so that training can go on
-    if item.stop in item.steps:
-        run.intervene(segment.history, donor)
-        look(run)
-    _store(job, run, segment, item, observed, entries, losses, end)
-    return end
+    together.advance(item.stop, segment.history, donors=donors, at_boundary=look, looks=item.steps)
+    ends = []
+    for place, (run, mine) in enumerate(zip(together.runs, seen, strict=True)):
+        with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
+            losses = np.asarray(run.losses, dtype=np.float32)
+        # Before the treatments of the last boundary, so that training can go on.
+        ends.append(run.snapshot())
+        if item.stop in item.steps:
+            run.intervene(segment.history, donors[place] if donors else None)
+            look(run)
+        _store(job, run, segment, item, mine, losses, ends[-1])
+    return ends
+
+
+@dataclass
+class _Seen:
+    """What was seen of one run along a segment."""
+
+    observed: list[np.ndarray] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _store(
-    job: SeedJob,
+    job: SeedsJob,
     run: Run,
     segment: Segment,
     item: Work,
-    observed: list[np.ndarray],
-    entries: list[dict[str, Any]],
+    seen: _Seen,
     losses: np.ndarray,
     end: Snapshot,
 ) -> None:
     arrays = {"losses": losses}
-    if observed:
-        arrays["observed"] = np.stack(observed)
+    if seen.observed:
+        arrays["observed"] = np.stack(seen.observed)
     if job.probe.kind == "logits" and run.parts.probe_set is not None:
         arrays["labels"] = run.parts.probe_set[1].cpu().numpy().astype(np.int64)
     record = {
@@ -146,44 +190,52 @@ def _store(
         "steps": list(item.steps),
         "probe": job.addresses.probe,
         "kind": job.probe.kind,
-        "observed": job.store.put(pack(arrays, {"steps": list(item.steps), "ledger": entries})),
+        "observed": job.store.put(
+            pack(arrays, {"steps": list(item.steps), "ledger": seen.entries})
+        ),
         "snapshot": job.store.put(encode(end)),
         "diverged_at": end.diverged_at,
     }
-    address = job.addresses.history(job.seed, segment.history)
+    address = job.addresses.history(run.seed, segment.history)
     job.store.write_record(address, item.record_name(job.addresses.probe), record)
 
 
-def _donor(job: SeedJob, boundaries: list[int]) -> Donor:
-    """The donor's snapshots at these boundaries; its run is trained once, when the first is asked for."""
-    taken: dict[int, Snapshot] = {}
+def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> list[Donor]:
+    """Each seed's donor's snapshots at these boundaries; the donors are trained when first asked for."""
+    taken: dict[int, list[Snapshot]] = {}
 
-    def at(step: int) -> Snapshot:
-        if not taken:
-            run = Run(job.recipe, donor_seed(job.seed))
-            for boundary in boundaries:
-                run.advance(boundary)
-                taken[boundary] = run.snapshot()
-        return taken[step]
+    def train() -> None:
+        donors = crew([Run(job.recipe, donor_seed(seed)) for seed in seeds], job.contract.lanes)
+        for boundary in boundaries:
+            donors.advance(boundary)
+            taken[boundary] = [run.snapshot() for run in donors.runs]
 
-    return at
+    def donor(place: int) -> Donor:
+        def at(step: int) -> Snapshot:
+            if not taken:
+                train()
+            return taken[step][place]
+
+        return at
+
+    return [donor(place) for place in range(len(seeds))]
 
 
-def _check_built(job: SeedJob, run: Run) -> None:
+def _check_built(job: SeedsJob, run: Run) -> None:
     """A recipe must build the same run from the same seed, today and when the store was filled."""
-    address = job.addresses.history(job.seed, ())
+    address = job.addresses.history(run.seed, ())
     built = built_digest(run)
     known = job.store.records(address).get("built")
     if known is None:
-        if built_digest(Run(job.recipe, job.seed)) != built:
+        if built_digest(Run(job.recipe, run.seed)) != built:
             raise RecipeError(
-                f"the recipe {job.recipe} builds two different runs from seed {job.seed}. Everything random "
+                f"the recipe {job.recipe} builds two different runs from seed {run.seed}. Everything random "
                 f"in it must come from its seed or from the global generators, which are seeded for it."
             )
         job.store.write_record(address, "built", _built_record(built))
     elif known["built"] != built:
         raise RecipeError(
-            f"the recipe {job.recipe} builds another run from seed {job.seed} than when this store was "
+            f"the recipe {job.recipe} builds another run from seed {run.seed} than when this store was "
             f"filled: its data or something else outside its code has changed. Use another --store, or "
             f"put the data back."
         )

@@ -10,7 +10,7 @@ import xarray as xr
 from bygones.effects import per_seed
 from bygones.errors import DesignError
 from bygones.estimators import Estimate, confidence_sequence, half_width_reached
-from bygones.executors import AbstractExecutor
+from bygones.executors import AbstractExecutor, Serial
 from bygones.measuring import Plan, measure, plan
 from bygones.store import AbstractStore, MemoryStore
 from bygones.study import Study
@@ -22,6 +22,7 @@ def measure_until(
     *,
     store: AbstractStore | None = None,
     executor: AbstractExecutor | None = None,
+    lanes: int | None = 1,
     batch: int = 4,
     max_seeds: int = 128,
     on_batch: Callable[[Plan], None] | None = None,
@@ -32,7 +33,8 @@ def measure_until(
     distance, last horizon), so the interval at the stop still covers; Student's t, looked at again and
     again, would not. The first
     seeds are the study's own; more follow upwards from the largest. Stops at `max_seeds` at the latest.
-    `on_batch` is called with each plan before it is trained.
+    `on_batch` is called with each plan before it is trained. `lanes` as in `plan`; where seeds take their
+    steps together, a batch is at least one job of them.
     """
     if not half_width > 0:
         raise DesignError(
@@ -44,12 +46,13 @@ def measure_until(
             f"{len(study.seeds)}; got batch={batch} and max_seeds={max_seeds}."
         )
     store = store if store is not None else MemoryStore()
+    executor = executor or Serial()
     while True:
-        planned = plan(study, store)
+        planned = plan(study, store, lanes=lanes, workers=executor.num_workers)
         if on_batch is not None:
             on_batch(planned)
         outcomes = measure(study, executor=executor, planned=planned)
-        num_more = min(batch, max_seeds - len(study.seeds))
+        num_more = min(max(batch, planned.contract.lanes), max_seeds - len(study.seeds))
         if num_more == 0 or _reached(outcomes, half_width):
             return outcomes
         following = max(study.seeds) + 1

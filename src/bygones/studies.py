@@ -106,6 +106,19 @@ def parse_steps(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_lanes(text: str) -> int | None:
+    """How many seeds take a step together, from text; None for `auto`.
+
+    >>> parse_lanes("auto"), parse_lanes("16")
+    (None, 16)
+    """
+    if text == "auto":
+        return None
+    if not _is_number(text) or int(text) < 1:
+        raise DesignError(f"'{text}' is no number of lanes. Expected auto, or a number from 1.")
+    return int(text)
+
+
 def parse_margins(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Margins by metric from text.
 

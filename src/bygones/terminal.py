@@ -178,8 +178,9 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
         f"Steps without sharing prefixes: {planned.steps_naive:,}. With sharing: {planned.steps_shared:,} "
         f"({saved:.2f} times fewer). Left to train: {planned.steps_left:,}.",
         f"Stored when finished: about {size(planned.bytes_total)}.",
-        f"Time left: about {duration(seconds)} with {num_workers} "
-        f"worker{'s' if num_workers > 1 else ''} ({planned.seconds_a_step * 1e3:.2f} ms a step, timed here).",
+        planned.choice.why,
+        f"Time left: about {duration(seconds)} with {num_workers} worker{'s' if num_workers > 1 else ''} "
+        f"({planned.seconds_a_step * 1e3:.2f} ms a seed's step, timed here).",
     ]
 
 
@@ -193,6 +194,7 @@ def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
         "steps_with_sharing": planned.steps_shared,
         "steps_left": planned.steps_left,
         "bytes": planned.bytes_total,
+        "lanes": planned.choice.to_dict(),
         "seconds_a_step": planned.seconds_a_step,
         "seconds_left": planned.steps_left * planned.seconds_a_step / num_workers,
         "sources": planned.attributes["sources"],

@@ -212,6 +212,7 @@ def question(
         "recipe": attributes["digests"]["recipe"],
         "seeds": seeds,
         "store": None if store is None else str(store),
+        "lanes": attributes["contract"].get("lanes", 1),
     }
 
 

@@ -14,6 +14,8 @@ class AbstractExecutor(ABC):
     its work done returns at once. So an executor needs no memory of its own.
     """
 
+    num_workers: int = 1  # how many jobs go on at once
+
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         """Results of `function(job)`, as they come. The first error stops the rest and is raised."""

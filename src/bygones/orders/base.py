@@ -10,7 +10,9 @@ start of training. Because the batch is a function of the two, the whole memory 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -53,3 +55,13 @@ class AbstractOrder(ABC):
     def _slice(self, permutation: np.ndarray, position: int) -> np.ndarray:
         start = (position % self.steps_per_epoch) * self.batch_size
         return permutation[start : start + self.batch_size]
+
+
+def kept(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Keeps the last results of `draw(num_examples, …)`: many while they are small, else a few."""
+    many, few = lru_cache(maxsize=128)(draw), lru_cache(maxsize=8)(draw)
+
+    def either(num_examples: int, *address: int) -> np.ndarray:
+        return (many if num_examples < 1 << 17 else few)(num_examples, *address)
+
+    return either

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from bygones.orders.base import AbstractOrder
+from bygones.orders.base import AbstractOrder, kept
 from bygones.streams import generator
 from bygones.values import Lifetime
 
@@ -27,17 +26,15 @@ class Reshuffle(AbstractOrder):
 
     def rows(self, key: int, position: int) -> np.ndarray:
         epoch = position // self.steps_per_epoch
-        return self._slice(_permutation(key, epoch, self.num_examples), position)
+        return self._slice(_permutation(self.num_examples, key, epoch), position)
 
     @property
     def lifetime(self) -> Lifetime:
         return Lifetime("phase", self.steps_per_epoch)
 
 
-@lru_cache(
-    maxsize=8
-)  # an epoch's batches come one after the other; arms walk the same epochs again
-def _permutation(key: int, epoch: int, num_examples: int) -> np.ndarray:
+@kept  # an epoch's batches come one after the other, and arms walk the same epochs again
+def _permutation(num_examples: int, key: int, epoch: int) -> np.ndarray:
     permutation = generator(key, epoch).permutation(num_examples)
     permutation.setflags(write=False)
     return permutation

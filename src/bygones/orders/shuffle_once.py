@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from bygones.orders.base import AbstractOrder
+from bygones.orders.base import AbstractOrder, kept
 from bygones.streams import generator
 from bygones.values import Lifetime
 
@@ -24,15 +23,15 @@ class ShuffleOnce(AbstractOrder):
     """
 
     def rows(self, key: int, position: int) -> np.ndarray:
-        return self._slice(_permutation(key, self.num_examples), position)
+        return self._slice(_permutation(self.num_examples, key), position)
 
     @property
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")
 
 
-@lru_cache(maxsize=8)
-def _permutation(key: int, num_examples: int) -> np.ndarray:
+@kept
+def _permutation(num_examples: int, key: int) -> np.ndarray:
     permutation = generator(key, "once").permutation(num_examples)
     permutation.setflags(write=False)
     return permutation

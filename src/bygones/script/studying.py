@@ -13,6 +13,7 @@ from bygones.contract import Contract
 from bygones.design import design
 from bygones.errors import DesignError, ScriptError
 from bygones.inventory import describe
+from bygones.lanes.choosing import Choice
 from bygones.measuring import Plan, manifest_of
 from bygones.outcomes import read_outcomes, write_manifest
 from bygones.recipe import load_object
@@ -119,6 +120,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         tree=tree,
         addresses=addresses,
         contract=contract,
+        choice=Choice(1, "Each seed is a process of its own."),
         store=store,
         attributes={
             **described,

@@ -1,0 +1,153 @@
+"""The loss and gradient of all lanes at once: vmap over the lanes, recorded once, then replayed.
+
+    losses, gradients = vmap(grad_and_value(loss(model(inputs), labels)))        one lane each
+
+Recording (`make_fx`) leaves a flat list of operations: what python does in a forward pass is done once and
+not again, so a model whose forward pass depends on python state that changes has no lanes; `agreement` in
+choosing.py sees that such a model ends elsewhere than single runs.
+
+Dropout keeps each seed's stream: its masks are drawn lane by lane, exactly as torch draws them in a single
+run, and handed in. Any other random draw inside the model is refused by vmap.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+from bygones.lanes.batchnorm import batch_norm
+from bygones.lanes.stack import Unlike
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One call of dropout: the layout of what it acts on, in one lane, and its probability."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    p: float
+
+
+class _Lanewise(TorchFunctionMode):
+    """While a forward pass is recorded: dropout takes its masks from a list, or says which it needs."""
+
+    def __init__(self, given: Sequence[Tensor] | None) -> None:
+        super().__init__()
+        self.given = None if given is None else list(given)
+        self.needed: list[Mask] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        if func is F.batch_norm and self.given is not None:
+            return batch_norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(
+        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        if not training or p == 0:
+            return input
+        if self.given is None:
+            self.needed.append(Mask(tuple(input.shape), input.stride(), input.dtype, p))
+            return input
+        mask = self.given.pop(0)
+        return input.mul_(mask) if inplace else input * mask
+
+
+class Gradients:
+    """Losses [W] and gradients of the lanes of a stack, for batches of one shape."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        parameters: Tensors,
+        buffers: Tensors,
+        batch: tuple[Tensor, Tensor],
+    ) -> None:
+        self._trained = {n: p.detach() for n, p in parameters.items() if p.requires_grad}
+        self._frozen = {n: p.detach() for n, p in parameters.items() if not p.requires_grad}
+        self._buffers = buffers
+        try:
+            with torch.no_grad():
+                self.masks = _masks(model, loss, batch)
+                self.noise = [_room(mask, len(batch[0])) for mask in self.masks]
+                self._replay = self._record(model, loss, batch)
+        except Exception as error:
+            raise Unlike(
+                f"torch cannot batch its forward pass ({type(error).__name__}: {_first_line(error)})"
+            ) from error
+
+    def _record(
+        self, model: nn.Module, loss: Callable[..., Tensor], batch: tuple[Tensor, Tensor]
+    ) -> Any:
+        twin = copy.deepcopy(model)  # python state that the recording changes is the twin's
+
+        def of_one_lane(
+            trained: Tensors, frozen: Tensors, buffers: Tensors, batch: Any, noise: Any
+        ) -> Tensor:
+            inputs, labels = batch
+            with _Lanewise(noise):
+                outputs = functional_call(twin, ({**trained, **frozen}, buffers), (inputs,))
+                return loss(outputs, labels)
+
+        return make_fx(vmap(grad_and_value(of_one_lane), randomness="error"))(
+            self._trained, self._frozen, _copies(self._buffers), batch, self.noise
+        )
+
+    def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensors, Tensor]:
+        """Gradients by parameter, and losses: [W]. Statistics of normalisation move on in place."""
+        with torch.no_grad():
+            return self._replay(self._trained, self._frozen, self._buffers, batch, self.noise)
+
+    def draw(self, lane: int) -> None:
+        """Draws the masks of one lane from torch's global generator, as `dropout` does in a single run."""
+        for mask, room in zip(self.masks, self.noise, strict=True):
+            room[lane].bernoulli_(1 - mask.p)
+
+    def drawn(self) -> None:
+        """To be called once the masks of all lanes are drawn."""
+        for mask, room in zip(self.masks, self.noise, strict=True):
+            room.div_(1 - mask.p)
+
+
+def _masks(
+    model: nn.Module, loss: Callable[..., Tensor], batch: tuple[Tensor, Tensor]
+) -> list[Mask]:
+    """The calls of dropout in one forward pass of one lane, in order."""
+    with _Lanewise(None) as mode:
+        loss(copy.deepcopy(model)(batch[0][0]), batch[1][0])
+    return mode.needed
+
+
+def _room(mask: Mask, width: int) -> Tensor:
+    """Room for a mask in each lane, laid out in memory like what it acts on: the draws follow memory."""
+    like = torch.empty_strided(mask.shape, mask.strides, dtype=mask.dtype)
+    one = torch.empty_like(like)
+    whole = torch.empty((width, max(one.numel(), 1)), dtype=mask.dtype)
+    return whole.as_strided((width, *mask.shape), (whole.stride(0), *one.stride()))
+
+
+def _copies(tensors: Tensors) -> Tensors:
+    """Recording runs the pass once, and that must not move the statistics on."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:160]
