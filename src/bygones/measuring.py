@@ -167,7 +167,14 @@ def _choice(study: Study, store: AbstractStore, lanes: int | None, workers: int)
     if known is not None and lanes in (None, known["lanes"]):
         return Choice(**known)
     with Contract.here().in_force():
-        return choose(study.recipe, study.seeds, workers=workers, asked=lanes)
+        return choose(study.recipe, study.seeds, study.probe, workers=workers, asked=lanes)
+
+
+def _remember(planned: Plan) -> None:
+    """Notes how this store was filled, so that what is added later is trained alike."""
+    address, said = _choice_address(planned.study), planned.choice.to_dict()
+    if planned.store.records(address).get("choice") != said:
+        planned.store.write_record(address, "choice", said)
 
 
 def _choice_address(study: Study) -> Digest:
@@ -217,7 +224,7 @@ def measure(
     holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
     with holding:
         certificate = certify(planned)
-        planned.store.write_record(_choice_address(study), "choice", planned.choice.to_dict())
+        _remember(planned)
         for steps in executor.map(run_seeds, planned.jobs()):
             if on_job is not None:
                 on_job(steps)

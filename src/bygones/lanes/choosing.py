@@ -3,8 +3,10 @@
     predicted time of n seeds = ⌈⌈n / W⌉ / workers⌉ · W · (time of a step of one of W lanes)
 
 Lanes are chosen only if three things hold of this recipe, here and now:
-    agreement   after a few steps each source's floats are where the single runs' are, within TOLERANCE of
-                their norm, and everything that is no float is equal
+    agreement   after STEPS steps the losses, and what the study's probe observes, are within TOLERANCE of the
+                single runs' (as a share of their norm), and whatever is no array of floats is equal. Weights
+                are not compared one by one: where the loss does not depend on one (a bias before BatchNorm),
+                its gradient is rounding alone, which Adam makes as large as any other
     place       a run comes to the same bits in whichever lane it is
     gain        they are predicted to be faster than single runs, by more than timing is uncertain by
 """
@@ -12,24 +14,26 @@ Lanes are chosen only if three things hold of this recipe, here and now:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bygones.digest import same
 from bygones.lanes.machine import Lanes, refusal
 from bygones.lanes.stack import Unlike
-from bygones.leaves import is_continuous, numbers
+from bygones.probes.base import AbstractProbe
 from bygones.recipe import Recipe, kept_globals
 from bygones.run import Run, Snapshot
 from bygones.values import Leaf
 
 WIDTHS = (16, 8)  # multiples of what a vector register holds, so that no lane is a remainder
-TOLERANCE = 1e-5  # of a leaf's norm, after STEPS steps
-STEPS = 3
+TOLERANCE = 1e-5
+STEPS = 4
+_COMPARED = 3  # runs
 _GAIN = 1.15
 _FEWEST = 6  # seeds
 _TIMED = 6
@@ -40,7 +44,7 @@ class Choice:
     """How the seeds of a study are trained, and why: a sentence, and what was measured for it.
 
     `seconds_a_step`: of one seed, as chosen; `seconds_alone`: by itself. `difference`: between lanes and
-    single runs, as a share of a leaf's norm, the worst of all leaves.
+    single runs, of losses or of what is observed, as a share of their norm.
     """
 
     lanes: int
@@ -54,7 +58,12 @@ class Choice:
 
 
 def choose(
-    recipe: Recipe, seeds: Sequence[int], *, workers: int = 1, asked: int | None = None
+    recipe: Recipe,
+    seeds: Sequence[int],
+    probe: AbstractProbe,
+    *,
+    workers: int = 1,
+    asked: int | None = None,
 ) -> Choice:
     """The width that is predicted to be fastest for these seeds, or 1; `asked` for one width, only that.
 
@@ -73,7 +82,7 @@ def choose(
     with kept_globals():
         alone = _seconds(lambda: runs[0].advance(runs[0].step + _TIMED), runs[:1])
         try:
-            together, difference = _try(runs, width)
+            together, difference = _try(runs, width, probe)
         except Unlike as unlike:
             return Choice(1, f"Seeds are trained one by one: {unlike}.", alone, alone)
     rounds = ceil(ceil(len(seeds) / width) / workers)
@@ -97,7 +106,7 @@ def _as_many(seeds: Sequence[int], width: int) -> list[int]:
     return [*seeds, *more][:width]
 
 
-def _try(runs: Sequence[Run], width: int) -> tuple[float, float]:
+def _try(runs: Sequence[Run], width: int, probe: AbstractProbe) -> tuple[float, float]:
     """Seconds of a seed's step in lanes of these runs, and how far they end from single ones.
 
     The runs are left where they were. Raises `Unlike`.
@@ -111,41 +120,56 @@ def _try(runs: Sequence[Run], width: int) -> tuple[float, float]:
         lanes.advance(runs[0].step + STEPS)
         return lanes, {place: runs[place].snapshot() for place in order}
 
-    forwards, backwards = range(len(runs)), range(len(runs) - 1, -1, -1)
-    _, one = ends(forwards)
-    lanes, other = ends(backwards)
-    if any(one[place].digest() != other[place].digest() for place in forwards):
-        raise Unlike("what a run comes to depends on the lane that it is in")
+    places = range(len(runs))
+    _, here = ends(places)
+    shown = [_shown(run, probe) for run in runs[:_COMPARED]]
+    lanes, there = ends(places[::-1])
     seconds = _seconds(lambda: lanes.advance(runs[0].step + _TIMED), runs) / len(runs)
     difference = 0.0
-    for place in range(min(3, len(runs))):
-        runs[place].restore(start[place])
-        runs[place].advance(start[place].step + STEPS)
-        difference = max(difference, apart(one[place], runs[place].snapshot()))
+    for place, run in enumerate(runs[:_COMPARED]):
+        run.restore(start[place])
+        run.advance(run.step + STEPS)
+        odd = _unlike(here[place], run.snapshot())
+        if odd:
+            raise Unlike(f"after {STEPS} steps {odd} is not what it is in a single run")
+        difference = max(difference, _distance(shown[place], _shown(run, probe)))
     for run, snapshot in zip(runs, start, strict=True):
         run.restore(snapshot)
     if not difference <= TOLERANCE:
         raise Unlike(
             f"after {STEPS} steps lanes are {difference:.2g} away from single runs; {TOLERANCE:g} is allowed"
         )
+    if any(here[place].digest() != there[place].digest() for place in places):
+        raise Unlike("what a run comes to depends on the lane that it is in")
     return seconds, difference
 
 
-def apart(one: Snapshot, other: Snapshot) -> float:
-    """The largest distance between two snapshots' leaves, as a share of the leaf's norm; inf if not alike."""
-    worst = 0.0
+def _shown(run: Run, probe: AbstractProbe) -> list[np.ndarray]:
+    """What a run shows of itself here: the losses of its last steps, and what is observed of it."""
+    return [np.asarray(run.losses[-STEPS:]), run.observe(probe, check=False)]
+
+
+def _distance(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """The largest distance between two runs' arrays, as a share of the second's norm."""
+    sizes = [float(np.linalg.norm(there)) or 1.0 for there in other]
+    moved = [float(np.linalg.norm(here - there)) for here, there in zip(one, other, strict=True)]
+    return max(distance / size for distance, size in zip(moved, sizes, strict=True))
+
+
+def _unlike(one: Snapshot, other: Snapshot) -> str:
+    """The first leaf that is missing, of another shape, or no array of floats and not equal."""
     for source, state in one.states.items():
-        there: Mapping[str, Leaf] = other.states[source]
-        if state.keys() != there.keys():
-            return np.inf
-        for name, leaf in state.items():
-            if is_continuous(leaf):
-                size = float(np.linalg.norm(numbers(there[name])))
-                distance = float(np.linalg.norm(numbers(leaf) - numbers(there[name])))
-                worst = max(worst, distance / size if size else distance)
-            elif not same(leaf, there[name]):
-                return np.inf
-    return worst
+        there = other.states[source]
+        for name in sorted(state.keys() | there.keys()):
+            if not _alike(state.get(name), there.get(name)):
+                return f"{source}/{name}"
+    return ""
+
+
+def _alike(one: Leaf, other: Leaf) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.is_floating_point():
+        return one.shape == other.shape and one.dtype == other.dtype
+    return same(one, other)
 
 
 def _seconds(work: Any, runs: Sequence[Run]) -> float:

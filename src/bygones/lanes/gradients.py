@@ -13,6 +13,7 @@ run, and handed in. Any other random draw inside the model is refused by vmap.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,9 @@ class Gradients:
         self._frozen = {n: p.detach() for n, p in parameters.items() if not p.requires_grad}
         self._buffers = buffers
         try:
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                # Where torch has no rule for an operation it takes the lanes in turn, and warns of the time.
+                warnings.filterwarnings("ignore", message="There is a performance drop")
                 self.masks = _masks(model, loss, batch)
                 self.noise = [_room(mask, len(batch[0])) for mask in self.masks]
                 self._replay = self._record(model, loss, batch)

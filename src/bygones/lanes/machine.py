@@ -167,9 +167,13 @@ def refusal(parts: Parts) -> str:
     for optimizer in parts.optimizers.values():
         if type(optimizer) not in ELEMENTWISE:
             return f"{type(optimizer).__name__} is not known to update each number by itself"
-        known = {id(p) for p in parts.model.parameters()}
-        if any(id(p) not in known for group in optimizer.param_groups for p in group["params"]):
-            return "its optimizer updates parameters that are not the model's"
+    groups = [group for optimizer in parts.optimizers.values() for group in optimizer.param_groups]
+    updated = {id(p) for group in groups for p in group["params"]}
+    if updated - {id(p) for p in parts.model.parameters()}:
+        return "its optimizer updates parameters that are not the model's"
+    for name, parameter in parts.model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in updated:
+            return f"no optimizer has {name}, so its gradients pile up"
     return ""
 
 

@@ -1,0 +1,274 @@
+"""Seeds that take their steps together: each comes to what it would come to by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests import lane_recipes
+from tests.lane_recipes import LANED
+
+from bygones.digest import same
+from bygones.errors import DesignError
+from bygones.executors import Processes
+from bygones.interventions import (
+    Hold,
+    Nudge,
+    Replace,
+    Reseed,
+    Reset,
+    Scale,
+    SwapWindows,
+    Transplant,
+)
+from bygones.lanes import Lanes, Unlike
+from bygones.lanes.choosing import TOLERANCE, Choice, choose
+from bygones.leaves import numbers
+from bygones.measuring import measure, plan
+from bygones.orders import Reshuffle
+from bygones.probes import Logits
+from bygones.recipe import Recipe
+from bygones.run import Run, Snapshot
+from bygones.segment import run_seeds
+from bygones.store import FolderStore, MemoryStore
+from bygones.study import Arm, Study
+from bygones.treatment import Treatment
+from bygones.values import Window
+
+SEEDS = (0, 1, 2)
+
+
+def apart(one: Snapshot, other: Snapshot) -> float:
+    """The largest distance between two snapshots' arrays of floats, as a share of the array's norm."""
+    worst = 0.0
+    for source, state in one.states.items():
+        assert state.keys() == other.states[source].keys()
+        for name, leaf in state.items():
+            there = other.states[source][name]
+            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+                size = float(np.linalg.norm(numbers(there))) or 1.0
+                worst = max(worst, float(np.linalg.norm(numbers(leaf) - numbers(there))) / size)
+            else:
+                assert same(leaf, there), f"{source}/{name}"
+    return worst
+
+
+def chosen(recipe: Any, seeds: Sequence[int], **asked: Any) -> Choice:
+    return choose(Recipe.of(recipe), seeds, Logits(), **asked)
+
+
+def lanes_of(recipe: Any, seeds: Sequence[int] = SEEDS, width: int = 8) -> Lanes:
+    return Lanes([Run(recipe, seed) for seed in seeds], width)
+
+
+@pytest.mark.parametrize("name", LANED)
+def test_a_lane_is_the_single_run(name: str) -> None:
+    lanes = lanes_of(LANED[name])
+    lanes.advance(3)
+    lanes.advance(9)
+    for seed, run in zip(SEEDS, lanes.runs, strict=True):
+        alone = Run(LANED[name], seed)
+        alone.advance(9)
+        assert apart(run.snapshot(), alone.snapshot()) <= TOLERANCE
+        assert run.losses == pytest.approx(alone.losses, rel=1e-5)
+        assert run.delivered == alone.delivered
+        assert run.parts.cursor.realised == alone.parts.cursor.realised
+
+
+@pytest.mark.parametrize("name", LANED)
+def test_a_lane_does_not_know_its_neighbours(name: str) -> None:
+    there, elsewhere = lanes_of(LANED[name], (0, 1, 2)), lanes_of(LANED[name], (5, 2, 7, 0))
+    there.advance(6)
+    elsewhere.advance(6)
+    for seed, place in ((0, 3), (2, 1)):
+        assert there.runs[seed].snapshot().digest() == elsewhere.runs[place].snapshot().digest()
+
+
+def test_lanes_leave_the_global_generators_alone() -> None:
+    before = torch.default_generator.get_state()
+    lanes_of(lane_recipes.dataset).advance(3)
+    assert torch.equal(torch.default_generator.get_state(), before)
+
+
+def test_a_run_can_leave_its_lanes_and_go_on_alone() -> None:
+    lanes = lanes_of(lane_recipes.sgd)
+    lanes.advance(4)
+    run, twin = lanes.runs[1], Run(lane_recipes.sgd, 5)
+    twin.restore(run.snapshot())
+    run.advance(7)
+    twin.advance(7)
+    assert run.snapshot().digest() == twin.snapshot().digest()
+
+
+def test_a_snapshot_is_not_reached_by_later_steps() -> None:
+    lanes = lanes_of(lane_recipes.adamw)
+    lanes.advance(3)
+    kept = lanes.runs[0].snapshot()
+    before = kept.digest()
+    lanes.advance(6)
+    lanes.runs[0].restore(kept)
+    lanes.advance(6) if lanes.runs[0].step == lanes.runs[1].step else None
+    assert kept.digest() == before
+
+
+def test_a_lane_that_diverges_stops_where_it_would_alone_and_harms_nobody() -> None:
+    lanes = lanes_of(lane_recipes.explosive, (1, 2, 3))
+    lanes.advance(8)
+    for seed, run in zip((1, 2, 3), lanes.runs, strict=True):
+        alone = Run(lane_recipes.explosive, seed)
+        alone.advance(8)
+        assert run.diverged_at == alone.diverged_at
+        assert np.array_equal(np.isfinite(run.losses), np.isfinite(alone.losses))
+        if seed == 2:
+            assert run.diverged_at is not None
+            assert same(run.snapshot().states["scheduler"], alone.snapshot().states["scheduler"])
+            assert run.snapshot().step == 8
+        else:
+            assert apart(run.snapshot(), alone.snapshot()) <= TOLERANCE
+
+
+def test_the_first_lane_may_be_the_one_that_diverges() -> None:
+    """The first lane leads: its schedule is stepped for all."""
+    lanes = lanes_of(lane_recipes.explosive, (2, 4))
+    lanes.advance(8)
+    alone = Run(lane_recipes.explosive, 4)
+    alone.advance(8)
+    assert apart(lanes.runs[1].snapshot(), alone.snapshot()) <= TOLERANCE
+
+
+def test_lanes_that_differ_in_their_settings_are_told_so() -> None:
+    with pytest.raises(
+        Unlike, match="seeds 0 and 1 differ in schedule or in an optimizer's settings"
+    ):
+        lanes_of(lane_recipes.with_own_rate).advance(1)
+
+
+# ------------------------------------------------------------------ a study in lanes
+
+at = Window(4, 5)
+ARMS = (
+    Arm("reset moments", Treatment("moments", Reset(), at)),
+    Arm("keep the step", Treatment("moments", Scale(0.0), at, leaves="*/exp_avg*")),
+    Arm("hold moments", Treatment("moments", Hold(), Window(4, 7))),
+    Arm("transplant", Treatment("moments", Transplant(), Window(5, 6))),
+    Arm("reset batchnorm", Treatment("batchnorm", Reset(), at)),
+    Arm("reset the schedule", Treatment("scheduler", Reset(), at)),
+    Arm("reset the average", Treatment("averages", Reset(), at)),
+    Arm("swap windows", Treatment("order", SwapWindows(), Window(4, 8))),
+    Arm("another policy", Treatment("order", Replace({"policy": Reshuffle(26, 4)}), Window(4, 6))),
+    Arm("re-draw the order", Treatment("order", Reseed(), at)),
+    Arm("nudge", Treatment("weights", Nudge(1e-2), at)),
+)
+
+
+def a_study(seeds: Sequence[int] = range(5)) -> Study:
+    return Study(lane_recipes.adamw, ARMS, fork_at=4, horizons=(0, 1, 6), seeds=seeds)
+
+
+def test_a_study_in_lanes_finds_what_single_runs_find() -> None:
+    alone, together = measure(a_study()), measure(a_study(), lanes=8)
+    assert np.allclose(together.logits, alone.logits, rtol=0, atol=1e-4)
+    assert np.allclose(together.train_loss, alone.train_loss, rtol=0, atol=1e-4)
+    moved = np.abs(together.logits - together.sel(arm="control").logits).max(
+        ("seed", "step", "input")
+    )
+    assert (moved.sel(arm=[arm.name for arm in ARMS if arm.name != "another policy"]) > 1e-4).all()
+    assert together.attrs["contract"]["lanes"] == 8
+
+
+def test_the_sham_is_exactly_zero_in_lanes() -> None:
+    outcomes = measure(a_study(), lanes=8)
+    assert np.array_equal(outcomes.sel(arm="sham").logits, outcomes.sel(arm="control").logits)
+
+
+def test_seeds_come_to_the_same_bits_whoever_trains_beside_them(tmp_path: Any) -> None:
+    whole = measure(a_study(range(9)), lanes=8)
+    store = FolderStore(tmp_path / "store")
+    measure(a_study([7, 2]), store, lanes=8)
+    grown = measure(a_study([2, 7, 0]), store, Processes(2), lanes=8)
+    for seed in (0, 2, 7):
+        assert np.array_equal(grown.sel(seed=seed).logits, whole.sel(seed=seed).logits)
+
+
+def test_what_is_left_of_a_study_is_trained_in_lanes_of_seeds_that_lack_the_same() -> None:
+    store, study = MemoryStore(), a_study(range(4))
+    fewer = Study(lane_recipes.adamw, ARMS[:2], fork_at=4, horizons=(0, 1), seeds=[0, 3])
+    measure(fewer, store, lanes=8)
+    planned = plan(study, store, lanes=8)
+    assert sum(run_seeds(job) for job in planned.jobs()) == planned.steps_left - 4 * 5  # the donors
+    outcomes = measure(study, store, lanes=8)
+    assert np.array_equal(outcomes.logits, measure(study, lanes=8).logits)
+
+
+def test_lanes_and_single_runs_share_nothing_in_a_store() -> None:
+    store = MemoryStore()
+    measure(a_study([0, 1]), store, lanes=1)
+    assert plan(a_study([0, 1]), store, lanes=8).steps_left > 0
+    assert plan(a_study([0, 1]), store, lanes=1).steps_left == 0
+
+
+# ------------------------------------------------------------------ whether it pays
+
+
+def test_lanes_are_chosen_where_they_pay() -> None:
+    choice = chosen(lane_recipes.sgd, range(16))
+    assert choice.lanes == 16
+    assert "16 seeds take each step together" in choice.why
+    assert choice.difference is not None
+    assert choice.difference <= TOLERANCE
+
+
+def test_every_worker_is_left_a_job() -> None:
+    assert chosen(lane_recipes.sgd, range(16), workers=2).lanes == 8
+
+
+def test_few_seeds_are_trained_one_by_one() -> None:
+    choice = chosen(lane_recipes.sgd, range(5))
+    assert (choice.lanes, choice.why) == (
+        1,
+        "Seeds are trained one by one: 5 are too few for lanes.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (Recipe.of(lane_recipes.with_own_step), "its training step is its own"),
+        (Recipe.of(lane_recipes.with_others), "it carries memory of its own (queue)"),
+        (Recipe.of(lane_recipes.with_lbfgs), "LBFGS is not known to update each number by itself"),
+        (Recipe.of(lane_recipes.with_a_forgotten_layer), "no optimizer has 0.weight"),
+        (Recipe.of(lane_recipes.with_own_rate), "seeds 0 and 1 differ in schedule"),
+        (Recipe.of(lane_recipes.wilful, way="branches"), "torch cannot batch its forward pass"),
+        (Recipe.of(lane_recipes.wilful, way="draws"), "torch cannot batch its forward pass"),
+        (Recipe.of(lane_recipes.wilful, way="draws elsewhere"), "after 4 steps lanes are"),
+        (Recipe.of(lane_recipes.wilful, way="counts"), "after 4 steps lanes are"),
+        (Recipe.of(lane_recipes.idle_bias), "after 4 steps lanes are"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_cannot_be_lanes_is_trained_one_by_one_and_the_reason_said(
+    recipe: Recipe, why: str
+) -> None:
+    choice = chosen(recipe, range(8))
+    assert choice.lanes == 1
+    assert choice.why.startswith(f"Seeds are trained one by one: {why}"), choice.why
+    assert choice.why.endswith(".")
+
+
+def test_a_store_goes_on_as_it_was_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    measure(a_study([0, 1]), store, lanes=8)
+    monkeypatch.setattr("bygones.measuring.choose", None)  # it is not asked again
+    planned = plan(a_study([0, 1]), store, lanes=None)
+    assert planned.contract.lanes == 8
+    assert planned.steps_left == 0
+
+
+def test_a_width_that_is_no_number_is_refused() -> None:
+    from bygones.studies import parse_lanes
+
+    with pytest.raises(DesignError, match="'many' is no number of lanes"):
+        parse_lanes("many")
