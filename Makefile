@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types coverage clean
+.PHONY: demo test lint types coverage bench clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
@@ -25,6 +25,9 @@ types: .venv/ready
 
 coverage: .venv/ready
 	$(BIN)/python benchmarks/coverage.py
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks.speed
 
 clean:
 	rm -rf .venv bygones-demo

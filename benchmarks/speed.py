@@ -1,0 +1,223 @@
+"""What a study costs beside the loop that one would have written, and what the parts of it cost.
+
+    python -m benchmarks.speed [R1 R2 R3 parts]
+
+Reference studies (benchmarks/reference): bygones with two workers into a new store, everything counted from
+`plan` to the outcomes; and the loop without it, every arm of every seed from step 0, with one or two threads,
+whichever is faster in a trial. The loop is run for a few seeds and its time multiplied up (it has nothing
+that seeds share). Both must find the same effects.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.reference import naive, studies
+
+from bygones.contract import Contract
+from bygones.effects import per_seed
+from bygones.executors import Processes, Serial
+from bygones.lanes import Lanes
+from bygones.measuring import measure, plan
+from bygones.metrics import METRICS
+from bygones.run import Run
+from bygones.snapshots import encode
+from bygones.store import FolderStore
+
+NAIVE_SEEDS = {"R1": 16, "R2": 4, "R3": 4}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["R1", "R2", "R3", "parts"]
+    names = [name for name in wanted if name in NAIVE_SEEDS]
+    if names:
+        print(
+            "| study | loop | bygones | times faster | sharing | lanes | steps planned / done "
+            "| time predicted / taken | effects agree |"
+        )
+        print("| --- " * 9 + "|")
+    for name in names:
+        print("| " + " | ".join(reference(name)) + " |", flush=True)
+    if "parts" in wanted:
+        print()
+        print("| part | figure |")
+        print("| --- | --- |")
+        for part, figure in parts():
+            print(f"| {part} | {figure} |", flush=True)
+
+
+# ------------------------------------------------------------------ reference studies
+
+
+def reference(name: str) -> list[str]:
+    """One study both ways: a row of the table."""
+    study, problem = studies.study(name), studies.problem(name)
+    arms = naive.ARMS if name == "R3" else naive.WITH_BATCHNORM
+    threads = min((1, 2), key=lambda n: _trial(problem, n))
+    seeds = study.seeds[: NAIVE_SEEDS[name]]
+    torch.set_num_threads(threads)
+    by_loop, loop_seconds = timed(lambda: naive.measure(problem, arms, seeds))
+    torch.set_num_threads(1)
+    loop_seconds *= len(study.seeds) / len(seeds)
+    with TemporaryDirectory() as folder:
+        store, executor = FolderStore(Path(folder) / "store"), Processes(2)
+        began = time.perf_counter()
+        planned = plan(study, store, lanes=None, workers=2)
+        steps: list[int] = []
+        outcomes = measure(study, store, executor, planned=planned, on_job=steps.append)
+        seconds = time.perf_counter() - began
+    predicted = planned.steps_left * planned.seconds_a_step / 2
+    apart = _apart(by_loop, list(arms), outcomes)
+    print(f"  {name}: {planned.choice.why}", file=sys.stderr)
+    return [
+        name,
+        f"{loop_seconds:.0f} s ({threads} thread{'s' * (threads > 1)}, {len(seeds)} seeds run)",
+        f"{seconds:.0f} s",
+        f"{loop_seconds / seconds:.1f}",
+        f"{planned.steps_naive / planned.steps_shared:.2f}",
+        str(planned.contract.lanes),
+        f"{planned.steps_left:,} / {sum(steps):,}",
+        f"{predicted:.0f} s / {seconds:.0f} s",
+        f"largest |z| of {len(arms) - 2} arms: {apart:.1f}",
+    ]
+
+
+def _trial(problem: naive.Problem, threads: int) -> float:
+    torch.set_num_threads(threads)
+    short = naive.Problem(**{**vars(problem), "fork": 30, "horizons": (0, 30)})
+    naive.measure(short, {"control": naive.nothing}, [0])
+    return timed(lambda: naive.measure(short, {"control": naive.nothing}, [0]))[1]
+
+
+def _apart(by_loop: np.ndarray, arms: list[str], outcomes: Any) -> float:
+    """The largest |z| between both ways' mean distances from the control, at the last horizon."""
+    tv = METRICS["tv"]
+    largest = 0.0
+    for place, arm in enumerate(arms[2:], start=2):
+        loop = np.array([tv(seed[place, -1], seed[0, -1]) for seed in by_loop])
+        ours = per_seed(outcomes, "tv", arm).values[:, -1]
+        error = np.hypot(loop.std(ddof=1) / len(loop) ** 0.5, ours.std(ddof=1) / len(ours) ** 0.5)
+        largest = max(largest, abs(loop.mean() - ours.mean()) / max(error, 1e-12))
+    return largest
+
+
+# ------------------------------------------------------------------ parts
+
+
+def parts() -> Iterator[tuple[str, str]]:
+    with Contract.here().in_force():
+        yield from _steps()
+        yield from _snapshots()
+        yield from _widths()
+    yield from _workers()
+
+
+def _steps() -> Iterator[tuple[str, str]]:
+    """A step of `Run` beside the same step without it, in turns, so that both meet the same machine."""
+    for name, recipe in (("R1", studies.r1), ("R2", studies.r2), ("R3", studies.r3)):
+        run, bare = Run(recipe, 0), Run(recipe, 0)
+        rows = [bare.parts.order.rows(1, step) for step in range(400)]
+
+        def loop(bare: Run = bare, rows: list[np.ndarray] = rows) -> None:
+            for step in range(20):
+                bare.parts.train_step(bare.parts, bare.parts.fetch(rows[step])).item()
+
+        run.advance(20)
+        loop()
+        pairs = [
+            (timed(loop)[1], timed(lambda run=run: run.advance(run.step + 20))[1])
+            for _ in range(15)
+        ]
+        alone, watched = (np.median([pair[i] for pair in pairs]) / 20 for i in (0, 1))
+        extra = np.median([b - a for a, b in pairs]) / 20
+        yield (
+            f"step of {name}: bare loop, in `Run`, more",
+            f"{alone * 1e3:.2f} ms, {watched * 1e3:.2f} ms, {extra * 1e6:.0f} µs = {extra / alone:.1%}",
+        )
+
+
+def _snapshots() -> Iterator[tuple[str, str]]:
+    run = Run(studies.r2, 0)
+    run.advance(3)
+    snapshot = run.snapshot()
+    size = len(encode(snapshot))
+    array = np.zeros(size, dtype=np.uint8)
+    other = np.empty_like(array)
+    copy = best(lambda: np.copyto(other, array))
+    with TemporaryDirectory() as folder:
+        store = FolderStore(folder)
+        for name, work in {
+            "snapshot": run.snapshot,
+            "restore": lambda: run.restore(snapshot),
+            "snapshot's digest (SHA-256)": snapshot.digest,
+            "snapshot to bytes": lambda: encode(snapshot),
+            "bytes into the store (SHA-256, file)": lambda: store.put(
+                np.random.default_rng().bytes(16) + array.tobytes()
+            ),
+        }.items():
+            seconds = best(work)
+            yield (
+                f"{name}, {size / 1e3:.0f} kB",
+                f"{seconds * 1e6:.0f} µs = {size / seconds / 1e9:.2f} GB/s, {copy / seconds:.0%} of a copy",
+            )
+
+
+def _widths() -> Iterator[tuple[str, str]]:
+    """A seed's step by itself and in lanes."""
+    for name, recipe in (("R1", studies.r1), ("R2", studies.r2), ("R3", studies.r3)):
+        run = Run(recipe, 0)
+        run.advance(5)
+        figures = [f"alone {best(lambda run=run: run.advance(run.step + 5)) / 5 * 1e6:.0f}"]
+        for width in (8, 16, 32):
+            lanes = Lanes([Run(recipe, seed) for seed in range(width)], width)
+            lanes.advance(2)
+
+            def on(lanes: Lanes = lanes) -> None:
+                lanes.advance(lanes.runs[0].step + 5)
+
+            figures.append(f"{width} lanes {best(on, 5) / 5 / width * 1e6:.0f}")
+        yield f"µs of a seed's step of {name}", ", ".join(figures)
+
+
+def _workers() -> Iterator[tuple[str, str]]:
+    """The same work by one process and by two."""
+    study = studies.study("R1").with_seeds(range(32))
+    seconds = []
+    for executor in (Serial(), Processes(2)):
+        planned = plan(study, lanes=16, workers=2)
+        with TemporaryDirectory() as folder:
+            store = FolderStore(folder)
+            planned = plan(study, store, lanes=16, workers=2)
+            seconds.append(
+                timed(lambda e=executor, p=planned, s=store: measure(study, s, e, planned=p))[1]
+            )
+    yield (
+        "R1 by one process, by two",
+        f"{seconds[0]:.1f} s, {seconds[1]:.1f} s: {seconds[0] / seconds[1] / 2:.0%} of twice as fast",
+    )
+
+
+# ------------------------------------------------------------------ timing
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    made = work()
+    return made, time.perf_counter() - began
+
+
+def best(work: Callable[[], object], repeats: int = 15) -> float:
+    """Seconds of the fastest of some runs: what it costs when nothing else is going on."""
+    work()
+    return min(timed(work)[1] for _ in range(repeats))
+
+
+if __name__ == "__main__":
+    main()
