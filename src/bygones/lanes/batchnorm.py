@@ -41,13 +41,15 @@ class _BatchNorm(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Any:
-        return torch.native_batch_norm(x, weight, bias, mean, var, True, momentum, eps)
+        return *torch.native_batch_norm(x, weight, bias, mean, var, True, momentum, eps), x.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, weight, _, mean, var, _, eps = inputs
-        ctx.mark_non_differentiable(output[1], output[2])
-        ctx.save_for_backward(x, weight, mean, var, output[1], output[2])
+        _, weight, _, mean, var, _, eps = inputs
+        _, saved_mean, saved_invstd, x = output  # x as the kernel saw it: side by side, copied once
+        ctx.mark_non_differentiable(saved_mean, saved_invstd, x)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, mean, var, saved_mean, saved_invstd)
         ctx.eps = eps
 
     @staticmethod
@@ -62,11 +64,13 @@ class _BatchNorm(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         x, *vectors = (_first(a, d, info) for a, d in zip(args[:5], in_dims[:5], strict=True))
         weight, bias, mean, var = (v.reshape(-1) for v in vectors)
+        beside = _side_by_side(x)
         y, saved_mean, saved_invstd = torch.native_batch_norm(
-            _side_by_side(x), weight, bias, mean, var, True, *args[5:]
+            beside, weight, bias, mean, var, True, *args[5:]
         )
         lanes = (info.batch_size, -1)
-        return (_apart(y, x), saved_mean.view(lanes), saved_invstd.view(lanes)), (0, 0, 0)
+        out = (_apart(y, x), saved_mean.view(lanes), saved_invstd.view(lanes), _apart(beside, x))
+        return out, (0, 0, 0, 0)
 
 
 class _Backward(torch.autograd.Function):
