@@ -23,6 +23,8 @@ from bygones.store import (
     Damaged,
     FolderStore,
     MemoryStore,
+    RemoteStore,
+    open_store,
     pack,
     unpack,
     unpack_meta,
@@ -31,6 +33,8 @@ from bygones.store import (
 STORES: dict[str, Callable[[Path], AbstractStore]] = {
     "folder": FolderStore,
     "memory": lambda folder: MemoryStore(),
+    "remote files": lambda folder: RemoteStore(f"file://{folder}"),
+    "remote objects": lambda folder: RemoteStore(f"memory://{folder}"),
 }
 ADDRESS, OTHER = digest("one"), digest("other")
 
