@@ -187,7 +187,8 @@ def measure(
     """Runs a study and returns its outcomes: what is stored is not trained again.
 
     `store`: a `FolderStore` or `RemoteStore` to keep it; without one it is kept in memory. `executor`:
-    `Serial()` unless said otherwise. `on_seed` is called with the steps trained, each time a seed is finished.
+    `Serial()` unless said otherwise. `on_seed` is called with the steps trained, each time a seed is
+    finished.
     """
     planned = planned or plan(study, store)
     executor = executor or Serial()
@@ -212,7 +213,9 @@ def _run_seed_elsewhere(job: SeedJob) -> int:
     """
     there, here = job.contract.to_dict(), Contract.here().to_dict()
     differing = [
-        f"{name} {there[name]} there, {here[name]} here" for name in there if there[name] != here[name]
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in there
+        if there[name] != here[name]
     ]
     if differing:
         raise WorkerError(
@@ -222,8 +225,8 @@ def _run_seed_elsewhere(job: SeedJob) -> int:
     if job.recipe.code() != job.addresses.recipe:
         raise WorkerError(
             f"the worker on {platform.node()} has other code of the recipe {job.recipe} than there was when "
-            f"the study was planned. Give all machines the same files; if they have, a constant of the recipe "
-            f"changes while it runs."
+            f"the study was planned. Give all machines the same files; if they have, a constant of the "
+            f"recipe changes while it runs."
         )
     if not job.store.has_record(_certificate_address(job.addresses), "certificate"):
         raise StoreError(
@@ -245,8 +248,9 @@ def _check_stored(planned: Plan) -> None:
     ]
     if unseen:
         raise StoreError(
-            f"{study.name}: workers have trained {len(unseen)} seeds, like {unseen[0]}, that cannot be seen in "
-            f"the store. A shared disk may be late: run again in a minute, and only what is missing is trained."
+            f"{study.name}: workers have trained {len(unseen)} seeds, like {unseen[0]}, that cannot be "
+            f"seen in the store. A shared disk may be late: run again in a minute, and only what is missing "
+            f"is trained."
         )
 
 

@@ -38,9 +38,7 @@ class Processes(AbstractExecutor):
             pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
             try:
                 with _ctrl_c_is_ours():
-                    futures = {
-                        pool.submit(done, parcel): index for index, parcel in todo.items()
-                    }
+                    futures = {pool.submit(done, parcel): index for index, parcel in todo.items()}
                 for future in _as_they_finish(futures):
                     result = opened(future.result())
                     del todo[futures[future]]

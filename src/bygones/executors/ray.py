@@ -74,9 +74,9 @@ class Ray(AbstractExecutor):
                 ray.init(self.address, **quiet)
             except Exception as error:  # each way of connecting has errors of its own
                 raise WorkerError(
-                    f"no Ray cluster can be used at '{self.address}': {_line(error)}. Expected the address of "
-                    f"a running one with these versions of ray and Python, like ray://host:10001; `ray start "
-                    f"--head` starts one."
+                    f"no Ray cluster can be used at '{self.address}': {_line(error)}. Expected the address "
+                    f"of a running one with these versions of ray and Python, like ray://host:10001; "
+                    f"`ray start --head` starts one."
                 ) from error
         try:
             yield

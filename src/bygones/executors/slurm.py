@@ -56,9 +56,9 @@ class Slurm(AbstractExecutor):
                         todo.append((parcel, tries + 1))
                     else:
                         raise WorkerError(
-                            f"a job died {tries} times in a row (killed, out of memory or out of time?). What "
-                            f"is finished is stored; its last words are in {job.paths.stderr}. Ask for more "
-                            f"memory or time, and run again to go on."
+                            f"a job died {tries} times in a row (killed, out of memory or out of time?). "
+                            f"What is finished is stored; its last words are in {job.paths.stderr}. Ask for "
+                            f"more memory or time, and run again to go on."
                         )
                 time.sleep(_LOOK_EVERY if running else 0)
         finally:
@@ -67,8 +67,8 @@ class Slurm(AbstractExecutor):
     def _queue(self, submitit: Any) -> Any:
         if not self.local and shutil.which("sbatch") is None:
             raise WorkerError(
-                "there is no `sbatch` here, so nothing can be handed to Slurm. Run this where Slurm's commands "
-                "are, or choose another --executor."
+                "there is no `sbatch` here, so nothing can be handed to Slurm. Run this where Slurm's "
+                "commands are, or choose another --executor."
             )
         queue = submitit.AutoExecutor(
             self.folder.absolute(), cluster="local" if self.local else "slurm"
