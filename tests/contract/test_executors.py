@@ -169,7 +169,7 @@ def test_what_a_worker_cannot_import_is_one_sentence(name, request, monkeypatch)
     kind = type("Kind", (), {"__module__": "only_here"})
     only_here.Kind = kind  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "only_here", only_here)
-    with pytest.raises(WorkerError, match="No module named 'only_here'. Workers need"):
+    with pytest.raises(WorkerError, match=r"No module named 'only_here'\. Workers need"):
         list(made(name, request).map(jobs.negative, [kind()]))
 
 
