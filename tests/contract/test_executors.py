@@ -19,6 +19,7 @@ from tests import executor_jobs as jobs
 from bygones.errors import BygonesError, DesignError, RecipeError, UnknownName, WorkerError
 from bygones.executors import EXECUTORS, AbstractExecutor, Processes, Ray, Serial, Slurm
 from bygones.executors.parcels import done, opened, packed
+from bygones.executors.slurm import _opened
 from bygones.store import Damaged
 
 MAKE: dict[str, Callable[[Path], AbstractExecutor]] = {
@@ -147,10 +148,19 @@ def test_a_job_that_kills_each_of_its_workers_is_given_up(name, request, tmp_pat
     assert "\n" not in str(caught.value)
 
 
-def test_a_job_that_slurm_interrupts_is_put_back_in_the_queue(request, tmp_path):
-    slurm = made("slurm", request)
+@pytest.mark.parametrize("minutes", [5, 60], ids=["out of time", "to make way"])
+def test_a_job_that_slurm_interrupts_is_put_back_in_the_queue(minutes, request, tmp_path):
+    made("slurm", request)
+    slurm = Slurm(1, tmp_path / "logs", local=True, timeout_min=minutes)
     assert list(slurm.map(jobs.make_way_once, [(str(tmp_path), 3)])) == [3]
     assert (tmp_path / "asked").exists()
+
+
+def test_a_job_that_slurm_interrupts_too_often_is_no_error_of_the_recipe():
+    said = "the recipe raised UncompletedJobError: Job not requeued because: timed-out too many times."
+    outcome = done(packed(jobs.note_or_raise, ("", 0, RecipeError(said))))
+    with pytest.raises(WorkerError, match=r"ran out of time again and again\. What is finished"):
+        _opened(outcome)
 
 
 @pytest.mark.parametrize("name", [name for name in MAKE if name != "serial"])
