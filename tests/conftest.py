@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,7 @@ def ray_session() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets in it must be short
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # else Ray keeps one in the home folder
         patch.delenv("RAY_ADDRESS", raising=False)
         with Ray(num_workers=2)._session(ray):
             assert ray.is_initialized()

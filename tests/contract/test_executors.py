@@ -157,7 +157,9 @@ def test_a_job_that_slurm_interrupts_is_put_back_in_the_queue(minutes, request, 
 
 
 def test_a_job_that_slurm_interrupts_too_often_is_no_error_of_the_recipe():
-    said = "the recipe raised UncompletedJobError: Job not requeued because: timed-out too many times."
+    said = (
+        "the recipe raised UncompletedJobError: Job not requeued because: timed-out too many times."
+    )
     outcome = done(packed(jobs.note_or_raise, ("", 0, RecipeError(said))))
     with pytest.raises(WorkerError, match=r"ran out of time again and again\. What is finished"):
         _opened(outcome)

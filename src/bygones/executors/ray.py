@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +61,7 @@ class Ray(AbstractExecutor):
             yield
             return
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         if self.address is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
@@ -71,12 +73,13 @@ class Ray(AbstractExecutor):
             )
         else:
             try:
-                ray.init(self.address, **quiet)
+                with warnings.catch_warnings(action="ignore"):  # what they say, the error says too
+                    ray.init(self.address, **quiet)
             except Exception as error:  # each way of connecting has errors of its own
                 raise WorkerError(
                     f"no Ray cluster can be used at '{self.address}': {_line(error)}. Expected the address "
-                    f"of a running one with these versions of ray and Python, like ray://host:10001; "
-                    f"`ray start --head` starts one."
+                    f"of a running one with these versions of ray and Python, like ray://host:10001, and for "
+                    f"one that asks for a token RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH set."
                 ) from error
         try:
             yield
