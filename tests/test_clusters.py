@@ -40,7 +40,7 @@ def test_ray_gives_the_same_bits_as_serial(tmp_path):
 
 def test_slurm_gives_the_same_bits_as_serial(tmp_path):
     pytest.importorskip("submitit", reason="needs bygones[slurm]")
-    study = small(("reset",), seeds=(0, 1))
+    study = small(("reset",), seeds=(0,))  # each job begins a process of its own, and imports torch
     slurm = Slurm(2, tmp_path / "logs", local=True)
     assert same(measure(study, FolderStore(tmp_path / "store"), slurm), fresh(study))
     trained = dict(TRAINED)
