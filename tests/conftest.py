@@ -1,5 +1,8 @@
 """One thread for every test, as the numeric contract of a study has it; and what several files use."""
 
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +20,24 @@ def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from bygones.report import figures
 
     monkeypatch.setattr(figures, "save", lambda figure, folder, name: figures.svg(figure, name))
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A Ray cluster on two cores of this machine, as `Ray` starts and ends it: one for all tests."""
+    ray = pytest.importorskip("ray", reason="needs bygones[ray]")
+    from bygones.executors import Ray
+
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets in it must be short
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # else Ray keeps one in the home folder
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with Ray(num_workers=2)._session(ray):
+            assert ray.is_initialized()
+            yield
+    assert not ray.is_initialized()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

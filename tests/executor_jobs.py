@@ -36,6 +36,28 @@ def die_once(job: tuple[str, int]) -> int:
     return number
 
 
+def make_way_once(job: tuple[str, int]) -> int:
+    """Tells its own process, the first time, that it has to make way: the signal that Slurm is asked for."""
+    folder, number = job
+    asked = Path(folder) / "asked"
+    if not asked.exists():
+        asked.touch()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(10)
+    return number
+
+
+class Awkward(Exception):
+    """An error that can be packed and not be unpacked."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def raise_awkwardly(_: object) -> None:
+    raise Awkward("quite", "odd")
+
+
 def die(folder: str) -> None:
     (Path(folder) / str(os.getpid())).touch()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -14,6 +14,7 @@ import pytest
 from tests.commands import Said, run_here
 
 from bygones.catalogues import CATALOGUES
+from bygones.cli_shared import executor_of
 from bygones.errors import BygonesError, Unexpected
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +164,44 @@ def test_a_study_without_steps_can_be_planned_and_run(bygones):
     assert "everything is stored already" not in said.err
 
 
+@pytest.mark.usefixtures("page_only")
+def test_a_store_at_a_url_is_a_store_like_any_other(bygones, tmp_path):
+    here, there = "bygones-store", "memory://command-line/there"
+    first = bygones("run", "study.py", "--json", *SERIAL)
+    again = bygones("run", "study.py", "--json", "--store", there, *SERIAL)
+    assert strict(again.out) == strict(first.out)
+    assert "Left to train: 0." in bygones("plan", "study.py", "--store", there).out
+    for command in (["report", "--json"], ["checklist", "--json"], ["contract", "--json"]):
+        assert bygones(*command, there).out == bygones(*command, here).out != ""
+    said = bygones("report", there)
+    assert said.out == "Report: there-report/report.html\n"
+    assert Path("there-report/report.html").is_file()
+    assert bygones("compare", here, there).out == bygones("compare", here, here).out
+    said = bygones("bundle", there)
+    assert said.code == 6
+    assert "copy 'memory://command-line/there' into one" in said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "address", "expected"),
+    [
+        (None, 1, None, "Serial"),
+        (None, 3, None, "Processes"),
+        ("serial", 3, None, "Serial"),
+        ("processes", 1, None, "Processes"),
+        (None, None, "ray://x:1", "Ray"),
+        ("ray", None, None, "Ray"),
+        ("slurm", 9, None, "Slurm"),
+    ],
+)
+def test_options_make_an_executor(name, workers, address, expected):
+    made = executor_of(name, workers, address, "folder/store")
+    assert type(made).__name__ == expected
+    assert getattr(made, "address", address) == address
+    assert getattr(made, "num_workers", workers) == workers
+    assert getattr(made, "folder", Path("folder/store-slurm")) == Path("folder/store-slurm")
+
+
 # ------------------------------------------------------------------ one sentence for every error
 
 
@@ -190,6 +229,16 @@ def test_a_study_without_steps_can_be_planned_and_run(bygones):
         (["run", "study.py", "--store", "study.py", *SERIAL], 6, "cannot be made"),
         (["run", "study.py", "--workers", "0"], 2, "Invalid value for"),
         (["run", "study.py", "--worker", "1"], 2, "No such option"),
+        (
+            ["run", "study.py", "--executor", "rey"],
+            2,
+            "no executor called 'rey'; did you mean 'ray'",
+        ),
+        (["run", "study.py", "--executor", "slurm"], 2, "say with --workers N how many of Slurm's"),
+        (["run", "study.py", "--executor", "slurm", "--workers", "2"], 7, "no `sbatch` here"),
+        (["run", "study.py", "--executor", "serial", "--address", "auto"], 2, "go with 'serial'"),
+        (["run", "study.py", "--store", "nonsense://x"], 6, "is no place for a store"),
+        (["report", "memory://nothing"], 6, "no finished study"),
         (["run"], 2, "Missing argument"),
         (["runn", "study.py"], 2, "No such command 'runn'"),
         (["report", "nowhere"], 6, "there is no store at 'nowhere'"),

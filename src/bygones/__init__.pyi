@@ -19,8 +19,12 @@ from .bundle import write_bundle as write_bundle
 from .bundle import verify_bundle as verify_bundle
 from .store import FolderStore as FolderStore
 from .store import MemoryStore as MemoryStore
+from .store import RemoteStore as RemoteStore
+from .store import open_store as open_store
 from .executors import Processes as Processes
 from .executors import Serial as Serial
+from .executors import Ray as Ray
+from .executors import Slurm as Slurm
 from .orders import Curriculum as Curriculum
 from .orders import Reshuffle as Reshuffle
 from .orders import Sequential as Sequential

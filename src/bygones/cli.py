@@ -11,26 +11,35 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bygones import cli_scripts
 from bygones.cli_shared import (
     CORES,
+    Address,
+    Executor,
     Json,
     Lanes,
+    ManyWorkers,
     SeedEnv,
     Seeds,
-    StoreFolder,
+    StoredStudy,
+    StorePlace,
     StudyName,
     StudyOption,
     Workers,
+    beside,
+    executor_of,
     folder_store,
     outcomes_of,
     say_effects,
 )
 from bygones.errors import BygonesError
+
+if TYPE_CHECKING:
+    from bygones.executors import AbstractExecutor
 
 app = typer.Typer(
     help="How much does a trained network depend on its training history?",
@@ -56,17 +65,20 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Measure a small network on digits, and write a report."""
-    _run("digits", seeds, out / "store", lanes, workers)
-    _report(out / "store", out, None, as_json=False)
+    store = str(out / "store")
+    _run("digits", seeds, store, lanes, executor_of(None, workers, None, store), workers)
+    _report(store, out, None, as_json=False)
 
 
 @app.command()
 def run(
     study: StudyName,
     seeds: Seeds = None,
-    store: StoreFolder = Path("bygones-store"),
+    store: StorePlace = "bygones-store",
     lanes: Lanes = "auto",
-    workers: Workers = CORES,
+    workers: ManyWorkers = None,
+    executor: Executor = None,
+    address: Address = None,
     until_halfwidth: Annotated[
         float | None,
         typer.Option(help="Add seeds until each excess over its null is known within ± this."),
@@ -77,10 +89,12 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train what is missing of a study, say what was found. Run it again to go on or to add to it."""
+    chosen = executor_of(executor, workers, address, store)
+    at_once = workers or CORES
     if until_halfwidth is None:
-        name = _run(study, seeds, store, lanes, workers)
+        name = _run(study, seeds, store, lanes, chosen, at_once)
     else:
-        name = _run_until(study, seeds, store, lanes, workers, until_halfwidth, max_seeds)
+        name = _run_until(study, seeds, store, lanes, chosen, at_once, until_halfwidth, max_seeds)
     say_effects(store, name, as_json=as_json)
 
 
@@ -88,7 +102,7 @@ def run(
 def plan(
     study: StudyName,
     seeds: Seeds = None,
-    store: StoreFolder = Path("bygones-store"),
+    store: StorePlace = "bygones-store",
     lanes: Lanes = "auto",
     workers: Workers = CORES,
     half_width: Annotated[
@@ -116,9 +130,7 @@ def plan(
 
 @app.command()
 def report(
-    store: Annotated[
-        Path, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
-    ],
+    store: StoredStudy,
     out: Annotated[
         Path | None, typer.Option(help="Where to write it (default: beside STORE).")
     ] = None,
@@ -126,13 +138,13 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a stored study's HTML report. With --json, print its effects and digests instead."""
-    _report(store, out or store.parent / f"{store.name}-report", study, as_json=as_json)
+    _report(store, out or beside(store, "report"), study, as_json=as_json)
 
 
 @app.command()
 def compare(
     stores: Annotated[
-        list[Path], typer.Argument(metavar="STORE...", help="Folders of stored studies.")
+        list[str], typer.Argument(metavar="STORE...", help="Folders or URLs of stored studies.")
     ],
     out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path(
         "bygones-comparison"
@@ -152,7 +164,7 @@ def compare(
 @app.command()
 def bundle(
     store: Annotated[
-        Path, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
+        str, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
     ],
     study: StudyOption = None,
     out: Annotated[
@@ -174,7 +186,7 @@ def bundle(
 
     made = bundle_study(
         folder_store(store),
-        out or store.parent / f"{store.name}-bundle",
+        out or beside(store, "bundle"),
         study,
         license=license,
         date=date,
@@ -312,10 +324,14 @@ def diff(
 @app.command()
 def contract(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A ledger, or the folder of a store or a bundle.")
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A ledger, the folder of a store or a bundle, or the URL of a store.",
+        ),
     ],
     against: Annotated[
-        Path | None, typer.Option(metavar="OTHER", help="Say what differs from this one's.")
+        str | None, typer.Option(metavar="OTHER", help="Say what differs from this one's.")
     ] = None,
     study: StudyOption = None,
     as_json: Json = False,
@@ -342,9 +358,7 @@ def contract(
 
 @app.command()
 def checklist(
-    store: Annotated[
-        Path, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
-    ],
+    store: StoredStudy,
     study: StudyOption = None,
     as_json: Json = False,
     as_markdown: Annotated[
@@ -388,24 +402,29 @@ def _chosen(study: str, seeds: str | None) -> Any:
     return chosen if seeds is None else chosen.with_seeds(parse_seeds(seeds))
 
 
-def _planned(study: str, seeds: str | None, store: Path, lanes: str, workers: int) -> Any:
+def _planned(study: str, seeds: str | None, store: str, lanes: str, workers: int) -> Any:
     from bygones.measuring import plan
-    from bygones.store import FolderStore
+    from bygones.store import open_store
     from bygones.studies import parse_lanes
 
     chosen, width = _chosen(study, seeds), parse_lanes(lanes)
-    return plan(chosen, FolderStore(store), lanes=width, workers=workers)
+    return plan(chosen, open_store(store), lanes=width, workers=workers)
 
 
-def _run(study: str, seeds: str | None, store: Path, lanes: str, workers: int) -> str:
+def _run(
+    study: str,
+    seeds: str | None,
+    store: str,
+    lanes: str,
+    executor: AbstractExecutor,
+    workers: int,
+) -> str:
     from bygones import terminal
-    from bygones.executors import Processes, Serial
     from bygones.measuring import measure
 
     planned = _planned(study, seeds, store, lanes, workers)
     for line in terminal.plan_lines(planned, workers):
         terminal.console.print(line)
-    executor = Processes(workers) if workers > 1 else Serial()
     with terminal.progress(planned, planned.study.name):
         measure(planned.study, executor=executor, planned=planned)
     return planned.study.name
@@ -414,24 +433,24 @@ def _run(study: str, seeds: str | None, store: Path, lanes: str, workers: int) -
 def _run_until(
     study: str,
     seeds: str | None,
-    store: Path,
+    store: str,
     lanes: str,
+    executor: AbstractExecutor,
     workers: int,
     half_width: float,
     max_seeds: int,
 ) -> str:
     from bygones import terminal
-    from bygones.executors import Processes, Serial
     from bygones.stopping import anytime_estimates, measure_until
-    from bygones.store import FolderStore
+    from bygones.store import open_store
     from bygones.studies import parse_lanes
 
     chosen = _chosen(study, seeds)
     outcomes = measure_until(
         chosen,
         half_width,
-        store=FolderStore(store),
-        executor=Processes(workers) if workers > 1 else Serial(),
+        store=open_store(store),
+        executor=executor,
         lanes=parse_lanes(lanes),
         batch=2 * workers,
         max_seeds=max_seeds,
@@ -460,7 +479,7 @@ def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
         terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
-def _report(store: Path, out: Path, study: str | None, *, as_json: bool) -> None:
+def _report(store: str, out: Path, study: str | None, *, as_json: bool) -> None:
     from bygones import terminal
     from bygones.report import write_report
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from bygones.executors import AbstractExecutor
 
 StudyName = Annotated[
     str,
@@ -20,12 +23,46 @@ Seeds = Annotated[
     str | None, typer.Option(help="Seeds to use instead of the study's own, like 0-31 or 0-3,10.")
 ]
 StoreFolder = Annotated[Path, typer.Option(help="The folder that keeps what was trained.")]
+StorePlace = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR|URL",
+        help="Where what was trained is kept: a folder, or a URL like s3://bucket/study.",
+    ),
+]
+StoredStudy = Annotated[
+    str,
+    typer.Argument(
+        metavar="STORE",
+        help="The folder that a run was stored in, or a URL like s3://bucket/study.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to train with, one thread each.")]
 Lanes = Annotated[
     str,
     typer.Option(
         metavar="auto|NUMBER",
         help="How many seeds take each step together; 1: one by one; auto: what is fastest here.",
+    ),
+]
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where to train: serial, processes, ray or slurm (default: ray with --address; else processes, "
+        "or serial with one worker).",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a running Ray cluster, like ray://host:10001 or auto."),
+]
+ManyWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Jobs at once, one core and thread each (default: the cores here; of a Ray cluster, all of "
+        "its cores).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for machines.")]
@@ -59,25 +96,60 @@ Probe = Annotated[
 CORES = os.cpu_count() or 1
 
 
-def outcomes_of(store: Path, study: str | None) -> Any:
+def executor_of(
+    name: str | None, workers: int | None, address: str | None, store: str
+) -> AbstractExecutor:
+    """The executor that --executor, --workers and --address ask for."""
+    from bygones.errors import DesignError
+    from bygones.executors import EXECUTORS, Processes, Ray, Serial, Slurm
+
+    cores = workers or CORES
+    usual = "ray" if address else "processes" if cores > 1 else "serial"
+    kind = EXECUTORS[name or usual]
+    if address and kind is not Ray:
+        raise DesignError(f"--address is that of a Ray cluster; it does not go with '{name}'.")
+    if kind is Ray:
+        return Ray(address, workers)
+    if kind is Slurm:
+        if workers is None:
+            raise DesignError("say with --workers N how many of Slurm's jobs may be there at once.")
+        return Slurm(workers, beside(store, "slurm"))
+    return Processes(cores) if kind is Processes else Serial()
+
+
+def beside(store: str, what: str) -> Path:
+    """A folder for what belongs to a store: beside it, or here if it is at a URL."""
+    from bygones.store import is_remote
+
+    if is_remote(store):
+        return Path(f"{store.rstrip('/').rpartition('/')[2]}-{what}")
+    return Path(store).parent / f"{Path(store).name}-{what}"
+
+
+def outcomes_of(store: Path | str, study: str | None) -> Any:
     from bygones.outcomes import read_manifest, read_outcomes
+    from bygones.store import is_remote, open_store
 
-    folder = folder_store(store)
-    return read_outcomes(folder, read_manifest(folder, study))
+    opened = open_store(store) if is_remote(store) else folder_store(store)
+    return read_outcomes(opened, read_manifest(opened, study))
 
 
-def folder_store(store: Path) -> Any:
+def folder_store(store: Path | str) -> Any:
     from bygones.errors import StoreError
-    from bygones.store import FolderStore
+    from bygones.store import FolderStore, is_remote
 
-    if not store.is_dir():
+    if is_remote(store):
+        raise StoreError(
+            f"this can only be done with a store in a folder: copy '{store}' into one, as it is."
+        )
+    if not Path(store).is_dir():
         raise StoreError(
             f"there is no store at '{store}'. `bygones run STUDY --store {store}` makes one."
         )
     return FolderStore(store)
 
 
-def say_effects(store: Path, study: str | None, *, as_json: bool) -> None:
+def say_effects(store: Path | str, study: str | None, *, as_json: bool) -> None:
     """The effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones import terminal
     from bygones.effects import all_effects, usual_metrics

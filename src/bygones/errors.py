@@ -48,7 +48,7 @@ class StoreError(BygonesError):
 
 
 class WorkerError(BygonesError):
-    """A worker process died more often than bad luck explains."""
+    """Workers died more often than bad luck explains, cannot be reached, or lack what a job needs."""
 
     exit_code = 7
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import xarray as xr
 from bygones.contract import Contract
 from bygones.design import design
 from bygones.digest import digest
+from bygones.errors import StoreError, WorkerError
 from bygones.executors import AbstractExecutor, Serial
 from bygones.forking import check_fork
 from bygones.inventory import describe, state_bytes
@@ -188,9 +190,7 @@ def certify(planned: Plan) -> dict[str, Any]:
     fails is refused.
     """
     study = planned.study
-    address: Digest = digest(
-        ["bygones.certificate", 2, planned.addresses.recipe, planned.addresses.contract]
-    )
+    address = _certificate_address(planned.addresses)
     known = planned.store.records(address).get("certificate")
     if known is not None:
         return known
@@ -204,6 +204,10 @@ def certify(planned: Plan) -> dict[str, Any]:
     return record
 
 
+def _certificate_address(addresses: Addresses) -> Digest:
+    return digest(["bygones.certificate", 2, addresses.recipe, addresses.contract])
+
+
 def measure(
     study: Study,
     store: AbstractStore | None = None,
@@ -215,22 +219,73 @@ def measure(
 ) -> xr.Dataset:
     """Runs a study and returns its outcomes: what is stored is not trained again.
 
-    `store`: a `FolderStore` to keep it; without one it is kept in memory. `executor`: `Serial()` unless
-    said otherwise. `lanes` as in `plan`. `on_job` is called with the steps trained, each time a seed, or
-    the seeds of a job, are finished.
+    `store`: a `FolderStore` or `RemoteStore` to keep it; without one it is kept in memory. `executor`:
+    `Serial()` unless said otherwise. `lanes` as in `plan`. `on_job` is called with the steps trained, each
+    time a seed, or the seeds of a job, are finished.
     """
     executor = executor or Serial()
-    planned = planned or plan(study, store, lanes=lanes, workers=executor.num_workers)
+    planned = planned or plan(study, store, lanes=lanes, workers=executor.num_workers or 1)
     holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
     with holding:
         certificate = certify(planned)
         _remember(planned)
-        for steps in executor.map(run_seeds, planned.jobs()):
+        train = run_seeds if isinstance(executor, Serial) else _run_seeds_elsewhere
+        for steps in executor.map(train, planned.jobs()):
             if on_job is not None:
                 on_job(steps)
+        _check_stored(planned)
         manifest = manifest_of(planned, certificate)
         write_manifest(planned.store, manifest)
     return read_outcomes(planned.store, manifest)
+
+
+def _run_seeds_elsewhere(job: SeedsJob) -> int:
+    """Trains seeds in another process, perhaps on another machine, if that is all as it is here.
+
+    Addresses say under which contract and from which code something was trained, so what a worker with
+    other versions or an older copy of the recipe trained would lie under a wrong name.
+    """
+    there, here = job.contract.to_dict(), Contract.here(job.contract.lanes).to_dict()
+    differing = [
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in there
+        if there[name] != here[name]
+    ]
+    if differing:
+        raise WorkerError(
+            f"the worker on {platform.node()} cannot train what was planned on another machine, since its "
+            f"bits would differ: {'; '.join(differing)}. Use machines of one kind with the same packages."
+        )
+    if job.recipe.code() != job.addresses.recipe:
+        raise WorkerError(
+            f"the worker on {platform.node()} has other code of the recipe {job.recipe} than there was when "
+            f"the study was planned. Give all machines the same files; if they have, a constant of the "
+            f"recipe changes while it runs."
+        )
+    if not job.store.has_record(_certificate_address(job.addresses), "certificate"):
+        raise StoreError(
+            f"the worker on {platform.node()} does not see the study's store, so what it trained would be "
+            f"lost. A store's folder has to be on a disk that all machines share, at the same path; or "
+            f"use a store at a URL."
+        )
+    return run_seeds(job)
+
+
+def _check_stored(planned: Plan) -> None:
+    """What workers say they have trained has to be here: a shared disk may show it late, or never."""
+    study = planned.study
+    unseen = [
+        seed
+        for seed in study.seeds
+        if seed in planned.seeds_left
+        and remaining(planned.tree, seed, planned.addresses, planned.store)
+    ]
+    if unseen:
+        raise StoreError(
+            f"{study.name}: workers have trained {len(unseen)} seeds, like {unseen[0]}, that cannot be "
+            f"seen in the store. A shared disk may be late: run again in a minute, and only what is missing "
+            f"is trained."
+        )
 
 
 def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:

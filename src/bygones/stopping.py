@@ -48,7 +48,7 @@ def measure_until(
     store = store if store is not None else MemoryStore()
     executor = executor or Serial()
     while True:
-        planned = plan(study, store, lanes=lanes, workers=executor.num_workers)
+        planned = plan(study, store, lanes=lanes, workers=executor.num_workers or 1)
         if on_batch is not None:
             on_batch(planned)
         outcomes = measure(study, executor=executor, planned=planned)

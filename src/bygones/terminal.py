@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from bygones.errors import StoreError
 
 if TYPE_CHECKING:
     from bygones.measuring import Plan
@@ -69,8 +72,12 @@ def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
 
 def _watch(over: threading.Event, every: float, look: Any) -> threading.Thread:
     def loop() -> None:
-        while not over.wait(every):
-            look()
+        pause = every
+        while not over.wait(pause):
+            began = time.perf_counter()
+            with suppress(StoreError):  # whoever trains meets the same, and says it
+                look()
+            pause = max(every, 9 * (time.perf_counter() - began))  # a store may be far away
 
     watcher = threading.Thread(target=loop, daemon=True)
     watcher.start()

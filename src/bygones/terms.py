@@ -11,7 +11,7 @@ from typing import Any
 from bygones.errors import LedgerError, StoreError
 from bygones.ledger import read_header
 from bygones.outcomes import read_manifest
-from bygones.store import FolderStore
+from bygones.store import is_remote, open_store
 
 NOT_RECORDED = "not recorded"
 _BUNDLED = "contract.json"  # what a bundle keeps its two contracts in
@@ -28,8 +28,17 @@ class Terms:
         return {"numeric": self.numeric, "rng": self.rng}
 
 
-def read_terms(path: Path, study: str | None = None) -> Terms:
-    """The contracts of what lies at a path: a ledger's file, a store's folder, or a bundle's."""
+def read_terms(place: Path | str, study: str | None = None) -> Terms:
+    """The contracts of what lies there: a ledger's file, a store's folder or URL, or a bundle's folder."""
+    return _stored(place, study) if is_remote(place) else _read(Path(place), study)
+
+
+def _stored(place: Path | str, study: str | None) -> Terms:
+    attributes = read_manifest(open_store(place), study).attributes
+    return Terms(attributes["contract"], attributes.get("rng"))
+
+
+def _read(path: Path, study: str | None) -> Terms:
     if path.is_file():
         header = read_header(path)
         return Terms(header.get("contract", {}), header.get("rng"))
@@ -39,8 +48,7 @@ def read_terms(path: Path, study: str | None = None) -> Terms:
         raise StoreError(
             f"there is nothing at '{path}'. Expected a ledger's file, or the folder of a store or a bundle."
         )
-    attributes = read_manifest(FolderStore(path), study).attributes
-    return Terms(attributes["contract"], attributes.get("rng"))
+    return _stored(path, study)
 
 
 def _bundled(path: Path) -> Terms:

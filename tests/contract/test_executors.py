@@ -5,27 +5,52 @@ Jobs are functions of `tests.executor_jobs`, since workers have to find them.
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests import executor_jobs as jobs
 
-from bygones.errors import BygonesError, RecipeError, UnknownName, WorkerError
-from bygones.executors import EXECUTORS, AbstractExecutor, Processes, Serial
+from bygones.errors import BygonesError, DesignError, RecipeError, UnknownName, WorkerError
+from bygones.executors import EXECUTORS, AbstractExecutor, Processes, Ray, Serial, Slurm
+from bygones.executors.parcels import done, opened, packed
+from bygones.executors.slurm import _opened
 from bygones.store import Damaged
 
-MAKE: dict[str, Callable[[], AbstractExecutor]] = {
-    "serial": Serial,
-    "processes": lambda: Processes(2),
+MAKE: dict[str, Callable[[Path], AbstractExecutor]] = {
+    "serial": lambda folder: Serial(),
+    "processes": lambda folder: Processes(2),
+    "ray": lambda folder: Ray(num_workers=2),
+    "slurm": lambda folder: Slurm(2, folder, local=True),
 }
 
 
-@pytest.fixture(params=MAKE.values(), ids=list(MAKE))
+def made(name: str, request: pytest.FixtureRequest) -> AbstractExecutor:
+    """An executor of this name; a cluster's may need a session, or a folder for its logs."""
+    if name == "ray":
+        request.getfixturevalue("ray_session")
+    if name == "slurm":
+        pytest.importorskip("submitit", reason="needs bygones[slurm]")
+        job = importlib.import_module("submitit.core.core").Job
+        patch = request.getfixturevalue("monkeypatch")
+        patch.setattr(job, "_results_timeout_s", 0)  # how long a dead job's result is waited for
+    return MAKE[name](request.getfixturevalue("tmp_path_factory").mktemp("logs"))
+
+
+@pytest.fixture(params=list(MAKE))
 def executor(request) -> AbstractExecutor:
-    return request.param()
+    return made(request.param, request)
+
+
+@pytest.fixture(params=[name for name in MAKE if name != "serial"])
+def elsewhere(request) -> AbstractExecutor:
+    """An executor that has workers, which can die."""
+    return made(request.param, request)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +71,8 @@ def workers() -> list[str]:
             command = (status.parent / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if int(parent) == os.getpid() and state != "Z" and "spawn_main" in command:
+        ours = "spawn_main" in command or "submitit" in command
+        if int(parent) == os.getpid() and state != "Z" and ours:
             found.append(command)
     return found
 
@@ -58,13 +84,20 @@ def test_every_executor_is_tested_here():
 def test_all_results_come_whatever_their_order(executor):
     assert list(executor.map(jobs.negative, [])) == []
     assert sorted(executor.map(jobs.negative, [3])) == [-3]
-    assert sorted(executor.map(jobs.negative, list(range(7)))) == [-6, -5, -4, -3, -2, -1, 0]
+    assert sorted(executor.map(jobs.negative, list(range(3)))) == [-2, -1, 0]
+
+
+ERRORS = [RecipeError("a.b: 'c'."), UnknownName("no such."), Damaged("gone."), ValueError("odd")]
 
 
 @pytest.mark.parametrize(
-    "error",
-    [RecipeError("a.b: 'c'."), UnknownName("no such."), Damaged("gone."), ValueError("odd")],
-    ids=lambda error: type(error).__name__,
+    ("executor", "error"),
+    [
+        *((name, error) for name in ("serial", "processes", "ray") for error in ERRORS),
+        ("slurm", ERRORS[0]),  # each of its jobs takes a second, and all errors go the same way
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+    indirect=["executor"],
 )
 def test_the_first_error_stops_the_rest_and_comes_as_it_was_raised(executor, error, tmp_path):
     work = [(str(tmp_path), i, error if i == 1 else None) for i in range(40)]
@@ -92,9 +125,9 @@ def test_a_consumer_may_raise(executor):
         list(map(leave, executor.map(jobs.negative, list(range(20)))))
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_job_is_run_again(tmp_path):
-    results = Processes(2).map(jobs.die_once, [(str(tmp_path), i) for i in range(4)])
-    assert sorted(results) == [0, 1, 2, 3]
+def test_a_worker_that_is_killed_is_replaced_and_its_job_is_run_again(elsewhere, tmp_path):
+    results = elsewhere.map(jobs.die_once, [(str(tmp_path), i) for i in range(3)])
+    assert sorted(results) == [0, 1, 2]
     assert (tmp_path / "died").exists()
 
 
@@ -112,9 +145,99 @@ def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_job_that_cannot_travel_is_an_error_and_not_a_hang():
-    with pytest.raises(Exception, match=r"pickle|local object"):
-        list(Processes(1).map(jobs.negative, [lambda: 0]))
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_a_job_that_kills_each_of_its_workers_is_given_up(name, request, tmp_path):
+    with pytest.raises(
+        WorkerError, match=r"died 3 times in a row.*is stored.*run again to go on"
+    ) as caught:
+        list(made(name, request).map(jobs.die, [str(tmp_path)]))
+    assert len(list(tmp_path.iterdir())) == 3
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_that_slurm_interrupts_is_put_back_in_the_queue(request, tmp_path):
+    made("slurm", request)
+    slurm = Slurm(1, tmp_path / "logs", local=True, timeout_min=5)  # so short that it has run out
+    assert list(slurm.map(jobs.make_way_once, [(str(tmp_path), 3)])) == [3]
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_job_that_slurm_interrupts_too_often_is_no_error_of_the_recipe():
+    said = (
+        "the recipe raised UncompletedJobError: Job not requeued because: timed-out too many times."
+    )
+    outcome = done(packed(jobs.note_or_raise, ("", 0, RecipeError(said))))
+    with pytest.raises(WorkerError, match=r"ran out of time again and again\. What is finished"):
+        _opened(outcome)
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if name != "serial"])
+def test_a_job_that_cannot_travel_is_told_before_anything_is_started(name, tmp_path):
+    pytest.importorskip({"ray": "ray", "slurm": "submitit"}.get(name, "bygones"))
+    work = MAKE[name](tmp_path / "logs").map(jobs.note_or_raise, [1, lambda: 0])
+    with pytest.raises(DesignError, match=r"cannot be sent to a worker.*pickle") as caught:
+        next(work)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("name", ["processes", "ray"])
+def test_what_a_worker_cannot_import_is_one_sentence(name, request, monkeypatch):
+    only_here = types.ModuleType("only_here")
+    kind = type("Kind", (), {"__module__": "only_here"})
+    only_here.Kind = kind  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "only_here", only_here)
+    with pytest.raises(WorkerError, match=r"No module named 'only_here'\. Workers need"):
+        list(made(name, request).map(jobs.negative, [kind()]))
+
+
+def test_an_error_that_cannot_travel_is_told_in_words():
+    outcome = done(packed(jobs.raise_awkwardly, None))
+    with pytest.raises(WorkerError, match=r"^a job raised Awkward: quite odd\.$"):
+        opened(outcome)
+
+
+def test_an_error_remembers_where_it_was_raised():
+    outcome = done(packed(jobs.note_or_raise, ("", 0, ValueError("odd"))))
+    with pytest.raises(ValueError, match="odd") as caught:
+        opened(outcome)
+    assert "in note_or_raise" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_package_that_is_missing_is_named_with_what_brings_it(
+    name, package, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(WorkerError, match=rf"need {package}.*pip install 'bygones\[{name}\]'$"):
+        list(MAKE[name](tmp_path).map(jobs.negative, [0]))
+
+
+def test_slurm_needs_its_commands(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="needs bygones[slurm]")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WorkerError, match="there is no `sbatch` here"):
+        list(Slurm(1, tmp_path).map(jobs.negative, [0]))
+
+
+def test_what_slurm_is_asked_for_is_checked(tmp_path):
+    pytest.importorskip("submitit", reason="needs bygones[slurm]")
+    asked = Slurm(1, tmp_path, local=True, partition="long", timeout_min=9)
+    assert list(asked.map(jobs.negative, [])) == []
+    with pytest.raises(DesignError, match=r"Unknown argument 'partitoin'"):
+        list(Slurm(1, tmp_path, local=True, partitoin="long").map(jobs.negative, [0]))
+
+
+def test_an_address_where_no_ray_is_says_so(monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs bygones[ray]")
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(WorkerError, match=r"no Ray cluster can be used at 'ray://x:1': ray client"):
+        list(Ray("ray://x:1").map(jobs.negative, [0]))
 
 
 def test_ctrl_c_is_held_back_only_while_workers_start():

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from bygones.store import (
     Damaged,
     FolderStore,
     MemoryStore,
+    RemoteStore,
+    open_store,
     pack,
     unpack,
     unpack_meta,
@@ -31,6 +34,8 @@ from bygones.store import (
 STORES: dict[str, Callable[[Path], AbstractStore]] = {
     "folder": FolderStore,
     "memory": lambda folder: MemoryStore(),
+    "remote files": lambda folder: RemoteStore(f"file://{folder}"),
+    "remote objects": lambda folder: RemoteStore(f"memory://{folder}"),
 }
 ADDRESS, OTHER = digest("one"), digest("other")
 
@@ -248,6 +253,110 @@ def test_a_file_appears_whole_or_not_at_all(folder, monkeypatch):
 def test_a_store_in_memory_does_not_travel():
     with pytest.raises(StoreError, match="FolderStore"):
         pickle.dumps(MemoryStore())
+
+
+def test_a_folder_is_the_same_one_for_a_worker_that_stands_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    travelled = pickle.loads(pickle.dumps(FolderStore("store")))
+    assert travelled.folder == tmp_path / "store"
+
+
+# ------------------------------------------------------------------ a store somewhere else
+
+
+@pytest.fixture(params=["file", "memory"])
+def remote(request, tmp_path) -> RemoteStore:
+    return RemoteStore(f"{request.param}://{tmp_path}/store")
+
+
+def test_another_opening_of_the_url_sees_the_same(remote):
+    name = remote.put(b"bygones")
+    remote.write_record(ADDRESS, "a", {"is": 1})
+    for other in (RemoteStore(remote.url + "/"), pickle.loads(pickle.dumps(remote))):
+        assert other.get(name) == b"bygones"
+        assert other.records(ADDRESS) == {"a": {"is": 1}}
+
+
+def test_a_folder_can_be_opened_as_a_url_and_copied_to_one(folder):
+    name = folder.put(b"bygones")
+    folder.write_record(ADDRESS, "a", RECORD)
+    other = RemoteStore(f"file://{folder.folder}")
+    assert other.get(name) == b"bygones"
+    assert other.records(ADDRESS) == {"a": RECORD}
+
+
+def test_reading_a_url_makes_nothing(tmp_path):
+    store = RemoteStore(f"file://{tmp_path}/nothing")
+    assert store.records(ADDRESS) == {}
+    assert not store.has(digest("x"))
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("place", [0, 40, 63])
+def test_a_remote_object_with_a_flipped_byte_is_set_aside_and_can_be_put_again(remote, place):
+    content = bytes(range(64))
+    name = remote.put(content)
+    wrong = bytearray(content)
+    wrong[place] ^= 1
+    remote._files.pipe_file(remote._object(name), bytes(wrong))
+    with pytest.raises(Damaged, match="SHA-256 differs from its name"):
+        remote.get(name)
+    assert not remote.has(name)
+    (aside,) = remote._files.ls(f"{remote._root}/damaged", detail=False)
+    assert remote._files.cat_file(aside) == bytes(wrong)
+    remote.put(content)
+    assert remote.get(name) == content
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"digest": 3, "record": {}}', "\x00\xff"])
+def test_what_is_no_record_is_ignored_and_set_aside_remotely(remote, text):
+    remote.write_record(ADDRESS, "good", RECORD)
+    bad = f"{remote._record_folder(ADDRESS)}/bad.json"
+    remote._files.pipe_file(bad, text.encode("latin-1"))
+    assert remote.records(ADDRESS) == {"good": RECORD}
+    assert not remote._files.exists(bad)
+
+
+def test_a_remote_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    store = RemoteStore(f"file://{tmp_path}/store")
+
+    def die(*places: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(store._files), "mv", die)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(b"half")
+    monkeypatch.undo()
+    assert not store.has(hashlib.sha256(b"half").hexdigest())
+    assert not list((tmp_path / "store" / "partial").iterdir())
+    assert store.get(store.put(b"half")) == b"half"
+
+
+def test_text_becomes_a_store(tmp_path):
+    assert isinstance(open_store(tmp_path), FolderStore)
+    assert isinstance(open_store(str(tmp_path)), FolderStore)
+    assert isinstance(open_store("memory://x"), RemoteStore)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense://x", r"'nonsense://x' is no place for a store: .*Expected a folder, or a URL"),
+        ("s3://x", r"a store at 's3://x' needs another package: .*s3fs"),
+    ],
+)
+def test_a_url_that_cannot_be_opened_is_one_sentence(url, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(StoreError, match=words) as caught:
+        open_store(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_fsspec_a_url_says_what_to_install(monkeypatch):
+    for name in ("fsspec", "fsspec.core"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(StoreError, match=r"needs fsspec.*pip install 'bygones\[remote\]'$"):
+        open_store("memory://x")
 
 
 # ------------------------------------------------------------------ packing

@@ -14,7 +14,7 @@ class AbstractExecutor(ABC):
     its work done returns at once. So an executor needs no memory of its own.
     """
 
-    num_workers: int = 1  # how many jobs go on at once
+    num_workers: int | None = 1  # how many jobs go on at once; None: as many as there is room for
 
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from bygones.errors import WorkerError
 from bygones.executors.base import AbstractExecutor
+from bygones.executors.parcels import done, opened, packed
 
 _PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
 
@@ -30,7 +30,7 @@ class Processes(AbstractExecutor):
         self.num_workers = num_workers or os.cpu_count() or 1
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-        todo = dict(enumerate(jobs))
+        todo = {index: packed(function, job) for index, job in enumerate(jobs)}
         setbacks = 0
         while todo:
             context = multiprocessing.get_context("spawn")
@@ -38,12 +38,9 @@ class Processes(AbstractExecutor):
             pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
             try:
                 with _ctrl_c_is_ours():
-                    futures = {
-                        pool.submit(_call, function, pickle.dumps(job)): index
-                        for index, job in todo.items()
-                    }
+                    futures = {pool.submit(done, parcel): index for index, parcel in todo.items()}
                 for future in _as_they_finish(futures):
-                    result = future.result()
+                    result = opened(future.result())
                     del todo[futures[future]]
                     setbacks = 0
                     yield result
@@ -56,15 +53,6 @@ class Processes(AbstractExecutor):
                     ) from None
             finally:
                 _stop(pool)
-
-
-def _call(function: Callable[[Any], Any], job: bytes) -> Any:
-    """Unpacks a job and does it.
-
-    Jobs are packed before the pool has them: what cannot travel is told at once, and not by a thread of
-    the pool, which would bring the pool down with it.
-    """
-    return function(pickle.loads(job))
 
 
 def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:

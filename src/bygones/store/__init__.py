@@ -1,8 +1,26 @@
-"""Stores: content-addressed objects, in a folder or in memory."""
+"""Stores: content-addressed objects, in a folder, in memory or somewhere else."""
+
+from pathlib import Path
 
 from bygones.store.base import AbstractStore, Damaged, Record, pack, unpack, unpack_meta
 from bygones.store.folder import FolderStore
 from bygones.store.memory import MemoryStore
+from bygones.store.remote import RemoteStore
+
+
+def is_remote(place: Path | str) -> bool:
+    """Whether a text is a URL, and not a folder's name.
+
+    >>> is_remote("s3://bucket/study"), is_remote("bygones-store")
+    (True, False)
+    """
+    return "://" in str(place)
+
+
+def open_store(place: Path | str) -> FolderStore | RemoteStore:
+    """The store at a folder or a URL, like `bygones-store` or `s3://bucket/study`."""
+    return RemoteStore(str(place)) if is_remote(place) else FolderStore(place)
+
 
 __all__ = [
     "AbstractStore",
@@ -10,6 +28,9 @@ __all__ = [
     "FolderStore",
     "MemoryStore",
     "Record",
+    "RemoteStore",
+    "is_remote",
+    "open_store",
     "pack",
     "unpack",
     "unpack_meta",

@@ -34,6 +34,10 @@ class FolderStore(AbstractStore):
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
+    def __getstate__(self) -> dict[str, Path]:
+        """A worker may stand in another folder."""
+        return {"folder": self.folder.absolute()}
+
     def put(self, content: bytes) -> Digest:
         digest = hashlib.sha256(content).hexdigest()
         path = self._object(digest)

@@ -1,0 +1,194 @@
+"""A store wherever fsspec reaches: object storage, servers, mounted disks. The one file that imports fsspec.
+
+    objects/ab/cdef…  records/ab/cdef…/<name>.json  damaged/  partial/     as in a folder
+
+Object storage writes an object whole or not at all. Elsewhere a file is written in `partial/` and then
+moved, so a process killed at any moment leaves either the whole file or none; what it leaves in
+`partial/` nobody needs, and it may be deleted while nobody trains.
+
+There is no lock, since object storage has none to offer. Nothing goes wrong without: objects are named by
+their content, and of two records of one name the later stands, which says the same. But two that train
+the same study into one store at once do all its work twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import Any
+
+from bygones.digest import digest as digest_of
+from bygones.errors import StoreError
+from bygones.store.base import AbstractStore, Damaged, Record
+from bygones.values import Digest
+
+_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}  # write whole objects
+
+
+class RemoteStore(AbstractStore):
+    """Objects and records under a URL, like `s3://bucket/study`. Any number may read and write at once.
+
+    How to get in (keys, endpoints) is not said here: each of fsspec's file systems finds that in its usual
+    files and variables.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._files, self._root = _opened(self.url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker makes a connection of its own."""
+        return RemoteStore, (self.url,)
+
+    def put(self, content: bytes) -> Digest:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._object(digest)
+        if not self._is_there(path):
+            self._write(path, content)
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        path = self._object(digest)
+        with self._sentences("read"):
+            try:
+                content = self._files.cat_file(path)
+            except FileNotFoundError:
+                raise Damaged(
+                    f"{self._shown(path)}: the object is not there. Run the study again to make it."
+                ) from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            self._set_aside(path)
+            raise Damaged(
+                f"{self._shown(path)}: the content is not what was stored (its SHA-256 differs from its "
+                f"name). It was moved to {self.url}/damaged; run the study again to make it anew."
+            )
+        return content
+
+    def has(self, digest: Digest) -> bool:
+        return self._is_there(self._object(digest))
+
+    def write_record(self, address: Digest, name: str, record: Record) -> None:
+        whole = {"digest": digest_of(record), "record": record}
+        path = f"{self._record_folder(address)}/{name}.json"
+        self._write(path, json.dumps(whole, sort_keys=True).encode())
+
+    def has_record(self, address: Digest, name: str) -> bool:
+        return self._is_there(f"{self._record_folder(address)}/{name}.json")
+
+    def records(self, address: Digest) -> dict[str, Record]:
+        sound: dict[str, Record] = {}
+        for path, content in sorted(self._contents(self._record_folder(address)).items()):
+            try:
+                whole = json.loads(content)
+                if digest_of(whole["record"]) != whole["digest"]:
+                    raise ValueError
+            except (ValueError, KeyError, TypeError):
+                self._set_aside(path)
+                continue
+            sound[PurePosixPath(path).stem] = whole["record"]
+        return sound
+
+    def _contents(self, folder: str) -> dict[str, bytes]:
+        """All JSON files of a folder by path, fetched together: each way to a server and back takes long."""
+        with self._sentences("read"):
+            self._files.invalidate_cache()  # others write too
+            try:
+                names = self._files.ls(folder, detail=False)
+            except FileNotFoundError:
+                return {}
+            paths = [name for name in names if name.endswith(".json")]
+            found = self._files.cat(paths, on_error="return") if paths else {}
+            for error in found.values():
+                if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                    raise error
+        return {path: content for path, content in found.items() if isinstance(content, bytes)}
+
+    def _is_there(self, path: str) -> bool:
+        """`exists` of fsspec would take a broken connection for a file that is not there."""
+        with self._sentences("read"):
+            self._files.invalidate_cache()
+            try:
+                self._files.info(path)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def _write(self, path: str, content: bytes) -> None:
+        with self._sentences("written"):
+            if _WHOLE & _protocols(self._files):
+                self._files.pipe_file(path, content)
+                return
+            partial = f"{self._root}/partial/{uuid.uuid4().hex}"
+            for place in (partial, path):
+                self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+            try:
+                self._files.pipe_file(partial, content)
+                self._files.mv(partial, path)
+            except BaseException:
+                with suppress(Exception):
+                    self._files.rm_file(partial)
+                raise
+
+    def _set_aside(self, path: str) -> None:
+        folder, _, name = path.rpartition("/")
+        aside = f"{self._root}/damaged/{PurePosixPath(folder).name}{name}"
+        with self._sentences("written"):
+            try:
+                if not _WHOLE & _protocols(self._files):
+                    self._files.makedirs(f"{self._root}/damaged", exist_ok=True)
+                self._files.mv(path, aside)
+            except FileNotFoundError:
+                pass  # somebody else was faster
+
+    @contextmanager
+    def _sentences(self, done: str) -> Iterator[None]:
+        """Whatever a file system raises (each has errors of its own) becomes a sentence."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            raise StoreError(
+                f"{self.url}: the store cannot be {done}: {type(error).__name__}: "
+                f"{lines[0].rstrip('.')}. What is finished stays in it; see that it can be reached, and run "
+                f"again to go on."
+            ) from error
+
+    def _object(self, digest: Digest) -> str:
+        return f"{self._root}/objects/{digest[:2]}/{digest[2:]}"
+
+    def _record_folder(self, address: Digest) -> str:
+        return f"{self._root}/records/{address[:2]}/{address[2:]}"
+
+    def _shown(self, path: str) -> str:
+        return self.url + path.removeprefix(self._root)
+
+
+def _protocols(files: Any) -> set[str]:
+    """The names that a file system goes by: one, or several."""
+    return {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system that a URL is of, and the path in it."""
+    try:
+        import fsspec.core
+    except ImportError as error:
+        raise StoreError(
+            f"a store at '{url}' needs fsspec, which cannot be imported ({error}). Install it with: "
+            f"pip install 'bygones[remote]'"
+        ) from error
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:  # fsspec's own sentence names the package
+        raise StoreError(f"a store at '{url}' needs another package: {error}.") from error
+    except ValueError as error:
+        raise StoreError(
+            f"'{url}' is no place for a store: {error}. Expected a folder, or a URL like s3://bucket/study."
+        ) from error
+    return files, root.rstrip("/")
