@@ -27,14 +27,14 @@ class Processes(AbstractExecutor):
     """
 
     def __init__(self, num_workers: int | None = None) -> None:
-        self.num_workers = num_workers or os.cpu_count() or 1
+        self.num_workers = self._most = num_workers or os.cpu_count() or 1
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         todo = {index: packed(function, job) for index, job in enumerate(jobs)}
         setbacks = 0
         while todo:
             context = multiprocessing.get_context("spawn")
-            workers = min(self.num_workers, len(todo))
+            workers = min(self._most, len(todo))
             pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
             try:
                 with _ctrl_c_is_ours():
