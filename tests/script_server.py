@@ -14,6 +14,8 @@ import json
 import os
 import signal
 import sys
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,13 @@ def begin(arguments: list[str], folder: str, environment: dict[str, str]) -> int
     sys.exit(command(arguments, folder, Path(folder)))  # as Python ends: that is looked at too
 
 
+def run_refused() -> None:
+    """A command that comes to nothing, here: to read its arguments alone loads sixty modules."""
+    sys.argv = ["bygones", "check-resume", "--at", "1", "--resume=", "--json", "--", "no script"]
+    with suppress(SystemExit), redirect_stderr(StringIO()):
+        main()
+
+
 def end(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -71,7 +80,9 @@ if __name__ == "__main__":
     # What the commands and the examples import, or what is asked for: here, and not in every fork again.
     usual = "studying proving resuming observing sufficing recording".split()
     modules = ["bygones.effects", "sklearn.datasets", *(f"bygones.script.{m}" for m in usual)]
-    warm(sys.argv[1:] or modules)
+    asked = sys.argv[1:] or modules
+    run_refused()
+    warm(["bygones.terminal", *asked])
     packages()  # kept once asked for, as are the digests of bygones' own code
     machine_digest()
     machine_digest("script/*.py")
