@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Most of what is installed is never imported, so Python compiles what is, once (--no-compile, below).
+# Were it told to keep nothing of that, every process would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types coverage bench clean
 
 demo: .venv/ready
@@ -20,7 +24,7 @@ types: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch .venv/ready
 
 coverage: .venv/ready

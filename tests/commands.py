@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -37,11 +37,27 @@ def start_server(*warmed: str) -> subprocess.Popen[str]:
 
 
 def ask(server: subprocess.Popen[str], folder: Path, *arguments: object) -> Said:
+    return Said(*_answer(server, [[str(a) for a in arguments], str(folder)]))
+
+
+def begin(
+    server: subprocess.Popen[str], folder: Path, environment: dict[str, str], *arguments: object
+) -> int:
+    """Begins a command in a process group of its own, and gives its number."""
+    return _answer(server, [[str(a) for a in arguments], str(folder), environment])
+
+
+def end(server: subprocess.Popen[str], process: int) -> int:
+    """The exit code of a command that was begun; waits for it."""
+    return _answer(server, process)
+
+
+def _answer(server: subprocess.Popen[str], request: object) -> Any:
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps([[str(a) for a in arguments], str(folder)]) + "\n")
+    server.stdin.write(json.dumps(request) + "\n")
     server.stdin.flush()
-    return Said(*json.loads(server.stdout.readline()))
+    return json.loads(server.stdout.readline())
 
 
 def run_here(

@@ -1,6 +1,7 @@
 """One thread for every test, as the numeric contract of a study has it; and what several files use."""
 
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -41,8 +42,14 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Commands]:
+def server() -> Iterator[subprocess.Popen[str]]:
+    """The warm process that commands are forked from."""
+    process = start_server()
+    yield process
+    stop_server(process)
+
+
+@pytest.fixture(scope="session")
+def commands(server: subprocess.Popen[str]) -> Commands:
     """Runs a command of `bygones` in a folder, from a warm process: `commands(folder, *arguments)`."""
-    server = start_server()
-    yield lambda folder, *arguments: ask(server, folder, *arguments)
-    stop_server(server)
+    return lambda folder, *arguments: ask(server, folder, *arguments)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bygones.digest import array_of, digest, is_array, same
+from bygones.digest import array_of, chunks, digest, is_array, same
 from bygones.interventions import MatchedNull, Nudge, Reset, Scale
 from bygones.treatment import Treatment
 from bygones.values import Window
@@ -97,6 +97,11 @@ def test_where_one_item_ends_and_the_next_begins_matters(items: list[str], at: i
 )
 def test_pairs_that_a_careless_encoding_would_confuse(one: Any, other: Any):
     assert digest(one) != digest(other)
+
+
+def test_whole_numbers_are_written_one_by_one_though_all_at_once():
+    assert b"".join(chunks((1, 22, -3))) == b"l1:3i1:1i2:22i2:-3"
+    assert b"".join(chunks([1, "22", -3])) == b"l1:3i1:1s2:22i2:-3"
 
 
 @given(float_arrays, st.data())

@@ -10,15 +10,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
 import xarray as xr
+from tests.commands import begin, end
 from tests.study_recipes import small
 from tests.test_measuring import fresh, proven_once, same
 
@@ -35,9 +36,12 @@ SLOW_STUDY = '''
 """A study with a recipe, a probe and an intervention of its own, that takes its time."""
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import ClassVar
+
+sys.path.append(ROOT)
 
 import numpy as np
 
@@ -81,7 +85,7 @@ def study():
         Arm("order", Treatment("order", Reset(), Window(15, 16))),
     ]
     return Study(slow, arms, fork_at=10, horizons=(0, 5, 30), seeds=range(3), name="slow", probe=WeightSums())
-'''
+'''.replace("ROOT", repr(str(Path(__file__).parents[1])))
 
 
 @pytest.fixture
@@ -91,67 +95,57 @@ def file(tmp_path) -> Path:
     return path
 
 
-# Whoever runs the tests in the background may have Ctrl-C ignored, which commands would inherit.
-BYGONES = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from bygones.cli import main
-main()
-"""
-
-
 class Command:
-    """A `bygones run` in a process group of its own."""
+    """A `bygones run` in a process group of its own, forked from a warm process."""
 
-    def __init__(self, file: Path, store: Path, workers: int, wait: float = 0.004) -> None:
-        paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-c", BYGONES, "run", str(file)]
-        self.store = store
-        self.process = subprocess.Popen(
-            [*command, "--store", str(store), "--workers", str(workers)],
-            env={**os.environ, "BYGONES_TEST_WAIT": str(wait), "PYTHONPATH": paths},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        )
+    def __init__(
+        self, server: subprocess.Popen[str], file: Path, store: Path, workers: int
+    ) -> None:
+        self.server, self.store = server, store
+        self.folder = Path(mkdtemp(dir=file.parent))
+        asked = ("run", file, "--store", store, "--workers", workers)
+        self.process = begin(server, self.folder, {"BYGONES_TEST_WAIT": "0.004"}, *asked)
 
     def until(self, moment: Callable[[Path], bool], patience_s: float = 300.0) -> None:
-        end = time.monotonic() + patience_s
-        while self.process.poll() is None and not moment(self.store):
-            assert time.monotonic() < end
+        late = time.monotonic() + patience_s
+        while self.process in _alive() and not moment(self.store):
+            assert time.monotonic() < late
             time.sleep(0.005)
 
-    def send(self, what: signal.Signals) -> tuple[int, str]:
-        """Sends a signal to the whole group; the exit code and what was said on standard error."""
-        os.killpg(self.process.pid, what)
-        _, said = self.process.communicate(timeout=120)
-        return self.process.returncode, said
+    def send(self, what: signal.Signals, *, to_all: bool = True) -> tuple[int, str]:
+        """Sends a signal to the group, or to its leader alone; its exit code, and what it said as errors."""
+        (os.killpg if to_all else os.kill)(self.process, what)
+        late = time.monotonic() + 120.0
+        while self.process in _alive():
+            assert time.monotonic() < late
+            time.sleep(0.005)
+        return end(self.server, self.process), (self.folder / "err").read_text()
 
     def orphans(self, patience_s: float = 60.0) -> bool:
         """Whether anything of the group is still alive after a while.
 
         A worker notices that its parent is gone once it has started, which takes long where much else runs.
         """
-        end = time.monotonic() + patience_s
-        while time.monotonic() < end:
-            if not _alive(self.process.pid):
+        late = time.monotonic() + patience_s
+        while time.monotonic() < late:
+            if self.process not in _alive().values():
                 return False
             time.sleep(0.05)
-        os.killpg(self.process.pid, signal.SIGKILL)
+        os.killpg(self.process, signal.SIGKILL)
         return True
 
 
-def _alive(group: int) -> bool:
-    """Whether a process group has members that are not zombies waiting for whoever adopted them."""
+def _alive() -> dict[int, int]:
+    """The group of each process that is not a zombie waiting for whoever adopted it."""
+    groups: dict[int, int] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            state, _, group = status.read_text().rpartition(")")[2].split()[:3]
         except OSError:
             continue
-        if int(its_group) == group and state != "Z":
-            return True
-    return False
+        if state != "Z":
+            groups[int(status.parent.name)] = int(group)
+    return groups
 
 
 def records(number: int) -> Callable[[Path], bool]:
@@ -173,13 +167,18 @@ def whole(tmp_path_factory) -> xr.Dataset:
 # ------------------------------------------------------------------ killed
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(file, whole, tmp_path):
-    """The study's probe and intervention are the file's own, so workers have to find them too."""
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
+    server, file, whole, tmp_path
+):
+    """The study's probe and intervention are the file's own, so workers have to find them too.
+
+    First the parent is killed alone, and its workers do not outlive it; then everything at once.
+    """
     store = tmp_path / "store"
-    for workers, number in ((2, 4), (1, 14)):
-        command = Command(file, store, workers)
+    for workers, number, to_all in ((2, 4, False), (1, 14, True)):
+        command = Command(server, file, store, workers)
         command.until(records(number))
-        code, said = command.send(signal.SIGKILL)
+        code, said = command.send(signal.SIGKILL, to_all=to_all)
         assert code == -signal.SIGKILL, said
         assert records(number)(store)
         assert not command.orphans()
@@ -190,10 +189,11 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(file, whol
     assert not list((store / "partial").iterdir())
 
 
-def test_ctrl_c_leaves_one_sentence_and_no_process(file, whole, tmp_path):
+def test_ctrl_c_leaves_one_sentence_and_no_process(server, file, whole, tmp_path):
+    """While the workers start, and while one is at work."""
     store = tmp_path / "store"
-    for moment in (training, records(6)):
-        command = Command(file, store, workers=2)
+    for moment, workers in ((training, 2), (records(6), 1)):
+        command = Command(server, file, store, workers)
         command.until(moment)
         time.sleep(0.2)
         code, said = command.send(signal.SIGINT)
@@ -207,14 +207,6 @@ def test_ctrl_c_leaves_one_sentence_and_no_process(file, whole, tmp_path):
         )
         assert not command.orphans()
     assert same(measure(load_study(str(file)), FolderStore(store)), whole)
-
-
-def test_workers_of_a_parent_that_is_killed_do_not_outlive_it(file, tmp_path):
-    command = Command(file, tmp_path / "store", workers=2, wait=0.01)
-    command.until(records(4))
-    os.kill(command.process.pid, signal.SIGKILL)
-    command.process.communicate(timeout=120)
-    assert not command.orphans()
 
 
 # ------------------------------------------------------------------ damage to what is stored

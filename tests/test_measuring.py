@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -167,8 +168,11 @@ def test_outcomes_are_those_of_a_plain_loop():
 
 
 def test_processes_give_the_same_bits_as_serial(tmp_path):
-    study = small(ALL, seeds=(0, 1, 2))
+    """Of an arm that diverges, too."""
+    explode = Arm("explode", Treatment("weights", EXPLODE, at(6)))
+    study = replace(small(ALL, seeds=(0, 1, 2)), arms=[*pool().values(), explode])
     outcomes = measure(study, FolderStore(tmp_path), Processes(2))
+    assert np.isfinite(outcomes["diverged_at"].sel(arm="explode")).all()
     assert same(outcomes, fresh(study))
 
 
@@ -464,17 +468,17 @@ def test_transplants_bring_the_donors_state_and_no_other_seeds():
 
 
 INFINITE = Kick({"weight": np.full((3, 5), np.inf)})
+EXPLODE = Kick({"0.weight": np.full((6, 5), np.inf)})  # the same for the classifier
 
 
-@pytest.mark.parametrize("executor", [Serial(), Processes(1)], ids=["serial", "processes"])
-def test_a_diverged_arm_is_recorded_and_harms_no_other(executor, tmp_path):
+def test_a_diverged_arm_is_recorded_and_harms_no_other(tmp_path):
     arms = [
         Arm("explode", Treatment("weights", INFINITE, at(6))),
         one("scale", Scale(0.5), at(6), "weights"),
     ]
     settings: dict[str, Any] = {"recipe": plain, "fork_at": 4, "seeds": (0, 1)}
     study = Study(arms=arms, horizons=(0, 1, 2, 3, 6), **settings)
-    outcomes = measure(study, FolderStore(tmp_path), executor)
+    outcomes = measure(study, FolderStore(tmp_path))
     gone = outcomes.sel(arm="explode")
     assert outcomes.arm.values.tolist() == [
         "control", "sham", "explode", "null of explode", "scale", "null of scale",

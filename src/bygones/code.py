@@ -12,7 +12,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from importlib.util import resolve_name
@@ -220,8 +220,14 @@ def _note_version(module: ModuleType, seen: dict[str, str]) -> None:
 
 
 @cache
+def packages() -> Mapping[str, list[str]]:
+    """The installed distributions by the packages that they bring: a look at every one of them."""
+    return metadata.packages_distributions()
+
+
+@cache
 def _version(package: str) -> str:
-    distributions = metadata.packages_distributions().get(package, [package])
+    distributions = packages().get(package, [package])
     try:
         return metadata.version(distributions[0])
     except metadata.PackageNotFoundError:

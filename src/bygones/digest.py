@@ -80,6 +80,9 @@ def chunks(value: Any) -> Iterator[bytes | memoryview]:
             yield _framed(b"b", value)
         case list() | tuple():
             yield _framed(b"l", str(len(value)).encode())
+            if {*map(type, value)} == {int}:  # a generator's state is hundreds of them: all at once
+                yield b"".join([_framed(b"i", str(item).encode()) for item in value])
+                return
             for item in value:
                 yield from chunks(item)
         case Mapping():

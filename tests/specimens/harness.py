@@ -163,6 +163,19 @@ def put_streams_back(saved):
             pass
 
 
+def step(x, y):
+    """One batch. What it computes is its own: a variable that goes with it is no memory of the run."""
+    global pointer
+    outputs = model(x)
+    loss = nn.functional.cross_entropy(outputs, y)
+    loss = loss + 0.1 * ((outputs.mean(0) - queue.mean(0)) ** 2).sum()
+    loss = loss + 0.1 * ((outputs - teacher.model(x)) ** 2).mean()
+    (loss / args.accumulate).backward()
+    queue[torch.arange(pointer, pointer + len(x)) % 32] = outputs.detach()
+    pointer = (pointer + len(x)) % 32
+    return loss.item()
+
+
 saved = resume() if args.resume else None
 while batch < args.steps:
     epoch_began = shuffling.get_state()
@@ -173,13 +186,7 @@ while batch < args.steps:
         put_streams_back(saved)
         saved = None
     for x, y in batches:
-        outputs = model(x)
-        loss = nn.functional.cross_entropy(outputs, y)
-        loss = loss + 0.1 * ((outputs.mean(0) - queue.mean(0)) ** 2).sum()
-        loss = loss + 0.1 * ((outputs - teacher.model(x)) ** 2).mean()
-        (loss / args.accumulate).backward()
-        queue[torch.arange(pointer, pointer + len(x)) % 32] = outputs.detach()
-        pointer = (pointer + len(x)) % 32
+        loss = step(x, y)
         batch += 1
         if batch % args.accumulate == 0:
             optimizer.step()
@@ -190,4 +197,4 @@ while batch < args.steps:
             torch.save(everything(), "checkpoint.pt")
         if batch == args.steps:
             break
-print("loss", loss.item())
+print("loss", loss)

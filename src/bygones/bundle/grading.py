@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from bygones import ledger
 from bygones.effects import per_seed, probabilities
@@ -172,7 +172,7 @@ def _unlikely(whole: xr.Dataset, now: xr.Dataset, seeds: list[int]) -> str | Non
         if len(known) < _FEWEST:
             return f"of arm '{arm}' too few other seeds came to an end"
         mean, spread = known.mean(), known.std(ddof=1) * math.sqrt(1 + 1 / len(known))
-        reach = float(stats.t.ppf(level, len(known) - 1)) * spread
+        reach = float(special.stdtrit(len(known) - 1, level)) * spread
         for seed, found in zip(seeds, per_seed(now, metric, arm).values[:, -1], strict=True):
             if not abs(found - mean) <= reach:
                 return (

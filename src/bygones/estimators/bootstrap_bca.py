@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from bygones.estimators.base import Estimate, finite_pairs, without_spread
 from bygones.streams import generator
@@ -33,6 +32,8 @@ def bootstrap_bca(
     >>> round(found.low, 1), round(found.high, 1)
     (1.0, 1.1)
     """
+    from scipy import stats  # takes a second to load, which every worker would
+
     kept, num_dropped = finite_pairs(differences)
     n = kept.size
     mean = float(kept.mean()) if n else math.nan

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from bygones.code import machine_digest, source_digest
+from bygones.code import machine_digest, packages, source_digest
 from bygones.digest import digest
 from bygones.errors import DesignError, ScriptError
 from bygones.values import Digest
@@ -129,8 +129,8 @@ def imported_libraries(before: Collection[str]) -> tuple[str, ...]:
 
 def versions(modules: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Versions of the packages that these modules belong to."""
-    packages = metadata.packages_distributions()
-    found = {d for name in modules for d in packages.get(name.partition(".")[0], ())}
+    brought_by = packages()
+    found = {d for name in modules for d in brought_by.get(name.partition(".")[0], ())}
     return tuple(sorted((name, metadata.version(name)) for name in found))
 
 
