@@ -31,7 +31,7 @@ from bygones.run import Run
 from bygones.snapshots import encode
 from bygones.store import FolderStore
 
-NAIVE_SEEDS = {"R1": 16, "R2": 4, "R3": 4}
+NAIVE_SEEDS = {"R1": 16, "R2": 4, "R3": 3}
 
 
 def main() -> None:

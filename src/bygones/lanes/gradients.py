@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bygones.lanes.batchnorm import batch_norm
 from bygones.lanes.stack import Unlike
+from bygones.lanes.tidying import tidied
 
 Tensors = dict[str, Tensor]
 
@@ -110,14 +112,27 @@ class Gradients:
                 outputs = functional_call(twin, ({**trained, **frozen}, buffers), (inputs,))
                 return loss(outputs, labels)
 
-        return make_fx(vmap(grad_and_value(of_one_lane), randomness="error"))(
-            self._trained, self._frozen, _copies(self._buffers), batch, self.noise
-        )
+        lanes = vmap(grad_and_value(of_one_lane), randomness="error")
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            held = tree_unflatten(list(tensors[: len(fixed)]), shape_of_fixed)
+            inputs, labels, *noise = tensors[len(fixed) :]
+            trained, frozen, buffers = held
+            directions, losses = lanes(trained, frozen, buffers, (inputs, labels), noise)
+            return [*(directions[name] for name in self._trained), losses]
+
+        fixed, shape_of_fixed = tree_flatten((self._trained, self._frozen, self._buffers))
+        others = [*batch, *self.noise]
+        # Recording runs the pass, and that must not move the statistics on.
+        recorded = make_fx(flat)(*(tensor.clone() for tensor in fixed), *others)
+        self._fixed = fixed
+        return tidied(recorded, fixed, others).forward
 
     def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensors, Tensor]:
         """Gradients by parameter, and losses: [W]. Statistics of normalisation move on in place."""
         with torch.no_grad():
-            return self._replay(self._trained, self._frozen, self._buffers, batch, self.noise)
+            *directions, losses = self._replay(*self._fixed, *batch, *self.noise)
+        return dict(zip(self._trained, directions, strict=True)), losses
 
     def draw(self, lane: int) -> None:
         """Draws the masks of one lane from torch's global generator, as `dropout` does in a single run."""
@@ -145,11 +160,6 @@ def _room(mask: Mask, width: int) -> Tensor:
     one = torch.empty_like(like)
     whole = torch.empty((width, max(one.numel(), 1)), dtype=mask.dtype)
     return whole.as_strided((width, *mask.shape), (whole.stride(0), *one.stride()))
-
-
-def _copies(tensors: Tensors) -> Tensors:
-    """Recording runs the pass once, and that must not move the statistics on."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _first_line(error: Exception) -> str:

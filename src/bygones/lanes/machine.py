@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bygones.digest import same
+from bygones.digest import array_of, same
 from bygones.lanes.gradients import Gradients
 from bygones.lanes.stack import ELEMENTWISE, Stack, Unlike
 from bygones.ledger import chained
@@ -66,13 +66,15 @@ class Lanes:
         with kept_globals():
             self._stack.gather(self._live())
             while (step := self.runs[0].step) < until:
-                if step in looks or any(_acts(treatment, step) for treatment in treatments):
+                acts = any(_acts(treatment, step) for treatment in treatments)
+                if acts or step in looks:
                     self._settle()
                     for lane, run in enumerate(self.runs):
                         run.intervene(treatments, donors[lane] if donors else None)
                         if at_boundary is not None and step in looks:
                             at_boundary(run)
-                    self._stack.gather(self._live())
+                    if acts:
+                        self._stack.gather(self._live())
                 self._train_one_step()
             self._settle()
 
@@ -143,9 +145,10 @@ class Lanes:
         lanes = [lane if lane in live else leader for lane in range(self.width)]
         if self._data is not None:
             index = torch.from_numpy(np.stack([rows[lane] for lane in lanes]))
-            inputs, labels = (tensor[index] for tensor in self._data)
+            inputs, labels = (_rows(tensor, index) for tensor in self._data)
+            shown = array_of(inputs), array_of(labels)
             for lane, run in live.items():
-                run.delivered = chained(run.delivered, (inputs[lane], labels[lane]))
+                run.delivered = chained(run.delivered, (shown[0][lane], shown[1][lane]))
             return (inputs, labels), {}
         batches, drawn = {}, {}
         for lane, run in live.items():
@@ -175,6 +178,11 @@ def refusal(parts: Parts) -> str:
         if parameter.requires_grad and id(parameter) not in updated:
             return f"no optimizer has {name}, so its gradients pile up"
     return ""
+
+
+def _rows(examples: Tensor, index: Tensor) -> Tensor:
+    """examples[index], by the faster of torch's two ways."""
+    return examples.index_select(0, index.view(-1)).view(*index.shape, *examples.shape[1:])
 
 
 def _not_a_pair(batch: Any) -> str:

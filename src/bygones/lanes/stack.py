@@ -53,16 +53,16 @@ class Stack:
         self.model = _stacked(like.model, width)
         self.averages = None if like.averages is None else _stacked(like.averages, width)
         self._names = {id(p): name for name, p in like.model.named_parameters()}
-        parameters = dict(self.model.named_parameters())
+        self._parameters = dict(self.model.named_parameters())
         self.optimizers = {
-            label: self._stacked_optimizer(optimizer, parameters)
+            label: self._stacked_optimizer(optimizer)
             for label, optimizer in like.optimizers.items()
         }
 
-    def _stacked_optimizer(self, like: Optimizer, parameters: dict[str, nn.Parameter]) -> Optimizer:
+    def _stacked_optimizer(self, like: Optimizer) -> Optimizer:
         groups = []
         for group in like.param_groups:
-            mine = [parameters[self._names[id(p)]] for p in group["params"]]
+            mine = [self._parameters[self._names[id(p)]] for p in group["params"]]
             groups.append({**group, "params": mine})
         made: Any = type(like)(groups)  # type: ignore[call-arg]
         for group in made.param_groups:
@@ -151,9 +151,8 @@ class Stack:
 
     def update(self, gradients: dict[str, Tensor]) -> None:
         """One step of every optimizer and of the averages, as `supervised` takes it."""
-        parameters = dict(self.model.named_parameters())
         for name, gradient in gradients.items():
-            parameters[name].grad = gradient
+            self._parameters[name].grad = gradient
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
