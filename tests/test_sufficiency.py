@@ -98,3 +98,24 @@ def test_a_question_that_means_nothing_is_refused(arguments, sentence, commands,
     assert said.code not in (0, 1, 70)
     assert sentence in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_study_reports_whether_the_inventory_is_complete(commands, tmp_path):
+    """Asked once: the store keeps the answer."""
+    (tmp_path / "hidden.py").write_text(HIDDEN)
+    study = ("script", "--fork-at", 6, "--horizons", "1,4", "--arm", "drop=reset:moments")
+    asked = (*study, "--seeds", "0,1", "--sufficiency", "--", "hidden.py", "{seed}")
+    said = commands(tmp_path, *asked)
+    assert said.code == 0, said.err
+    attributes = [
+        json.loads(p.read_text()) for p in tmp_path.glob("bygones-store/records/*/*/*.json")
+    ]
+    (kept,) = [a["record"] for a in attributes if "sufficient" in a["record"]]
+    assert kept["sufficient"] is False
+    assert kept["at"] == 6
+    said = commands(tmp_path, "report", "bygones-store")
+    assert said.code == 0, said.err
+    page = (tmp_path / "bygones-store-report" / "report.html").read_text()
+    assert "The inventory of hidden.py {seed} is not complete" in page
+    said = commands(tmp_path, "checklist", "bygones-store")
+    assert "is not complete" in " ".join(said.out.split())

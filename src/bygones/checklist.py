@@ -184,6 +184,10 @@ def _steps(start: int, stop: int) -> str:
 
 def _inert(read: _Record) -> _Said:
     certificate = read.get("certificate")
+    if certificate and certificate.get("sufficiency"):
+        moved = certificate["sufficiency"]
+        why = "" if moved["sufficient"] else "Some memory is in none of the sources."
+        return moved["said"], why
     if not certificate or certificate.get("kind") == "twins":
         return None
     inert = certificate.get("inert", [])

@@ -88,6 +88,14 @@ def run_script(
         bool,
         typer.Option("--replay", help="Run each arm from the start, even where forking would do."),
     ] = False,
+    sufficiency: Annotated[
+        bool,
+        typer.Option(
+            "--sufficiency",
+            help="Also report whether all memory was found, by moving it from the first seed's run into the "
+            "second's.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Study a training script, unchanged. Its running process is forked into arms, which are compared."""
@@ -107,6 +115,7 @@ def run_script(
         name,
         parse_margins(margin or []),
         replay=replay,
+        sufficiency=sufficiency,
     )
     planned = plan_script(asked, Path.cwd(), FolderStore(store))
     for line in terminal.script_lines(planned, workers):

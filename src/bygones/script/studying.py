@@ -11,6 +11,7 @@ import xarray as xr
 
 from bygones.contract import Contract
 from bygones.design import design
+from bygones.digest import digest
 from bygones.errors import DesignError, ScriptError
 from bygones.inventory import describe
 from bygones.lanes.choosing import Choice
@@ -25,6 +26,7 @@ from bygones.script.launch import Script, check_script, run_script, warm
 from bygones.script.live import FirstLook, Live
 from bygones.script.loaders import emulating
 from bygones.script.scouting import Scouted, scout, warm_for
+from bygones.script.sufficing import check_sufficiency
 from bygones.script.twin import (
     CannotFork,
     Failure,
@@ -43,6 +45,7 @@ from bygones.tree import Addresses, donor_steps, plan_tree
 from bygones.values import State
 
 ASKED_FOR = "it was asked for"
+_MOVED_ON = 20  # steps that a run goes on with another's memory
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Asked:
     name: str = ""
     margins: tuple[tuple[str, float], ...] = ()
     replay: bool = False  # even where forking would do
+    sufficiency: bool = (
+        False  # whether the inventory is complete is asked too, of the first two seeds
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class ScriptPlan:
     scouted: Scouted
     replays: str
     todo: Mapping[int, frozenset[int]]
+    sufficiency: bool = False
 
 
 def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
@@ -88,6 +95,12 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         assert found.why_no_inputs is not None
         raise found.why_no_inputs
     asked = replace(asked, script=found.script)
+    if asked.sufficiency and (replays or len(asked.seeds) < 2):
+        why = replays or "only one seed was given"
+        raise DesignError(
+            f"--sufficiency moves all memory of one seed's run into another's forked run, which is not "
+            f"possible here: {why.rstrip('.')}."
+        )
     study, arms, notes, described = found.answer
     study = _with_probe(study, found, asked)
     contract = replace(Contract.here(), deterministic=False, threads=found.threads)
@@ -153,7 +166,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
             for index in missing
         ),
     )
-    return ScriptPlan(plan, job, found, replays, todo)
+    return ScriptPlan(plan, job, found, replays, todo, asked.sufficiency)
 
 
 def measure_script(
@@ -164,11 +177,12 @@ def measure_script(
     assert isinstance(store, FolderStore)
     failures: list[tuple[int, Failure]] = []
     with store.training():
+        inventory = _sufficiency(planned) if planned.sufficiency else {}
         for seed, report in _reports(planned, workers):
             failures += [(seed, failure) for failure in report.failures]
             on_seed(seed)
         failed = _in_sentences(failures)
-        certificate = _certificate(planned)
+        certificate = {**_certificate(planned), **inventory}
         attributes = {**planned.plan.attributes}
         attributes["findings"] = [
             *attributes["findings"],
@@ -476,6 +490,26 @@ def _certificate(planned: ScriptPlan) -> dict[str, Any]:
         "needed": [],
         "inert": [],
     }
+
+
+def _sufficiency(planned: ScriptPlan) -> dict[str, Any]:
+    """Whether all memory was found, asked of the study's first two seeds at its fork; kept in the store.
+
+    Not asked of every study: a fork copies the whole process, so arms are sound without it. It says
+    whether what was not treated, and not found, could be something.
+    """
+    job, study = planned.job, planned.job.study
+    one, other = study.seeds[:2]
+    until = min(study.end, study.fork_at + _MOVED_ON)
+    address = digest(
+        ["bygones.sufficiency", job.addresses.recipe, job.addresses.contract, one, other, until]
+    )
+    known = job.store.records(address).get("sufficiency")
+    if known is None:
+        found = check_sufficiency(job.script, job.home, (one, other), study.fork_at, until)
+        known = {**found.to_dict(), "said": str(found)}
+        job.store.write_record(address, "sufficiency", known)
+    return {"sufficiency": known}
 
 
 def _state_at_end(job: Job, seed: int, arm: str) -> str:
