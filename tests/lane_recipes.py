@@ -242,6 +242,10 @@ def with_own_rate(seed: int) -> Parts:
     return parts(model, torch.optim.SGD(model.parameters(), lr=0.01 * (1 + seed)))
 
 
+def with_odd_tenth(seed: int) -> Parts:
+    return with_own_rate(1 if seed == 9 else 0)
+
+
 class Wilful(nn.Module):
     """Does something else in each forward pass, as told."""
 

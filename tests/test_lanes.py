@@ -12,7 +12,7 @@ from tests import lane_recipes
 from tests.lane_recipes import LANED
 
 from bygones.digest import same
-from bygones.errors import DesignError
+from bygones.errors import DesignError, RecipeError
 from bygones.executors import Processes
 from bygones.interventions import (
     Hold,
@@ -189,8 +189,8 @@ def test_the_sham_is_exactly_zero_in_lanes() -> None:
 def test_seeds_come_to_the_same_bits_whoever_trains_beside_them(tmp_path: Any) -> None:
     whole = measure(a_study(range(9)), lanes=8)
     store = FolderStore(tmp_path / "store")
-    measure(a_study([7, 2]), store, lanes=8)
-    grown = measure(a_study([2, 7, 0]), store, Processes(2), lanes=8)
+    measure(a_study([7]), store, Processes(1), lanes=8)
+    grown = measure(a_study([2, 7, 0]), store, lanes=8)
     for seed in (0, 2, 7):
         assert np.array_equal(grown.sel(seed=seed).logits, whole.sel(seed=seed).logits)
 
@@ -258,6 +258,19 @@ def test_what_cannot_be_lanes_is_trained_one_by_one_and_the_reason_said(
     assert choice.lanes == 1
     assert choice.why.startswith(f"Seeds are trained one by one: {why}"), choice.why
     assert choice.why.endswith(".")
+
+
+def test_a_later_seed_that_does_not_fit_is_told_so_and_nothing_finished_is_lost() -> None:
+    store = MemoryStore()
+    at = Window(1, 2)
+    arms = [Arm("reset moments", Treatment("moments", Reset(), at))]
+    study = Study(lane_recipes.with_odd_tenth, arms, fork_at=1, horizons=(2,), seeds=range(10))
+    with pytest.raises(
+        RecipeError, match=r"seeds 8, 9 cannot take .* differ in schedule.*--lanes 1"
+    ):
+        measure(study, store, lanes=8)
+    assert plan(study.with_seeds(range(8)), store, lanes=8).steps_left == 0
+    assert measure(study, store, lanes=1).sizes["seed"] == 10
 
 
 def test_a_store_goes_on_as_it_was_filled(monkeypatch: pytest.MonkeyPatch) -> None:

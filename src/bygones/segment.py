@@ -14,7 +14,7 @@ import numpy as np
 from bygones.contract import Contract
 from bygones.digest import digest
 from bygones.errors import RecipeError, StoreError
-from bygones.lanes import Alone, Lanes, crew
+from bygones.lanes import Alone, Lanes, Unlike, crew
 from bygones.probes import AbstractProbe
 from bygones.recipe import Recipe, import_file, imported_files
 from bygones.run import Donor, Run, Snapshot
@@ -69,6 +69,11 @@ def run_seeds(job: SeedsJob) -> int:
                     trained += num_steps
         except Damaged:
             continue
+        except Unlike as unlike:  # the first seeds could; see `lanes.choosing`
+            raise RecipeError(
+                f"seeds {_in_words(tuple(group))} cannot take their steps together: {unlike}. Run the study "
+                f"again with --lanes 1; what is finished was trained under another contract, and stays."
+            ) from unlike
     raise StoreError(
         f"seeds {_in_words(job.seeds)}: objects in the store are damaged as fast as they are written. "
         f"Check the disk, or use another --store."

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from bygones.digest import same
-from bygones.errors import BygonesError
+from bygones.errors import RecipeError
 from bygones.leaves import clone
 from bygones.recipe import Parts
 from bygones.run import Run
@@ -41,8 +41,8 @@ _COUNTERS = ("step", "mu_product")  # numbers that every parameter has of its ow
 _COUNT = "n_averaged"  # of an AveragedModel: it decides between two formulas, so it is shared
 
 
-class Unlike(BygonesError):
-    """Runs that cannot be lanes of one step, with the reason."""
+class Unlike(RecipeError):
+    """Runs that cannot be lanes of one step; the reason is half a sentence."""
 
 
 class Stack:

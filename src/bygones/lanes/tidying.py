@@ -16,6 +16,8 @@ from torch import Tensor, fx
 
 aten = torch.ops.aten
 
+Kind = tuple[torch.Size, torch.dtype]
+
 _SAME_IF_SHAPE_IS = {
     aten.expand.default,
     aten.view.default,
@@ -51,7 +53,7 @@ def tidied(
     seen = _Seen(graph_module)
     seen.run(*(tensor.clone() for tensor in fixed), *others)
     for node in list(graph.nodes):
-        same = _the_same(node, seen.shapes) if node.op == "call_function" else None
+        same = _the_same(node, seen.kinds) if node.op == "call_function" else None
         if same is not None:
             node.replace_all_uses_with(same)
             graph.erase_node(node)
@@ -73,34 +75,34 @@ def tidied(
 
 
 class _Seen(fx.Interpreter):
-    """Remembers the shape of what each node gives."""
+    """Remembers the shape and the type of what each node gives."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
-        self.shapes: dict[fx.Node, torch.Size] = {}
+        self.kinds: dict[fx.Node, Kind] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
-            self.shapes[n] = value.shape
+            self.kinds[n] = (value.shape, value.dtype)
         return value
 
 
-def _the_same(node: fx.Node, shapes: dict[fx.Node, torch.Size]) -> fx.Node | None:
+def _the_same(node: fx.Node, kinds: dict[fx.Node, Kind]) -> fx.Node | None:
     """The node that this one is only another name for, if there is one."""
     first = node.args[0] if node.args else None
     if not isinstance(first, fx.Node):
         return None
-    if node.target in _SAME_IF_SHAPE_IS and shapes[node] == shapes[first]:
+    if node.target in _SAME_IF_SHAPE_IS and kinds[node] == kinds[first]:
         return first
     if node.target is aten.permute.default:
         dims = node.args[1]
         return first if list(dims) == sorted(dims) else None  # type: ignore[arg-type]
-    if node.target is aten.mul.Scalar and node.args[1] == 1:
+    if node.target is aten.mul.Scalar and node.args[1] == 1 and kinds[node] == kinds[first]:
         return first
     if node.target is aten.transpose.int and first.target is aten.transpose.int:
-        twice = {d % len(shapes[node]) for d in node.args[1:]}  # type: ignore[operator]
-        before = {d % len(shapes[node]) for d in first.args[1:]}  # type: ignore[operator]
+        twice = {d % len(kinds[node][0]) for d in node.args[1:]}  # type: ignore[operator]
+        before = {d % len(kinds[node][0]) for d in first.args[1:]}  # type: ignore[operator]
         return first.args[0] if twice == before else None  # type: ignore[return-value]
     return None
 
