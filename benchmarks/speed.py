@@ -31,7 +31,7 @@ from bygones.run import Run
 from bygones.snapshots import encode
 from bygones.store import FolderStore
 
-NAIVE_SEEDS = {"R1": 16, "R2": 4, "R3": 3}
+NAIVE_SEEDS = {"R1": 8, "R2": 3, "R3": 2}
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def reference(name: str) -> list[str]:
         steps: list[int] = []
         outcomes = measure(study, store, executor, planned=planned, on_job=steps.append)
         seconds = time.perf_counter() - began
-    predicted = planned.steps_left * planned.seconds_a_step / 2
+    predicted = planned.seconds_left(2)
     apart = _apart(by_loop, list(arms), outcomes)
     print(f"  {name}: {planned.choice.why}", file=sys.stderr)
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -287,3 +288,20 @@ def test_a_width_that_is_no_number_is_refused() -> None:
 
     with pytest.raises(DesignError, match="'many' is no number of lanes"):
         parse_lanes("many")
+
+
+def test_the_time_left_counts_rounds_of_workers_and_empty_lanes() -> None:
+    store = MemoryStore()
+    costs = {"seconds_a_step": 1.0, "seconds_a_look": 0.0}
+    alone = replace(plan(a_study(range(3)), store), **costs)
+    steps = alone.steps_left / 3
+    assert [alone.seconds_left(workers) for workers in (1, 2, 3, 9)] == [
+        steps * rounds for rounds in (3, 2, 1, 1)
+    ]
+    together = replace(plan(a_study(range(9)), store, lanes=8), **costs)
+    assert [together.seconds_left(workers) for workers in (1, 2)] == [steps * 16, steps * 8]
+    looking = replace(alone, seconds_a_step=0.0, seconds_a_look=1.0)
+    # Seeds, arms, horizons; a transplant that has not begun shares the look at its control.
+    assert looking.seconds_left(1) == looking.looks_left == 3 * (6 * 3 - 2)
+    measure(a_study(range(3)), store)
+    assert plan(a_study(range(3)), store).seconds_left(1) == 0

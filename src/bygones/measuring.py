@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from bygones.forking import check_fork
 from bygones.inventory import describe, state_bytes
 from bygones.lanes.choosing import Choice, choose
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
+from bygones.probes import AbstractProbe
 from bygones.rng import addressed
 from bygones.run import Run
 from bygones.segment import SeedsJob, run_seeds
@@ -60,8 +62,23 @@ class Plan:
     steps_left: int
     bytes_total: int
     seconds_a_step: float
+    seconds_a_look: float  # to observe and digest one run at one boundary
+    looks_left: int
     seeds_left: frozenset[int]
     pending: tuple[tuple[Digest, str, int], ...]  # address, record and steps of what is left to do
+
+    def seconds_left(self, workers: int) -> float:
+        """About how long the rest takes, beside what it takes workers to start.
+
+        rounds · (seeds of a job) · (a seed's steps and looks), where a job with empty lanes is no cheaper
+        """
+        num_seeds, width = len(self.seeds_left), self.contract.lanes
+        if not num_seeds:
+            return 0.0
+        steps, looks = self.steps_left / num_seeds, self.looks_left / num_seeds
+        rounds = ceil(ceil(num_seeds / width) / workers)
+        looking = min(width, num_seeds) * looks * self.seconds_a_look
+        return rounds * (width * steps * self.seconds_a_step + looking)
 
     def steps_done(self) -> int:
         """Steps of what was left that have been trained since: cheap, whoever trains them."""
@@ -125,6 +142,7 @@ def plan(
             "lanes": choice.to_dict(),
         }
         observed = run.observe(study.probe)
+        look = _seconds_a_look(run, study.probe)
         images = run.parts.probe_images
         snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
     num_seeds = len(study.seeds)
@@ -150,6 +168,8 @@ def plan(
         ),
         bytes_total=num_seeds * per_seed,
         seconds_a_step=seconds,
+        seconds_a_look=look,
+        looks_left=sum(len(work.steps) for works in left.values() for work in works),
         seeds_left=frozenset(seed for seed, works in left.items() if works),
         pending=tuple(
             (
@@ -343,6 +363,13 @@ def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
     ]
     covering = [r for r in records if r["start"] <= segment.stop and r["stop"] >= segment.start]
     return sorted(covering, key=lambda record: (record["start"], record["stop"]))
+
+
+def _seconds_a_look(run: Run, probe: AbstractProbe) -> float:
+    began = time.perf_counter()
+    run.observe(probe, check=False)
+    run.entry()
+    return time.perf_counter() - began
 
 
 def _seconds_a_step(run: Run, num_steps: int = 8) -> float:

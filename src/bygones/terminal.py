@@ -178,7 +178,7 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
     """The cost of a study, in sentences."""
     study = planned.study
     saved = planned.steps_naive / max(planned.steps_shared, 1)
-    seconds = planned.steps_left * planned.seconds_a_step / num_workers
+    seconds = planned.seconds_left(num_workers)
     return [
         f"{study.name}: {len(study.seeds)} seeds × {len(planned.arms)} arms (with control, sham and matched "
         f"nulls), fork at step {study.fork_at}, followed to step {study.end}.",
@@ -203,7 +203,7 @@ def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
         "bytes": planned.bytes_total,
         "lanes": planned.choice.to_dict(),
         "seconds_a_step": planned.seconds_a_step,
-        "seconds_left": planned.steps_left * planned.seconds_a_step / num_workers,
+        "seconds_left": planned.seconds_left(num_workers),
         "sources": planned.attributes["sources"],
         "findings": planned.attributes["findings"],
         "digests": planned.attributes["digests"],

@@ -155,6 +155,8 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
         steps_left=left,
         bytes_total=num_seeds * len(arms) * len(study.steps) * _size(found.shape),
         seconds_a_step=found.seconds_a_step,
+        seconds_a_look=0.0,
+        looks_left=0,
         seeds_left=frozenset(seed for seed, missing in todo.items() if missing),
         pending=tuple(
             (
