@@ -240,6 +240,7 @@ def test_options_make_an_executor(name, workers, address, expected):
         (["run", "study.py", "--store", "nonsense://x"], 6, "is no place for a store"),
         (["report", "memory://nothing"], 6, "no finished study"),
         (["run"], 2, "Missing argument"),
+        (["sources", "train.py", "--lr", "1"], 2, "If train.py is the script, put `--` before it"),
         (["runn", "study.py"], 2, "No such command 'runn'"),
         (["report", "nowhere"], 6, "there is no store at 'nowhere'"),
         (["report", "."], 6, "no finished study"),

@@ -131,6 +131,15 @@ def test_a_lane_that_diverges_stops_where_it_would_alone_and_harms_nobody() -> N
             assert apart(run.snapshot(), alone.snapshot()) <= TOLERANCE
 
 
+def test_all_lanes_may_diverge() -> None:
+    lanes, alone = lanes_of(lane_recipes.explosive, (2,)), Run(lane_recipes.explosive, 2)
+    for until in (8, 10):
+        lanes.advance(until)
+        alone.advance(until)
+    assert lanes.runs[0].diverged_at == alone.diverged_at is not None
+    assert lanes.runs[0].snapshot().step == 10
+
+
 def test_the_first_lane_may_be_the_one_that_diverges() -> None:
     """The first lane leads: its schedule is stepped for all."""
     lanes = lanes_of(lane_recipes.explosive, (2, 4))

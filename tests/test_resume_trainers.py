@@ -107,6 +107,37 @@ def test_with_both_saved_it_goes_on_to_the_bit(check):
     assert found.verdicts["order"] == "PASS"  # another epoch was shuffled alike
 
 
+@pytest.mark.parametrize(("at", "start"), [(50, 45), (65, 60)], ids=["inside", "at the edge"])
+def test_a_place_inside_an_epoch_can_be_kept(check, at, start):
+    found = check("mended.py", resume="--resume last.pt", at=at, horizon=20)
+    assert found.whole["start"] == start
+    assert not failed(found)
+    assert {"weights", "moments", "batchnorm", "scheduler", "streams/torch"} <= passed(found)
+
+
+def test_the_generator_alone_does_not_keep_the_place(check):
+    """The page on mending says what is then seen: an epoch that is begun again draws another shuffle."""
+    found = check(
+        "mended.py",
+        resume="--resume last.pt",
+        at=50,
+        horizon=10,
+        **{'torch.set_rng_state(saved["epoch_began"])': 'torch.set_rng_state(saved["generator"])'},
+    )
+    assert "order" in failed(found)
+
+
+def test_a_resumed_run_that_skips_batches_for_ever_is_ended(server, tmp_path):
+    script = (EXAMPLES / "mended.py").read_text()
+    begins = "for epoch in range(first_epoch"
+    endless = f"while options.resume:\n    for batch in loader:\n        pass\n\n{begins}"
+    (tmp_path / "mended.py").write_text(script.replace(begins, endless, 1))
+    asked = ("check-resume", "--at", 20, "--resume", "--resume last.pt", "--", "mended.py", *SEED)
+    said = ask(server, tmp_path, *asked, "--epochs", 2)
+    assert said.code == 8
+    assert "asked for 120 batches (does it skip them for ever?) without a training step" in said.err
+
+
 # ------------------------------------------------------------------ transformers.Trainer
 
 HUGGING_FACE = ("--examples", "64", "--epochs", "3", "--save-steps", "3")  # 4 steps an epoch

@@ -512,13 +512,22 @@ def main() -> None:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:
-            _fail(f"{usage()} See `bygones --help`.", getattr(error, "exit_code", 2), debug)
+            sentence = f"{usage()}{_before_the_script(arguments)} See `bygones --help`."
+            _fail(sentence, getattr(error, "exit_code", 2), debug)
         _fail(
             f"an error that bygones did not expect: {type(error).__name__}: {error}. What is finished is "
             f"stored. Run again with --debug to see where, and please report it.",
             70,
             debug,
         )
+
+
+def _before_the_script(arguments: list[str]) -> str:
+    """What to do if the options of a script were taken for ours."""
+    script = next((argument for argument in arguments if argument.endswith(".py")), None)
+    if script is None or "--" in arguments or arguments[0] in ("run", "plan", "check"):
+        return ""
+    return f" If {script} is the script, put `--` before it: … -- {script} …"
 
 
 def _fail(sentence: str, exit_code: int, debug: bool) -> None:

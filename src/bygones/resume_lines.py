@@ -15,8 +15,8 @@ from bygones.script.verdicts import Verdict
 def headline(check: Check) -> str:
     """The answer, in a sentence."""
     where = (
-        f"interrupted after step {check.interrupted_at}, resumed at step {check.start} and compared up to "
-        f"step {check.until}"
+        f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
+        f"and compared up to step {check.until}"
     )
     if check.failed:
         lost = [_short(name) for name in check.failed]
@@ -69,6 +69,8 @@ def _failure(check: Check, verdict: Verdict) -> str:
 
 def _cost(check: Check, cost: Cost) -> str:
     """A number with its interval, its pairs, its floor and its ceiling."""
+    if not cost.module and not any(cost.by_seed):
+        return "the trained model is not moved (what is evaluated with it may be), nor by the sham"
     what = "the function is moved by" if not cost.module else f"that of {cost.module} by"
     if cost.estimate is None:
         size = f"{cost.unit} {cost.by_seed[0]:.2g} (one seed pair, no interval: try --seeds 0-7)"

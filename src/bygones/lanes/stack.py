@@ -73,6 +73,8 @@ class Stack:
 
     def gather(self, lanes: Mapping[int, Run]) -> None:
         """Makes each run's tensors its lane; those that lie elsewhere are copied in. The rest must agree."""
+        if not lanes:
+            return
         for lane, run in lanes.items():
             for mine, whole in self._tensors(run.parts):
                 _link(mine, whole.detach()[lane])

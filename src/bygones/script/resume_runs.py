@@ -45,6 +45,8 @@ from bygones.values import State
 _LOOKS = 3
 # Batches that a resumed run may skip while everything is copied before each of them.
 _FULL_LOOKS = 100
+# Times all batches of the whole run: one that has asked for so many and has not trained never will.
+_SKIPPED = 3
 
 States = Mapping[str, State]
 
@@ -391,6 +393,8 @@ class ResumedRun(Watched):
         self.start: Start | None = None
         self.before: tuple[States, Mapping[str, Any]] | None = None
         self.fetched = 0
+        shown = sum(len(contents) for contents in whole.contents.values())
+        self.most = max(_SKIPPED * shown, _FULL_LOOKS)
         self.clock.on_fetch = self._about_to_fetch
 
     def begins(self) -> None:
@@ -400,6 +404,8 @@ class ResumedRun(Watched):
         """A resumed run may skip batches: the last one that it asks for before it trains is the first."""
         if self.start is None:
             self.fetched += 1
+            if self.fetched > self.most:
+                self.ended(f"asked for {self.most} batches (does it skip them for ever?)")
             if self.fetched <= _FULL_LOOKS or self.before is None:
                 self.before = self._held()
             else:
