@@ -88,6 +88,12 @@ def scaled(x):
 numbered = count()
 
 
+@pytest.fixture(autouse=True)
+def _no_bytecode(monkeypatch: pytest.MonkeyPatch):
+    """Python knows a file that changed by its second and its size: here neither need differ."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
 def digest_of(folder: Path, study: str = STUDY, helpers: str = HELPERS, use: bool = False) -> str:
     """The code digest of `recipe` in two files, imported afresh; `use` calls it first."""
     folder.mkdir(exist_ok=True)
