@@ -56,6 +56,18 @@ def test_a_constant_that_is_written_into_is_made_anew() -> None:
         assert torch.equal(made(fixed, x), step(fixed, x))
 
 
+def test_a_constant_that_is_written_into_through_a_view_is_made_anew() -> None:
+    def step(fixed: Tensor, x: Tensor) -> Tensor:
+        sums = torch.zeros(2, 3)
+        sums.transpose(0, 1)[0].add_(x)
+        return sums + fixed
+
+    fixed, x = torch.zeros(2, 3), torch.ones(2)
+    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    for _ in range(2):
+        assert torch.equal(made(fixed, x), step(fixed, x))
+
+
 def test_what_it_is_shown_to_see_the_shapes_is_not_written_into() -> None:
     def step(fixed: Tensor, x: Tensor) -> Tensor:
         return fixed.add_(x)

@@ -79,18 +79,19 @@ class Stack:
             for mine, whole in self._tensors(run.parts):
                 _link(mine, whole.detach()[lane])
         first, *others = lanes.values()
+        schedule = first.sources["scheduler"].capture()
         for run in others:
-            if not same(run.sources["scheduler"].capture(), first.sources["scheduler"].capture()):
+            if not same(run.sources["scheduler"].capture(), schedule):
                 raise Unlike(
                     f"seeds {first.seed} and {run.seed} differ in schedule or in an optimizer's settings"
                 )
+        self.follow_settings(first.parts)
         for label, optimizer in self.optimizers.items():
-            self.follow_settings(first.parts)
             theirs = {lane: run.parts.optimizers[label] for lane, run in lanes.items()}
             for whole, states in _states(optimizer, theirs):
                 self._gather_state(optimizer, whole, states)
         if self.averages is not None:
-            counts = [_average(run.parts).n_averaged for run in lanes.values()]
+            counts = [_count(run.parts.averages) for run in lanes.values()]
             if any(not torch.equal(count, counts[0]) for count in counts):
                 raise Unlike("their averages have seen different numbers of models")
             _count(self.averages).copy_(counts[0])
@@ -129,9 +130,9 @@ class Stack:
                     with_lanes = _has_lanes(key, value, whole)
                     for lane, state in states.items():
                         state[key] = value[lane] if with_lanes else clone(value)
-        for run in lanes.values():
-            if self.averages is not None:
-                _average(run.parts).n_averaged.copy_(_count(self.averages))
+        if self.averages is not None:
+            for run in lanes.values():
+                _count(run.parts.averages).copy_(_count(self.averages))
 
     def unlink(self, run: Run) -> None:
         """Gives a run tensors of its own again, with the values of its lane."""
@@ -158,7 +159,7 @@ class Stack:
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        if isinstance(self.averages, AveragedModel):
+        if self.averages is not None:
             self.averages.update_parameters(self.model)
 
     def _tensors(self, parts: Parts) -> Iterator[tuple[Tensor, Tensor]]:
@@ -237,11 +238,6 @@ def _settings_for(kind: type[Optimizer]) -> dict[str, Any]:
     return {"fused": True, "foreach": False} if kind in _FUSED else {}
 
 
-def _average(parts: Parts) -> AveragedModel:
-    assert parts.averages is not None
-    return parts.averages
-
-
-def _count(averages: nn.Module) -> Tensor:
-    count = averages.get_buffer(_COUNT)
-    return count
+def _count(averages: AveragedModel | None) -> Tensor:
+    assert averages is not None
+    return averages.get_buffer(_COUNT)

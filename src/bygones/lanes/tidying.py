@@ -22,7 +22,6 @@ _SAME_IF_SHAPE_IS = {
     aten.expand.default,
     aten.view.default,
     aten._unsafe_view.default,
-    aten.reshape.default,
 }
 _CONSTANTS = {
     aten.ones.default,
@@ -30,9 +29,7 @@ _CONSTANTS = {
     aten.full.default,
     aten.scalar_tensor.default,
 }
-
-
-_VIEWS = {
+_VIEWS = {  # none of them ever copies
     *_SAME_IF_SHAPE_IS,
     aten.permute.default,
     aten.transpose.int,
@@ -108,10 +105,13 @@ def _the_same(node: fx.Node, kinds: dict[fx.Node, Kind]) -> fx.Node | None:
 
 
 def _only_read(node: fx.Node) -> bool:
-    """Whether no operation writes into what the node gives."""
+    """Whether no operation writes into what the node gives, nor into a view of it."""
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
         if schema is None or schema.is_mutable:
+            return False
+        shares = user.target in _VIEWS or any(given.alias_info for given in schema.returns)
+        if shares and not _only_read(user):
             return False
     return True
 
