@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
+from bygones.digest import digest as digest_of
 from bygones.errors import StoreError
 from bygones.values import Digest
 
@@ -49,6 +50,20 @@ class AbstractStore(ABC):
     @abstractmethod
     def records(self, address: Digest) -> dict[str, Record]:
         """All sound records under an address, by name."""
+
+
+def sealed(record: Record) -> bytes:
+    """A record as JSON that carries its own digest."""
+    return json.dumps({"digest": digest_of(record), "record": record}, sort_keys=True).encode()
+
+
+def unsealed(content: bytes) -> Record | None:
+    """The record that was sealed; None if these bytes are not what was written."""
+    try:
+        whole = json.loads(content)
+        return whole["record"] if digest_of(whole["record"]) == whole["digest"] else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def pack(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bygones.digest import digest as digest_of
 from bygones.errors import StoreError
-from bygones.store.base import AbstractStore, Damaged, Record
+from bygones.store.base import AbstractStore, Damaged, Record, sealed, unsealed
 from bygones.values import Digest
 
 
@@ -67,9 +65,7 @@ class FolderStore(AbstractStore):
         return self._object(digest).exists()
 
     def write_record(self, address: Digest, name: str, record: Record) -> None:
-        whole = {"digest": digest_of(record), "record": record}
-        path = self._record_folder(address) / f"{name}.json"
-        self._write(path, json.dumps(whole, sort_keys=True).encode())
+        self._write(self._record_folder(address) / f"{name}.json", sealed(record))
 
     def has_record(self, address: Digest, name: str) -> bool:
         return (self._record_folder(address) / f"{name}.json").exists()
@@ -78,14 +74,11 @@ class FolderStore(AbstractStore):
         sound: dict[str, Record] = {}
         folder = self._record_folder(address)
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-            try:
-                whole = json.loads(path.read_bytes())
-                if digest_of(whole["record"]) != whole["digest"]:
-                    raise ValueError
-            except (ValueError, KeyError, TypeError):
+            record = unsealed(path.read_bytes())
+            if record is None:
                 self._set_aside(path)
-                continue
-            sound[path.stem] = whole["record"]
+            else:
+                sound[path.stem] = record
         return sound
 
     @contextmanager

@@ -14,16 +14,14 @@ the same study into one store at once do all its work twice.
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any
 
-from bygones.digest import digest as digest_of
 from bygones.errors import StoreError
-from bygones.store.base import AbstractStore, Damaged, Record
+from bygones.store.base import AbstractStore, Damaged, Record, sealed, unsealed
 from bygones.values import Digest
 
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}  # write whole objects
@@ -72,9 +70,7 @@ class RemoteStore(AbstractStore):
         return self._is_there(self._object(digest))
 
     def write_record(self, address: Digest, name: str, record: Record) -> None:
-        whole = {"digest": digest_of(record), "record": record}
-        path = f"{self._record_folder(address)}/{name}.json"
-        self._write(path, json.dumps(whole, sort_keys=True).encode())
+        self._write(f"{self._record_folder(address)}/{name}.json", sealed(record))
 
     def has_record(self, address: Digest, name: str) -> bool:
         return self._is_there(f"{self._record_folder(address)}/{name}.json")
@@ -82,14 +78,11 @@ class RemoteStore(AbstractStore):
     def records(self, address: Digest) -> dict[str, Record]:
         sound: dict[str, Record] = {}
         for path, content in sorted(self._contents(self._record_folder(address)).items()):
-            try:
-                whole = json.loads(content)
-                if digest_of(whole["record"]) != whole["digest"]:
-                    raise ValueError
-            except (ValueError, KeyError, TypeError):
+            record = unsealed(content)
+            if record is None:
                 self._set_aside(path)
-                continue
-            sound[PurePosixPath(path).stem] = whole["record"]
+            else:
+                sound[PurePosixPath(path).stem] = record
         return sound
 
     def _contents(self, folder: str) -> dict[str, bytes]:
