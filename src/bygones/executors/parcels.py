@@ -62,7 +62,16 @@ def _packed_error(error: Exception) -> bytes:
     return content
 
 
-def _line(error: Exception) -> str:
-    """An error in a line: libraries' messages may have many."""
+def line_of(error: Exception, which: int = -1) -> str:
+    """One line of an error's message, which may have many; its class's name if it has none.
+
+    The last is where a traceback that came as text has its message.
+    """
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return lines[which].strip().rstrip(".") if lines else type(error).__name__
+
+
+def _line(error: Exception) -> str:
+    """Its class and the first line of its message."""
+    name, line = type(error).__name__, line_of(error, 0)
+    return name if line == name else f"{name}: {line}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from bygones.errors import WorkerError
 from bygones.executors.base import AbstractExecutor
-from bygones.executors.parcels import done, opened, packed
+from bygones.executors.parcels import done, line_of, opened, packed
 
 _TRIES = 3  # how often a job is begun before the deaths of its workers are no bad luck any more
 _SHARED_MEMORY = 128 * 1024**2  # bytes; results are numbers, what is trained goes to the store
@@ -77,7 +77,7 @@ class Ray(AbstractExecutor):
                     ray.init(self.address, **quiet)
             except Exception as error:  # each way of connecting has errors of its own
                 raise WorkerError(
-                    f"no Ray cluster can be used at '{self.address}': {_line(error)}. Expected the address "
+                    f"no Ray cluster can be used at '{self.address}': {line_of(error)}. Expected the address "
                     f"of a running one with these versions of ray and Python, like ray://host:10001, and for "
                     f"one that asks for a token RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH set."
                 ) from error
@@ -105,15 +105,9 @@ def _sentences(ray: Any) -> Iterator[None]:
         ) from error
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise WorkerError(
-            f"Ray could not run a job: {_line(error)}. What is finished is stored. Workers need bygones and "
+            f"Ray could not run a job: {line_of(error)}. What is finished is stored. Workers need bygones and "
             f"the packages and files that are here; run again to go on."
         ) from error
-
-
-def _line(error: Exception) -> str:
-    """The last line, which is where a traceback that came as text has its message."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip().rstrip(".") if lines else type(error).__name__
 
 
 def _imported() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bygones.errors import DesignError, WorkerError
 from bygones.executors.base import AbstractExecutor
-from bygones.executors.parcels import done, opened, packed
+from bygones.executors.parcels import done, line_of, opened, packed
 
 _TRIES = 3  # how often a job is submitted before its deaths are no bad luck any more
 _LOOK_EVERY = 0.2  # seconds
@@ -77,7 +77,7 @@ class Slurm(AbstractExecutor):
         try:
             queue.update_parameters(cpus_per_task=1, **asked)
         except (NameError, AssertionError) as error:
-            raise DesignError(f"Slurm cannot be asked for that: {_line(error, 0)}.") from error
+            raise DesignError(f"Slurm cannot be asked for that: {line_of(error, 0)}.") from error
         return queue
 
     def _submitted(self, submitit: Any, queue: Any, parcel: bytes) -> Any:
@@ -85,7 +85,7 @@ class Slurm(AbstractExecutor):
             return queue.submit(_Errand(parcel))
         except (submitit.core.utils.FailedJobError, OSError) as error:
             raise WorkerError(
-                f"a job could not be handed to Slurm: {_line(error)}. What is finished is stored; run again "
+                f"a job could not be handed to Slurm: {line_of(error)}. What is finished is stored; run again "
                 f"to go on."
             ) from error
 
@@ -135,11 +135,6 @@ def _opened(outcome: bytes) -> Any:
             "a job ran out of time again and again. What is finished is stored; run again to go on, with a "
             "longer timeout_min (SBATCH_TIMELIMIT on the command line)."
         ) from error
-
-
-def _line(error: Exception, which: int = -1) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[which].strip().rstrip(".") if lines else type(error).__name__
 
 
 def _imported() -> Any:
