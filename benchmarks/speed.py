@@ -71,7 +71,7 @@ def reference(wanted: str) -> list[str]:
     with TemporaryDirectory() as folder:
         store, executor = FolderStore(Path(folder) / "store"), Processes(2)
         began = time.perf_counter()
-        planned = plan(study, store, lanes=None, workers=2)
+        planned = plan(study, store, lanes="auto", workers=2)
         steps: list[int] = []
         outcomes = measure(study, store, executor, planned=planned, on_job=steps.append)
         seconds = time.perf_counter() - began
@@ -193,7 +193,6 @@ def _workers() -> Iterator[tuple[str, str]]:
     study = studies.study("R1").with_seeds(range(32))
     seconds = []
     for executor in (Serial(), Processes(2)):
-        planned = plan(study, lanes=16, workers=2)
         with TemporaryDirectory() as folder:
             store = FolderStore(folder)
             planned = plan(study, store, lanes=16, workers=2)

@@ -289,9 +289,10 @@ def test_a_store_goes_on_as_it_was_filled(monkeypatch: pytest.MonkeyPatch) -> No
     store = MemoryStore()
     measure(a_study([0, 1]), store, lanes=8)
     monkeypatch.setattr("bygones.measuring.choose", None)  # it is not asked again
-    planned = plan(a_study([0, 1]), store, lanes=None)
-    assert planned.contract.lanes == 8
-    assert planned.steps_left == 0
+    for asked in (None, "auto"):
+        planned = plan(a_study([0, 1]), store, lanes=asked)
+        assert planned.contract.lanes == 8
+        assert planned.steps_left == 0
 
 
 def test_a_width_that_is_no_number_is_refused() -> None:

@@ -20,7 +20,7 @@ from bygones.errors import StoreError, WorkerError
 from bygones.executors import AbstractExecutor, Serial
 from bygones.forking import check_fork
 from bygones.inventory import describe, state_bytes
-from bygones.lanes.choosing import Choice, choose
+from bygones.lanes.choosing import Choice, Width, choose
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.probes import AbstractProbe
 from bygones.rng import addressed
@@ -108,14 +108,15 @@ def plan(
     study: Study,
     store: AbstractStore | None = None,
     *,
-    lanes: int | None = 1,
+    lanes: Width | None = None,
     workers: int = 1,
 ) -> Plan:
     """Checks a study and says what it costs, training no more than a few steps.
 
-    `lanes`: seeds that take their steps together; None for what is fastest on so many `workers`, or for
-    what the store was filled with. Raises `DesignError` where an arm means nothing in this run. A few steps
-    are trained to see how long one takes and which state the optimizer creates on its first.
+    `lanes`: seeds that take their steps together; "auto" for what is fastest on so many `workers`. A store
+    goes on as it was filled unless a number says otherwise; without one, seeds are trained one by one.
+    Raises `DesignError` where an arm means nothing in this run. A few steps are trained to see how long one
+    takes and which state the optimizer creates on its first.
     """
     store = store if store is not None else MemoryStore()
     choice = _choice(study, store, lanes, workers)
@@ -183,13 +184,13 @@ def plan(
     )
 
 
-def _choice(study: Study, store: AbstractStore, lanes: int | None, workers: int) -> Choice:
-    """How wide the lanes are: as asked, else as this store was filled before, else what is fastest."""
+def _choice(study: Study, store: AbstractStore, lanes: Width | None, workers: int) -> Choice:
+    """How wide the lanes are: as asked, else as this store was filled before."""
     known = store.records(_choice_address(study)).get("choice")
-    if known is not None and lanes in (None, known["lanes"]):
+    if known is not None and lanes in (None, "auto", known["lanes"]):
         return Choice(**known)
     with Contract.here().in_force():
-        return choose(study.recipe, study.seeds, study.probe, workers=workers, asked=lanes)
+        return choose(study.recipe, study.seeds, study.probe, workers=workers, asked=lanes or 1)
 
 
 def _remember(planned: Plan) -> None:
@@ -233,7 +234,7 @@ def measure(
     store: AbstractStore | None = None,
     executor: AbstractExecutor | None = None,
     *,
-    lanes: int | None = 1,
+    lanes: Width | None = None,
     planned: Plan | None = None,
     on_job: Callable[[int], None] | None = None,
 ) -> xr.Dataset:

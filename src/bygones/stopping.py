@@ -11,6 +11,7 @@ from bygones.effects import per_seed
 from bygones.errors import DesignError
 from bygones.estimators import Estimate, confidence_sequence, half_width_reached
 from bygones.executors import AbstractExecutor, Serial
+from bygones.lanes.choosing import Width
 from bygones.measuring import Plan, measure, plan
 from bygones.store import AbstractStore, MemoryStore
 from bygones.study import Study
@@ -22,7 +23,7 @@ def measure_until(
     *,
     store: AbstractStore | None = None,
     executor: AbstractExecutor | None = None,
-    lanes: int | None = 1,
+    lanes: Width | None = None,
     batch: int = 4,
     max_seeds: int = 128,
     on_batch: Callable[[Plan], None] | None = None,

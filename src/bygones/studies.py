@@ -9,6 +9,7 @@ from typing import Any
 
 from bygones.catalogue import unknown
 from bygones.errors import BygonesError, DesignError, RecipeError
+from bygones.lanes.choosing import Width
 from bygones.recipe import Recipe, load_object
 from bygones.regimes import REGIMES
 from bygones.study import Study
@@ -106,14 +107,14 @@ def parse_steps(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def parse_lanes(text: str) -> int | None:
-    """How many seeds take a step together, from text; None for `auto`.
+def parse_lanes(text: str) -> Width:
+    """How many seeds take a step together, from text.
 
     >>> parse_lanes("auto"), parse_lanes("16")
-    (None, 16)
+    ('auto', 16)
     """
     if text == "auto":
-        return None
+        return "auto"
     if not _is_number(text) or int(text) < 1:
         raise DesignError(f"'{text}' is no number of lanes. Expected auto, or a number from 1.")
     return int(text)

@@ -105,8 +105,8 @@ def _sentences(ray: Any) -> Iterator[None]:
         ) from error
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise WorkerError(
-            f"Ray could not run a job: {line_of(error)}. What is finished is stored. Workers need bygones and "
-            f"the packages and files that are here; run again to go on."
+            f"Ray could not run a job: {line_of(error)}. What is finished is stored. Workers need bygones "
+            f"and the packages and files that are here; run again to go on."
         ) from error
 
 

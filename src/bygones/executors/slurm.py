@@ -85,8 +85,8 @@ class Slurm(AbstractExecutor):
             return queue.submit(_Errand(parcel))
         except (submitit.core.utils.FailedJobError, OSError) as error:
             raise WorkerError(
-                f"a job could not be handed to Slurm: {line_of(error)}. What is finished is stored; run again "
-                f"to go on."
+                f"a job could not be handed to Slurm: {line_of(error)}. What is finished is stored; run "
+                f"again to go on."
             ) from error
 
     def _outcome(self, submitit: Any, job: Any) -> bytes | None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +30,7 @@ from bygones.recipe import Recipe, kept_globals
 from bygones.run import Run, Snapshot
 from bygones.values import Leaf
 
+Width = int | Literal["auto"]  # how many seeds take their steps together
 WIDTHS = (16, 8)  # multiples of what a vector register holds, so that no lane is a remainder
 TOLERANCE = 1e-5
 STEPS = 4
@@ -63,18 +64,19 @@ def choose(
     probe: AbstractProbe,
     *,
     workers: int = 1,
-    asked: int | None = None,
+    asked: Width = "auto",
 ) -> Choice:
     """The width that is predicted to be fastest for these seeds, or 1; `asked` for one width, only that.
 
     Trains a few steps. What cannot be lanes is trained one by one, and the sentence says why.
     """
     if asked == 1:
-        return Choice(1, "Seeds are trained one by one, as asked.")
-    if not asked and len(seeds) < _FEWEST:
+        return Choice(1, "Seeds are trained one by one.")
+    if asked == "auto" and len(seeds) < _FEWEST:
         return Choice(1, f"Seeds are trained one by one: {len(seeds)} are too few for lanes.")
     # As wide as leaves every worker a job.
-    width = asked or next((w for w in WIDTHS if len(seeds) >= w * workers), WIDTHS[-1])
+    fitting = next((w for w in WIDTHS if len(seeds) >= w * workers), WIDTHS[-1])
+    width = fitting if asked == "auto" else asked
     why_not = refusal(Run(recipe, seeds[0]).parts)
     if why_not:
         return Choice(1, f"Seeds are trained one by one: {why_not}.")
@@ -87,7 +89,7 @@ def choose(
             return Choice(1, f"Seeds are trained one by one: {unlike}.", alone, alone)
     rounds = ceil(ceil(len(seeds) / width) / workers)
     gain = ceil(len(seeds) / workers) * alone / (rounds * width * together)
-    if gain < _GAIN and not asked:
+    if gain < _GAIN and asked == "auto":
         why = (
             f"Seeds are trained one by one: {width} in one step would be {gain:.2g} times as fast "
             f"here, which is not worth another contract."
