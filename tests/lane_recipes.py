@@ -192,17 +192,18 @@ LANED = {
 
 
 def explosive(seed: int) -> Parts:
-    """Seed 2 soon leaves all bounds; the others do not."""
+    """Seed 2 is out of bounds from the start; its weights are numbers all the same."""
     model = nn.Linear(NUM_FEATURES, NUM_CLASSES)
     if seed == 2:
-        nn.init.constant_(model.weight, 1e38)
+        nn.init.constant_(model.bias, 100.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
-    return parts(model, optimizer, scheduler=scheduler, loss=doubled_after_a_while)
+    return parts(model, optimizer, scheduler=scheduler, loss=bounded)
 
 
-def doubled_after_a_while(outputs: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(outputs, labels) * 2.0
+def bounded(outputs: Tensor, labels: Tensor) -> Tensor:
+    over = torch.where(outputs.abs().max() > 50, math.inf, 0.0)
+    return nn.functional.cross_entropy(outputs, labels) + over
 
 
 # ------------------------------------------------------------------ what cannot be lanes

@@ -102,20 +102,15 @@ class Stack:
         first, *others = states.values()
         if any(state.keys() != first.keys() for state in others):
             raise Unlike("their optimizers hold different things")
-        if not first:
-            optimizer.state.pop(whole, None)
-            return
-        held = optimizer.state[whole]
-        for key in held.keys() - first.keys():
-            del held[key]
+        before = optimizer.state.pop(whole, {})
         for key, value in first.items():
+            held = optimizer.state[whole]
             if not _has_lanes(key, value, whole):
                 if not all(same(state[key], value) for state in others):
                     raise Unlike(f"their optimizers differ in '{key}'")
                 held[key] = clone(value)
                 continue
-            if key not in held:
-                held[key] = torch.stack([value] * self.width)
+            held[key] = before[key] if key in before else torch.stack([value] * self.width)
             for lane, state in states.items():
                 state[key] = _linked(state[key], held[key][lane])
 
