@@ -23,6 +23,15 @@ def test_views_of_the_whole_and_double_transposes_are_left_out() -> None:
     assert torch.equal(made(fixed, x), step(fixed, x))
 
 
+def test_transposes_that_do_not_undo_each_other_stay() -> None:
+    def step(fixed: Tensor, x: Tensor) -> Tensor:
+        return x.transpose(0, 1).transpose(1, 2) + fixed
+
+    fixed, x = torch.zeros(1), torch.arange(24.0).view(2, 3, 4)
+    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    assert torch.equal(made(fixed, x), step(fixed, x))
+
+
 def test_a_view_of_what_stays_is_taken_once_and_sees_what_is_written_there() -> None:
     def step(fixed: Tensor, x: Tensor) -> Tensor:
         return x @ fixed.transpose(0, 1)
