@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -71,3 +72,8 @@ def die_each_once(job: tuple[str, int]) -> int:
         died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def parent_and_torch(_: int) -> tuple[int, bool]:
+    """Of whom the worker is a child, and whether it has torch although nobody has asked for it."""
+    return os.getppid(), "torch" in sys.modules

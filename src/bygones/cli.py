@@ -422,6 +422,7 @@ def _run(
     from bygones import terminal
     from bygones.measuring import measure
 
+    executor.get_ready()
     planned = _planned(study, seeds, store, lanes, workers)
     for line in terminal.plan_lines(planned, workers):
         terminal.console.print(line)

@@ -245,6 +245,7 @@ def measure(
     time a seed, or the seeds of a job, are finished.
     """
     executor = executor or Serial()
+    executor.get_ready()
     planned = planned or plan(study, store, lanes=lanes, workers=executor.num_workers or 1)
     holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
     with holding:

@@ -48,6 +48,7 @@ def measure_until(
         )
     store = store if store is not None else MemoryStore()
     executor = executor or Serial()
+    executor.get_ready()
     while True:
         planned = plan(study, store, lanes=lanes, workers=executor.num_workers or 1)
         if on_batch is not None:

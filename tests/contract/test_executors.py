@@ -63,7 +63,8 @@ def no_orphans():
     assert workers() == []
 
 
-def workers() -> list[str]:
+def workers(of: int | None = None) -> list[str]:
+    """The commands of workers that this process, or the server that forks them for it, has begun."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -71,8 +72,11 @@ def workers() -> list[str]:
             command = (status.parent / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        ours = "spawn_main" in command or "submitit" in command
-        if int(parent) == os.getpid() and state != "Z" and ours:
+        if int(parent) != (of or os.getpid()) or state == "Z":
+            continue
+        if "forkserver" in command and of is None:
+            found += workers(of=int(status.parent.name))
+        elif "spawn_main" in command or "forkserver" in command or "submitit" in command:
             found.append(command)
     return found
 
@@ -238,6 +242,14 @@ def test_an_address_where_no_ray_is_says_so(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(WorkerError, match=r"no Ray cluster can be used at 'ray://x:1': ray client"):
         list(Ray("ray://x:1").map(jobs.negative, [0]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are started afresh")
+def test_torch_is_imported_once_for_all_workers():
+    executor = Processes(2)
+    first, second = (list(executor.map(jobs.parent_and_torch, range(4))) for _ in range(2))
+    assert {torch for _, torch in first} == {True}
+    assert len({server for server, _ in first + second} - {os.getpid()}) == 1
 
 
 def test_ctrl_c_is_held_back_only_while_workers_start():

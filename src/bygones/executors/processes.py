@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from bygones.errors import WorkerError
@@ -17,23 +20,31 @@ from bygones.executors.base import AbstractExecutor
 from bygones.executors.parcels import done, opened, packed
 
 _PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
+_WHAT_TAKES_LONG = "bygones.segment"  # to import: torch comes with it
 
 
 class Processes(AbstractExecutor):
     """`num_workers` processes with one torch thread each; a worker that dies is replaced.
 
-    Workers are started afresh ("spawn"): a fork of a process that has used torch's threads may hang. So a
-    program that uses this must guard its own start with `if __name__ == "__main__":`.
+    A fork of a process that has used torch's threads may hang. So on Linux workers are forks of a server
+    that has imported torch, once for all of them, and done nothing else; elsewhere they are started afresh.
+    Either way, a program that uses this must guard its own start with `if __name__ == "__main__":`.
     """
 
     def __init__(self, num_workers: int | None = None) -> None:
         self.num_workers = self._most = num_workers or os.cpu_count() or 1
 
+    def get_ready(self) -> None:
+        if sys.platform == "linux":
+            forkserver.set_forkserver_preload([_WHAT_TAKES_LONG])
+            with _ctrl_c_is_ours():
+                forkserver.ensure_running()
+
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         todo = {index: packed(function, job) for index, job in enumerate(jobs)}
         setbacks = 0
         while todo:
-            context = multiprocessing.get_context("spawn")
+            context = self._context()
             workers = min(self._most, len(todo))
             pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
             try:
@@ -53,6 +64,10 @@ class Processes(AbstractExecutor):
                     ) from None
             finally:
                 _stop(pool)
+
+    def _context(self) -> BaseContext:
+        self.get_ready()
+        return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:
@@ -75,6 +90,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 @contextmanager
 def _ctrl_c_is_ours() -> Iterator[None]:
     """Workers that are started here are born with Ctrl-C blocked, so none dies of it while it starts."""
+    resource_tracker.ensure_running()  # some versions let Ctrl-C through again once they have begun it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
