@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -85,3 +86,15 @@ def test_what_it_is_shown_to_see_the_shapes_is_not_written_into() -> None:
     recorded = make_fx(step)(fixed.clone(), x)
     tidied(recorded, [fixed], [x])
     assert torch.equal(fixed, torch.zeros(3))
+
+
+def test_no_progress_bar_is_made_whose_lock_a_worker_would_leave_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def bar(**settings: object) -> None:
+        raise AssertionError("a progress bar was made")
+
+    monkeypatch.setattr("torch.fx.interpreter.tqdm", bar)
+    fixed, x = torch.zeros(3), torch.arange(3.0)
+    made = tidied(make_fx(torch.add)(fixed, x), [fixed], [x])
+    assert torch.equal(made(fixed, x), x)

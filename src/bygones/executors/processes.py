@@ -20,7 +20,8 @@ from bygones.executors.base import AbstractExecutor
 from bygones.executors.parcels import done, opened, packed
 
 _PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
-_WHAT_TAKES_LONG = "bygones.segment"  # to import: torch comes with it
+# What takes long to import: a job itself, with torch, and what torch and sklearn import on first use.
+_TAKES_LONG = ["bygones.segment", "torch._inductor.config", "scipy.stats"]
 
 
 class Processes(AbstractExecutor):
@@ -36,7 +37,7 @@ class Processes(AbstractExecutor):
 
     def get_ready(self) -> None:
         if sys.platform == "linux":
-            forkserver.set_forkserver_preload([_WHAT_TAKES_LONG])
+            forkserver.set_forkserver_preload(_TAKES_LONG)
             with _ctrl_c_is_ours():
                 forkserver.ensure_running()
 

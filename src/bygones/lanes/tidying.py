@@ -48,7 +48,7 @@ def tidied(
     """
     graph = graph_module.graph
     seen = _Seen(graph_module)
-    seen.run(*(tensor.clone() for tensor in fixed), *others)
+    seen.watch([*(tensor.clone() for tensor in fixed), *others])
     for node in list(graph.nodes):
         same = _the_same(node, seen.kinds) if node.op == "call_function" else None
         if same is not None:
@@ -77,6 +77,13 @@ class _Seen(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.kinds: dict[fx.Node, Kind] = {}
+
+    def watch(self, inputs: Sequence[Tensor]) -> None:
+        """As `run`, without its progress bar: the bar's lock would outlive a worker that is ended."""
+        self.args_iter = iter(inputs)
+        for node in self.graph.nodes:
+            self.env[node] = self.run_node(node)
+        self.env.clear()
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
