@@ -183,23 +183,31 @@ def test_a_store_at_a_url_is_a_store_like_any_other(bygones, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "workers", "address", "expected"),
+    ("name", "workers", "address", "device", "expected"),
     [
-        (None, 1, None, "Serial"),
-        (None, 3, None, "Processes"),
-        ("serial", 3, None, "Serial"),
-        ("processes", 1, None, "Processes"),
-        (None, None, "ray://x:1", "Ray"),
-        ("ray", None, None, "Ray"),
-        ("slurm", 9, None, "Slurm"),
+        (None, 1, None, "cpu", "Serial"),
+        (None, 3, None, "cpu", "Processes"),
+        (None, None, None, "cuda", "Serial"),
+        (None, 3, None, "cuda:1", "Processes"),
+        ("serial", 3, None, "cpu", "Serial"),
+        ("processes", 1, None, "cpu", "Processes"),
+        (None, None, "ray://x:1", "cpu", "Ray"),
+        ("ray", None, None, "cpu", "Ray"),
+        ("ray", None, None, "cuda", "Ray"),
+        ("slurm", 9, None, "cpu", "Slurm"),
+        ("slurm", 9, None, "cuda", "Slurm"),
     ],
 )
-def test_options_make_an_executor(name, workers, address, expected):
-    made = executor_of(name, workers, address, "folder/store")
+def test_options_make_an_executor(name, workers, address, device, expected):
+    made = executor_of(name, workers, address, "folder/store", device)
     assert type(made).__name__ == expected
     assert getattr(made, "address", address) == address
     assert made.num_workers == (1 if expected == "Serial" else workers)
     assert getattr(made, "folder", Path("folder/store-slurm")) == Path("folder/store-slurm")
+    gpus = 0 if device == "cpu" else 1
+    assert getattr(made, "num_gpus", gpus) == gpus
+    if expected == "Slurm":
+        assert getattr(made, "parameters", {}).get("gpus_per_node", 0) == gpus
 
 
 # ------------------------------------------------------------------ one sentence for every error
@@ -237,6 +245,7 @@ def test_options_make_an_executor(name, workers, address, expected):
         (["run", "study.py", "--executor", "slurm"], 2, "say with --workers N how many of Slurm's"),
         (["run", "study.py", "--executor", "slurm", "--workers", "2"], 7, "no `sbatch` here"),
         (["run", "study.py", "--executor", "serial", "--address", "auto"], 2, "go with 'serial'"),
+        (["run", "study.py", "--device", "gpu"], 2, "there is no device 'gpu'. Expected cpu, cuda"),
         (["run", "study.py", "--store", "nonsense://x"], 6, "is no place for a store"),
         (["report", "memory://nothing"], 6, "no finished study"),
         (["run"], 2, "Missing argument"),

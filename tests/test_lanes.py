@@ -13,7 +13,7 @@ from tests import lane_recipes
 from tests.lane_recipes import LANED
 
 from bygones.digest import same
-from bygones.errors import DesignError, RecipeError
+from bygones.errors import DesignError, OutOfMemory, RecipeError
 from bygones.executors import Processes
 from bygones.interventions import (
     Hold,
@@ -25,7 +25,7 @@ from bygones.interventions import (
     SwapWindows,
     Transplant,
 )
-from bygones.lanes import Lanes, Unlike
+from bygones.lanes import Lanes, Unlike, crew
 from bygones.lanes.choosing import TOLERANCE, Choice, choose
 from bygones.leaves import numbers
 from bygones.measuring import measure, plan
@@ -359,3 +359,71 @@ def test_the_time_left_counts_rounds_of_workers_and_empty_lanes() -> None:
     assert looking.seconds_left(1) == looking.looks_left == 3 * (6 * 3 - 2)
     measure(a_study(range(3)), store)
     assert plan(a_study(range(3)), store).seconds_left(1) == 0
+
+
+# ------------------------------------------------------------------ a device without room
+
+
+def with_room_for(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """A device in which so many lanes fit, once a study is trained and not while it is planned."""
+
+    def crowded(runs: Sequence[Run], lanes: int) -> Any:
+        if lanes > width:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
+        return crew(runs, lanes)
+
+    monkeypatch.setattr("bygones.segment.crew", crowded)
+
+
+def test_lanes_that_do_not_fit_are_made_fewer_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_room_for(monkeypatch, 8)
+    store, plans = MemoryStore(), []
+    outcomes = measure(a_study(range(9)), store, lanes=16, on_plan=plans.append)
+    (newer,) = plans
+    assert newer.choice.why.startswith(
+        "16 seeds in one step did not fit into the device's memory. 8 seeds take each step together"
+    )
+    assert outcomes.attrs["contract"]["lanes"] == 8
+    assert outcomes.attrs["lanes"]["why"] == newer.choice.why
+    assert plan(a_study(range(9)), store, lanes="auto").contract.lanes == 8  # and is remembered
+    assert np.array_equal(outcomes.logits, measure(a_study(range(9)), lanes=8).logits)
+
+
+def test_what_does_not_fit_even_alone_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_room_for(monkeypatch, 0)
+    plans: list[Any] = []
+    with pytest.raises(OutOfMemory, match=r"seeds 0 do not .* \(CUDA out .* 2 GiB\)\.") as caught:
+        measure(a_study(range(2)), lanes=16, on_plan=plans.append)
+    assert [newer.contract.lanes for newer in plans] == [8, 1]
+    assert "\n" not in str(caught.value)
+    assert caught.value.__context__ is None  # or the runs that fill the memory could not be freed
+
+
+def test_a_width_that_cannot_even_be_tried_gives_way_to_a_smaller_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Crowded(Lanes):
+        def __init__(self, runs: Sequence[Run], width: int) -> None:
+            if width > 8:
+                raise torch.OutOfMemoryError
+            super().__init__(runs, width)
+
+    monkeypatch.setattr("bygones.lanes.choosing.Lanes", Crowded)
+    choice = chosen(lane_recipes.sgd, range(16))
+    assert choice.lanes == 8
+    assert choice.why.startswith("16 seeds in one step did not fit")
+
+
+def test_the_command_line_says_that_it_goes_on_with_fewer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bygones.terminal import progress
+
+    planned = plan(a_study([0]))
+    why = "16 seeds in one step did not fit into the device's memory."
+    with progress(planned, "a study") as follow:
+        assert follow is not None
+        follow(replace(planned, choice=replace(planned.choice, why=why)))
+    assert f"a study: {why} {planned.steps_left:,} steps to train." in capsys.readouterr().err

@@ -17,8 +17,8 @@ import typer
 
 from bygones import cli_scripts
 from bygones.cli_shared import (
-    CORES,
     Address,
+    Device,
     Executor,
     Json,
     Lanes,
@@ -29,11 +29,11 @@ from bygones.cli_shared import (
     StorePlace,
     StudyName,
     StudyOption,
-    Workers,
     beside,
     executor_of,
     folder_store,
     outcomes_of,
+    places,
     say_effects,
 )
 from bygones.errors import BygonesError
@@ -62,11 +62,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for store and report.")] = Path("bygones-demo"),
     seeds: Seeds = None,
     lanes: Lanes = "auto",
-    workers: Workers = CORES,
+    device: Device = "cpu",
+    workers: ManyWorkers = None,
 ) -> None:
     """Measure a small network on digits, and write a report."""
     store = str(out / "store")
-    _run("digits", seeds, store, lanes, executor_of(None, workers, None, store), workers)
+    executor = executor_of(None, workers, None, store, device)
+    _run("digits", seeds, store, lanes, device, executor, workers or places(device))
     _report(store, out, None, as_json=False)
 
 
@@ -76,6 +78,7 @@ def run(
     seeds: Seeds = None,
     store: StorePlace = "bygones-store",
     lanes: Lanes = "auto",
+    device: Device = "cpu",
     workers: ManyWorkers = None,
     executor: Executor = None,
     address: Address = None,
@@ -89,12 +92,14 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train what is missing of a study, say what was found. Run it again to go on or to add to it."""
-    chosen = executor_of(executor, workers, address, store)
-    at_once = workers or CORES
+    chosen = executor_of(executor, workers, address, store, device)
+    at_once = workers or places(device)
     if until_halfwidth is None:
-        name = _run(study, seeds, store, lanes, chosen, at_once)
+        name = _run(study, seeds, store, lanes, device, chosen, at_once)
     else:
-        name = _run_until(study, seeds, store, lanes, chosen, at_once, until_halfwidth, max_seeds)
+        name = _run_until(
+            study, seeds, store, lanes, device, chosen, at_once, until_halfwidth, max_seeds
+        )
     say_effects(store, name, as_json=as_json)
 
 
@@ -104,7 +109,8 @@ def plan(
     seeds: Seeds = None,
     store: StorePlace = "bygones-store",
     lanes: Lanes = "auto",
-    workers: Workers = CORES,
+    device: Device = "cpu",
+    workers: ManyWorkers = None,
     half_width: Annotated[
         float | None,
         typer.Option(help="Also say how many seeds it takes, going by those stored, for ± this."),
@@ -114,7 +120,8 @@ def plan(
     """Say what a study would cost. In steps, time and bytes, with and without shared prefixes."""
     from bygones import terminal
 
-    planned = _planned(study, seeds, store, lanes, workers)
+    workers = workers or places(device)
+    planned = _planned(study, seeds, store, lanes, device, workers)
     if as_json:
         print(json.dumps(terminal.plan_dict(planned, workers), indent=2))
         return
@@ -238,13 +245,14 @@ def verify(
 @app.command()
 def check(
     study: StudyName,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Prove that a recipe can be forked. Nothing that it carries from step to step is forgotten."""
     from bygones.measuring import certify, plan
     from bygones.studies import load_study
 
-    certificate = certify(plan(load_study(study)))
+    certificate = certify(plan(load_study(study), device=device))
     if as_json:
         print(json.dumps(certificate, indent=2))
         return
@@ -402,13 +410,15 @@ def _chosen(study: str, seeds: str | None) -> Any:
     return chosen if seeds is None else chosen.with_seeds(parse_seeds(seeds))
 
 
-def _planned(study: str, seeds: str | None, store: str, lanes: str, workers: int) -> Any:
+def _planned(
+    study: str, seeds: str | None, store: str, lanes: str, device: str, workers: int
+) -> Any:
     from bygones.measuring import plan
     from bygones.store import open_store
     from bygones.studies import parse_lanes
 
     chosen, width = _chosen(study, seeds), parse_lanes(lanes)
-    return plan(chosen, open_store(store), lanes=width, workers=workers)
+    return plan(chosen, open_store(store), lanes=width, device=device, workers=workers)
 
 
 def _run(
@@ -416,6 +426,7 @@ def _run(
     seeds: str | None,
     store: str,
     lanes: str,
+    device: str,
     executor: AbstractExecutor,
     workers: int,
 ) -> str:
@@ -423,11 +434,11 @@ def _run(
     from bygones.measuring import measure
 
     executor.get_ready()
-    planned = _planned(study, seeds, store, lanes, workers)
+    planned = _planned(study, seeds, store, lanes, device, workers)
     for line in terminal.plan_lines(planned, workers):
         terminal.console.print(line)
-    with terminal.progress(planned, planned.study.name):
-        measure(planned.study, executor=executor, planned=planned)
+    with terminal.progress(planned, planned.study.name) as follow:
+        measure(planned.study, executor=executor, planned=planned, on_plan=follow)
     return planned.study.name
 
 
@@ -436,6 +447,7 @@ def _run_until(
     seeds: str | None,
     store: str,
     lanes: str,
+    device: str,
     executor: AbstractExecutor,
     workers: int,
     half_width: float,
@@ -453,6 +465,7 @@ def _run_until(
         store=open_store(store),
         executor=executor,
         lanes=parse_lanes(lanes),
+        device=device,
         batch=2 * workers,
         max_seeds=max_seeds,
         on_batch=lambda planned: terminal.console.print(

@@ -45,6 +45,9 @@ Lanes = Annotated[
         help="How many seeds take each step together; 1: one by one; auto: what is fastest here.",
     ),
 ]
+Device = Annotated[
+    str, typer.Option(metavar="cpu|cuda|cuda:N", help="What to train on, by torch's name for it.")
+]
 Executor = Annotated[
     str | None,
     typer.Option(
@@ -62,7 +65,7 @@ ManyWorkers = Annotated[
     typer.Option(
         min=1,
         help="Jobs at once, one core and thread each (default: the cores here; of a Ray cluster, all of "
-        "its cores).",
+        "its cores; on a GPU, one).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for machines.")]
@@ -96,24 +99,31 @@ Probe = Annotated[
 CORES = os.cpu_count() or 1
 
 
+def places(device: str) -> int:
+    """How many jobs go on at once unless one says so: one for each core; on a GPU its lanes fill it."""
+    return CORES if device == "cpu" else 1
+
+
 def executor_of(
-    name: str | None, workers: int | None, address: str | None, store: str
+    name: str | None, workers: int | None, address: str | None, store: str, device: str
 ) -> AbstractExecutor:
-    """The executor that --executor, --workers and --address ask for."""
+    """The executor that --executor, --workers, --address and --device ask for."""
     from bygones.errors import DesignError
     from bygones.executors import EXECUTORS, Processes, Ray, Serial, Slurm
 
-    cores = workers or CORES
+    cores = workers or places(device)
+    num_gpus = 0 if device == "cpu" else 1  # a job's
     usual = "ray" if address else "processes" if cores > 1 else "serial"
     kind = EXECUTORS[name or usual]
     if address and kind is not Ray:
         raise DesignError(f"--address is that of a Ray cluster; it does not go with '{name}'.")
     if kind is Ray:
-        return Ray(address, workers)
+        return Ray(address, workers, num_gpus)
     if kind is Slurm:
         if workers is None:
             raise DesignError("say with --workers N how many of Slurm's jobs may be there at once.")
-        return Slurm(workers, beside(store, "slurm"))
+        asked: dict[str, Any] = {"gpus_per_node": num_gpus} if num_gpus else {}
+        return Slurm(workers, beside(store, "slurm"), **asked)
     return Processes(cores) if kind is Processes else Serial()
 
 

@@ -29,6 +29,7 @@ _MACHINE = (
     "orders/*.py",
     "probes/*.py",
     "sources/*.py",
+    "devices.py",
     "leaves.py",
     "recipe.py",
     "rewriting.py",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from bygones.code import machine_digest
+from bygones.devices import checked, described, fixed_bits
 from bygones.digest import digest
 from bygones.values import Digest
 
@@ -30,6 +31,7 @@ class Contract:
     lanes: int = 1  # seeds that take their steps together; see bygones.lanes
     deterministic: bool = True
     cpu: str = ""
+    gpu: str = ""
     machine: str = ""
     torch: str = ""
     numpy: str = ""
@@ -37,11 +39,14 @@ class Contract:
     bygones: str = ""
 
     @staticmethod
-    def here(lanes: int = 1) -> Contract:
+    def here(lanes: int = 1, device: str = "cpu") -> Contract:
         """One thread, deterministic algorithms, and the versions of this process."""
+        device = checked(device)
         return Contract(
+            device=device,
             lanes=lanes,
             cpu=torch.backends.cpu.get_cpu_capability(),
+            gpu=described(device),
             machine=platform.machine(),
             torch=torch.__version__,
             numpy=np.__version__,
@@ -63,7 +68,8 @@ class Contract:
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
         try:
-            yield
+            with fixed_bits(self.device):
+                yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic)

@@ -53,6 +53,10 @@ class WorkerError(BygonesError):
     exit_code = 7
 
 
+class OutOfMemory(WorkerError):
+    """A job does not fit into the memory of the device that it was given to."""
+
+
 class ScriptError(BygonesError):
     """A training script ended, raised, or did something that keeps it from being studied."""
 

@@ -51,7 +51,9 @@ class Certificate:
         )
 
 
-def check_fork(recipe: Recipe | Any, at: Sequence[int], until: int, seed: int = 0) -> Certificate:
+def check_fork(
+    recipe: Recipe | Any, at: Sequence[int], until: int, seed: int = 0, device: str = "cpu"
+) -> Certificate:
     """Forks a run at several boundaries and requires each fork to end bit-equal to the original.
 
     Raises `ForkError` with the first leaf and step that differ, and with everything reachable from the
@@ -64,7 +66,7 @@ def check_fork(recipe: Recipe | Any, at: Sequence[int], until: int, seed: int = 
 order, streams; inert in this run: scheduler, gradients
     """
     recipe = Recipe.of(recipe)
-    run = Run(recipe, seed)
+    run = Run(recipe, seed, device)
     snapshots: dict[int, Snapshot] = {}
     seen: dict[int, dict[str, Digest]] = {}
     for step in sorted({*at}):
@@ -74,7 +76,9 @@ order, streams; inert in this run: scheduler, gradients
     run.advance(until)
     ending, outputs = run.snapshot(), _outputs(run)
     for step, snapshot in snapshots.items():
-        twin = Run(recipe, _OTHER_SEED)  # one that has trained before has memories of its own
+        twin = Run(
+            recipe, _OTHER_SEED, device
+        )  # one that has trained before has memories of its own
         twin.restore(snapshot)
         hidden = _differing(seen[step], reachable(twin.parts))
         twin.advance(until)
@@ -85,17 +89,21 @@ order, streams; inert in this run: scheduler, gradients
                 f"the fork of {recipe} at step {step} trains on as the original did, and yet the model's "
                 f"outputs on the probe set differ at step {until}. {_suspects(hidden)}"
             )
-    needed = [name for name in run.sources if _noticed(recipe, snapshots, ending, name)]
+    needed = [name for name in run.sources if _noticed(recipe, device, snapshots, ending, name)]
     inert = [name for name in run.sources if name not in needed]
     return Certificate(tuple(snapshots), until, tuple(needed), tuple(inert))
 
 
 def _noticed(
-    recipe: Recipe, snapshots: Mapping[int, Snapshot], ending: Snapshot, source: str
+    recipe: Recipe,
+    device: str,
+    snapshots: Mapping[int, Snapshot],
+    ending: Snapshot,
+    source: str,
 ) -> bool:
     """Whether a fork that lacks one source ends differently, at any of the boundaries."""
     for snapshot in snapshots.values():
-        twin = Run(recipe, _OTHER_SEED)
+        twin = Run(recipe, _OTHER_SEED, device)
         twin.restore(snapshot, leave_out=source)
         twin.advance(ending.step)
         if _first_difference(ending, twin.snapshot()) is not None:
@@ -117,9 +125,10 @@ def _refusal(
     recipe: Recipe, run: Run, twin: Run, snapshot: Snapshot, until: int, hidden: list[str]
 ) -> ForkError:
     """Walks original and twin again, step by step, to say where they part."""
-    original = Run(recipe, run.seed)
+    device = run.parts.device
+    original = Run(recipe, run.seed, device)
     original.advance(snapshot.step)
-    twin = Run(recipe, _OTHER_SEED)
+    twin = Run(recipe, _OTHER_SEED, device)
     twin.restore(snapshot)
     where = _first_difference(original.snapshot(), twin.snapshot())
     step = snapshot.step

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -16,11 +16,11 @@ import xarray as xr
 from bygones.contract import Contract
 from bygones.design import design
 from bygones.digest import digest
-from bygones.errors import StoreError, WorkerError
+from bygones.errors import OutOfMemory, StoreError, WorkerError
 from bygones.executors import AbstractExecutor, Serial
 from bygones.forking import check_fork
 from bygones.inventory import describe, state_bytes
-from bygones.lanes.choosing import Choice, Width, choose
+from bygones.lanes.choosing import Choice, Width, choose, narrower, too_large
 from bygones.outcomes import Entry, Manifest, read_outcomes, write_manifest
 from bygones.probes import AbstractProbe
 from bygones.rng import addressed
@@ -109,20 +109,22 @@ def plan(
     store: AbstractStore | None = None,
     *,
     lanes: Width | None = None,
+    device: str = "cpu",
     workers: int = 1,
 ) -> Plan:
     """Checks a study and says what it costs, training no more than a few steps.
 
     `lanes`: seeds that take their steps together; "auto" for what is fastest on so many `workers`. A store
     goes on as it was filled unless a number says otherwise; without one, seeds are trained one by one.
+    `device`: where they are trained, by torch's name for it.
     Raises `DesignError` where an arm means nothing in this run. A few steps are trained to see how long one
     takes and which state the optimizer creates on its first.
     """
     store = store if store is not None else MemoryStore()
-    choice = _choice(study, store, lanes, workers)
-    contract = Contract.here(choice.lanes)
+    choice = _choice(study, store, lanes, workers, device)
+    contract = Contract.here(choice.lanes, device)
     with contract.in_force():
-        run = Run(study.recipe, study.seeds[0])
+        run = Run(study.recipe, study.seeds[0], device)
         run.advance(2)
         check_design(study, run)
         seconds = choice.seconds_a_step or _seconds_a_step(run)
@@ -184,24 +186,35 @@ def plan(
     )
 
 
-def _choice(study: Study, store: AbstractStore, lanes: Width | None, workers: int) -> Choice:
+def _choice(
+    study: Study, store: AbstractStore, lanes: Width | None, workers: int, device: str
+) -> Choice:
     """How wide the lanes are: as asked, else as this store was filled before."""
-    known = store.records(_choice_address(study)).get("choice")
+    contract = Contract.here(device=device)
+    known = store.records(_choice_address(study, contract)).get("choice")
     if known is not None and lanes in (None, "auto", known["lanes"]):
         return Choice(**known)
-    with Contract.here().in_force():
-        return choose(study.recipe, study.seeds, study.probe, workers=workers, asked=lanes or 1)
+    with contract.in_force():
+        return choose(
+            study.recipe,
+            study.seeds,
+            study.probe,
+            workers=workers,
+            asked=lanes or 1,
+            device=device,
+        )
 
 
 def _remember(planned: Plan) -> None:
     """Notes how this store was filled, so that what is added later is trained alike."""
-    address, said = _choice_address(planned.study), planned.choice.to_dict()
+    alone = replace(planned.contract, lanes=1)
+    address, said = _choice_address(planned.study, alone), planned.choice.to_dict()
     if planned.store.records(address).get("choice") != said:
         planned.store.write_record(address, "choice", said)
 
 
-def _choice_address(study: Study) -> Digest:
-    return digest(["bygones.lanes", study.recipe.code(), Contract.here().digest()])
+def _choice_address(study: Study, alone: Contract) -> Digest:
+    return digest(["bygones.lanes", study.recipe.code(), alone.digest()])
 
 
 def certify(planned: Plan) -> dict[str, Any]:
@@ -216,10 +229,13 @@ def certify(planned: Plan) -> dict[str, Any]:
     if known is not None:
         return known
     with planned.contract.in_force():
-        run = Run(study.recipe, study.seeds[0])
+        device = planned.contract.device
+        run = Run(study.recipe, study.seeds[0], device)
         edge = min(run.parts.order.steps_per_epoch, 200)
         at = sorted({1, 7, max(edge - 1, 1), edge, edge + 1})
-        certificate = check_fork(study.recipe, at=at, until=max(at) + 8, seed=study.seeds[0])
+        certificate = check_fork(
+            study.recipe, at=at, until=max(at) + 8, seed=study.seeds[0], device=device
+        )
     record = certificate.to_dict()
     planned.store.write_record(address, "certificate", record)
     return record
@@ -235,30 +251,61 @@ def measure(
     executor: AbstractExecutor | None = None,
     *,
     lanes: Width | None = None,
+    device: str = "cpu",
     planned: Plan | None = None,
     on_job: Callable[[int], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
 ) -> xr.Dataset:
     """Runs a study and returns its outcomes: what is stored is not trained again.
 
     `store`: a `FolderStore` or `RemoteStore` to keep it; without one it is kept in memory. `executor`:
-    `Serial()` unless said otherwise. `lanes` as in `plan`. `on_job` is called with the steps trained, each
-    time a seed, or the seeds of a job, are finished.
+    `Serial()` unless said otherwise. `lanes` and `device` as in `plan`. `on_job` is called with the steps
+    trained, each time a seed, or the seeds of a job, are finished. Lanes that turn out not to fit into the
+    device's memory are planned anew with fewer, and `on_plan` is called with that plan.
     """
     executor = executor or Serial()
     executor.get_ready()
-    planned = planned or plan(study, store, lanes=lanes, workers=executor.num_workers or 1)
+    workers = executor.num_workers or 1
+    planned = planned or plan(study, store, lanes=lanes, device=device, workers=workers)
     holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
     with holding:
-        certificate = certify(planned)
-        _remember(planned)
-        train = run_seeds if isinstance(executor, Serial) else _run_seeds_elsewhere
-        for steps in executor.map(train, planned.jobs()):
-            if on_job is not None:
-                on_job(steps)
+        while True:
+            certificate = certify(planned)
+            _remember(planned)
+            try:
+                _train(planned, executor, on_job)
+                break
+            except OutOfMemory:
+                if planned.contract.lanes == 1:
+                    raise
+            planned = _narrower(planned, workers)
+            if on_plan is not None:
+                on_plan(planned)
         _check_stored(planned)
         manifest = manifest_of(planned, certificate)
         write_manifest(planned.store, manifest)
     return read_outcomes(planned.store, manifest)
+
+
+def _train(planned: Plan, executor: AbstractExecutor, on_job: Callable[[int], None] | None) -> None:
+    train = run_seeds if isinstance(executor, Serial) else _run_seeds_elsewhere
+    for steps in executor.map(train, planned.jobs()):
+        if on_job is not None:
+            on_job(steps)
+
+
+def _narrower(planned: Plan, workers: int) -> Plan:
+    """The same study with fewer seeds in a step. It is another contract, so it starts from nothing."""
+    width, device = planned.contract.lanes, planned.contract.device
+    newer = plan(
+        planned.study,
+        planned.store,
+        lanes=narrower(width, device),
+        device=device,
+        workers=workers,
+    )
+    choice = replace(newer.choice, why=too_large(width) + newer.choice.why)
+    return replace(newer, choice=choice, attributes={**newer.attributes, "lanes": choice.to_dict()})
 
 
 def _run_seeds_elsewhere(job: SeedsJob) -> int:
@@ -267,7 +314,8 @@ def _run_seeds_elsewhere(job: SeedsJob) -> int:
     Addresses say under which contract and from which code something was trained, so what a worker with
     other versions or an older copy of the recipe trained would lie under a wrong name.
     """
-    there, here = job.contract.to_dict(), Contract.here(job.contract.lanes).to_dict()
+    here = Contract.here(job.contract.lanes, job.contract.device).to_dict()
+    there = job.contract.to_dict()
     differing = [
         f"{name} {there[name]} there, {here[name]} here"
         for name in there

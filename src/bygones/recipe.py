@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import default_collate
 
 from bygones.code import code_digest
+from bygones.devices import move, put
 from bygones.digest import digest
 from bygones.errors import BygonesError, DesignError, RecipeError
 from bygones.orders.base import AbstractOrder
@@ -99,11 +100,12 @@ class Parts:
     probe_set: tuple[Tensor, Tensor] | None = None
     probe_images: Tensor | None = None
 
-    # Set by `build`: where the run stands in its order, the key of each random stream, and which of the
-    # global generators building it drew from.
+    # Set by `build`: where the run stands in its order, the key of each random stream, which of the global
+    # generators building it drew from, and where its tensors lie.
     cursor: Cursor = field(init=False, repr=False)
     keys: dict[str, int] = field(init=False, repr=False)
     built_from: tuple[str, ...] = field(init=False, repr=False)
+    device: str = field(init=False, default="cpu", repr=False)
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:
@@ -118,7 +120,7 @@ class Parts:
         return self.scheduler if isinstance(self.scheduler, Mapping) else {"": self.scheduler}
 
     def fetch(self, rows: np.ndarray) -> Batch:
-        """The examples at these indices, as one batch."""
+        """The examples at these indices, as one batch on the CPU; `augment` sees it before the device."""
         if isinstance(self.data, tuple):
             index = torch.tensor(rows)
             return tuple(tensor[index] for tensor in self.data)
@@ -163,8 +165,11 @@ class Recipe:
         return f"{name}({settings})" if settings else name
 
 
-def build(recipe: Recipe, seed: int) -> Parts:
-    """Calls the recipe with its `init` stream in place, and gives the run its addresses."""
+def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
+    """Calls the recipe with its `init` stream in place, and gives the run its addresses and its place.
+
+    What the recipe makes on the CPU is moved to the device: a seed begins with the same weights anywhere.
+    """
     streams = Streams(seed)
     function = recipe.load()
     with seeded_globals({role: streams.key("init") for role in ("dropout", "numpy", "python")}, 0):
@@ -185,13 +190,23 @@ def build(recipe: Recipe, seed: int) -> Parts:
     parts.keys = {role: streams.key(role) for role in ROLES if role not in ("init", "order")}
     parts.cursor = Cursor(parts.order, streams.key("order"))
     parts.built_from = tuple(name for name in before if before[name] != after[name])
+    if device != "cpu":
+        _place(parts, device)
     return parts
+
+
+def _place(parts: Parts, device: str) -> None:
+    others = [one.value if isinstance(one, Memory) else one for one in parts.others.values()]
+    for value in (parts.model, parts.averages, parts.loss, *others, *parts.optimizers.values()):
+        move(value, device)
+    parts.probe_set = put(parts.probe_set, device)
+    parts.device = device
 
 
 def global_states() -> dict[str, Digest]:
     """Digests of the states of the process's three generators, to see which of them is drawn from."""
     return {
-        "torch": digest(torch.default_generator.get_state()),
+        "torch": digest([torch.default_generator.get_state(), *_gpu_states()]),
         "numpy": digest(np.random.get_state(legacy=False)),
         "python": digest(random.getstate()),
     }
@@ -205,10 +220,13 @@ def kept_globals() -> Iterator[None]:
         np.random.get_state(),
         random.getstate(),
     )
+    kept_gpus = _gpu_states()
     try:
         yield
     finally:
         torch.default_generator.set_state(kept_torch)
+        if kept_gpus:
+            torch.cuda.set_rng_state_all(kept_gpus)
         np.random.set_state(kept_numpy)
         random.setstate(kept_python)
 
@@ -222,13 +240,20 @@ def seeded_globals(keys: Mapping[str, int], place: int) -> Iterator[None]:
 
 
 def seed_globals(keys: Mapping[str, int], place: int) -> None:
-    """Puts the three global generators at `place` of their streams.
+    """Puts the three global generators, torch's on each device, at `place` of their streams.
 
     torch's CPU generator and numpy's legacy one take 32 bits of the address (theirs, not ours).
     """
     torch.default_generator.manual_seed(mix(keys["dropout"], place))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(mix(keys["dropout"], place))
     np.random.seed(mix(keys["numpy"], place) & 0xFFFFFFFF)
     random.seed(mix(keys["python"], place))
+
+
+def _gpu_states() -> list[Tensor]:
+    """The states of the GPUs' generators, where a GPU is in use."""
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
 def load_object(source: str) -> Any:

@@ -3,7 +3,7 @@
     python -m bygones.rerunning question.json answer.json
 
     question  {"design": …, "roots": [folder of code], "recipe": digest, "seeds": […], "store": folder,
-               "lanes": seeds that take their steps together}
+               "lanes": seeds that take their steps together, "device": where, as torch says}
     answer    {"own": digest of the recipe's source, "versions": {package: version}, "study": digest}
               or {"error": sentence}
 
@@ -21,7 +21,8 @@ from typing import Any
 
 from bygones.code import code_parts
 from bygones.design import divided, study_of
-from bygones.errors import BygonesError
+from bygones.devices import checked
+from bygones.errors import BygonesError, DesignError
 from bygones.measuring import measure
 from bygones.store import FolderStore
 from bygones.study import Study
@@ -56,8 +57,17 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         study.margins,
     )
     if question["store"] is not None:
-        measure(study, FolderStore(question["store"]), lanes=question["lanes"])
+        store, device = FolderStore(question["store"]), _here(question["device"])
+        measure(study, store, lanes=question["lanes"], device=device)
     return {"own": own, "versions": versions, "study": recorded.digest()}
+
+
+def _here(device: str) -> str:
+    """The device that the study was trained on, or the CPU where there is no such; the contract tells."""
+    try:
+        return checked(device)
+    except DesignError:
+        return "cpu"
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bygones.devices import put
 from bygones.digest import digest, same
 from bygones.errors import BygonesError, ProbeError, RecipeError
 from bygones.ledger import chained, entry, held
@@ -64,10 +65,10 @@ class Run:
     True
     """
 
-    def __init__(self, recipe: Recipe | Callable[..., Any], seed: int) -> None:
+    def __init__(self, recipe: Recipe | Callable[..., Any], seed: int, device: str = "cpu") -> None:
         self.recipe = Recipe.of(recipe)
         self.seed = seed
-        self.parts = build(self.recipe, seed)
+        self.parts = build(self.recipe, seed, device)
         self.sources = find_sources(self.parts)
         self.step = 0
         self.losses: list[float] = []  # since the last restore
@@ -110,7 +111,7 @@ class Run:
         ):  # should the model draw, it draws the same again
             try:
                 observed = np.asarray(probe(self.parts))
-            except BygonesError:
+            except (BygonesError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 raise ProbeError(
@@ -177,13 +178,13 @@ class Run:
                 self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
                 batch = self.parts.augment(batch, self._augmentation)
         self.delivered = chained(self.delivered, batch)
-        return batch
+        return put(batch, self.parts.device)
 
     @contextmanager
     def _blamed_on_the_recipe(self) -> Iterator[None]:
         try:
             yield
-        except BygonesError:
+        except (BygonesError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise RecipeError(

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bygones.contract import Contract
 from bygones.digest import digest
-from bygones.errors import RecipeError, StoreError
+from bygones.errors import OutOfMemory, RecipeError, StoreError
+from bygones.executors.parcels import line_of
 from bygones.lanes import Alone, Lanes, Unlike, crew
 from bygones.probes import AbstractProbe
 from bygones.recipe import Recipe, import_file, imported_files
@@ -67,13 +69,21 @@ def run_seeds(job: SeedsJob) -> int:
             with job.contract.in_force():
                 for num_steps in _train(job, group):
                     trained += num_steps
+            continue
         except Damaged:
             continue
+        except torch.OutOfMemoryError as error:
+            said = line_of(error, 0)
         except Unlike as unlike:  # the first seeds could; see `lanes.choosing`
             raise RecipeError(
                 f"seeds {_in_words(tuple(group))} cannot take their steps together: {unlike}. Run the study "
                 f"again with --lanes 1; what is finished was trained under another contract, and stays."
             ) from unlike
+        # Not in the clause above: a caller that tries again must not hold on to what fills the memory.
+        raise OutOfMemory(
+            f"seeds {_in_words(tuple(group))} do not fit into the memory of {job.contract.device} ({said}). "
+            f"What is finished is stored. Try a smaller --lanes, or fewer --workers."
+        )
     raise StoreError(
         f"seeds {_in_words(job.seeds)}: objects in the store are damaged as fast as they are written. "
         f"Check the disk, or use another --store."
@@ -110,7 +120,7 @@ def donor_seed(seed: int) -> int:
 
 def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
     """Trains what is left to do of some seeds; gives the number of steps after each piece of it."""
-    runs = [Run(job.recipe, seed) for seed in group]
+    runs = [Run(job.recipe, seed, job.contract.device) for seed in group]
     for run in runs:
         _check_built(job, run)
     beginning = [run.snapshot() for run in runs]
@@ -127,7 +137,7 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
             run.learn(segment.history)
             stored = works[place].snapshot
             if stored is not None and not at_parents_end:
-                run.restore(decode(job.store.get(stored)))
+                run.restore(decode(job.store.get(stored), job.contract.device))
             else:
                 run.restore((beginning if segment.parent is None else ends[segment.parent])[place])
         end = _train_segment(job, together, segment, item, donors)
@@ -210,7 +220,8 @@ def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> l
     taken: dict[int, list[Snapshot]] = {}
 
     def train() -> None:
-        donors = crew([Run(job.recipe, donor_seed(seed)) for seed in seeds], job.contract.lanes)
+        device, lanes = job.contract.device, job.contract.lanes
+        donors = crew([Run(job.recipe, donor_seed(seed), device) for seed in seeds], lanes)
         for boundary in boundaries:
             donors.advance(boundary)
             taken[boundary] = [run.snapshot() for run in donors.runs]
@@ -232,7 +243,7 @@ def _check_built(job: SeedsJob, run: Run) -> None:
     built = built_digest(run)
     known = job.store.records(address).get("built")
     if known is None:
-        if built_digest(Run(job.recipe, run.seed)) != built:
+        if built_digest(Run(job.recipe, run.seed, job.contract.device)) != built:
             raise RecipeError(
                 f"the recipe {job.recipe} builds two different runs from seed {run.seed}. Everything random "
                 f"in it must come from its seed or from the global generators, which are seeded for it."

@@ -24,6 +24,7 @@ def encode(snapshot: Snapshot) -> bytes:
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     nans: dict[str, str] = {}
+    on_device: list[str] = []
     groups = {f"state{_SEPARATOR}{name}": state for name, state in snapshot.states.items()}
     groups |= {f"entry{_SEPARATOR}{name}": state for name, state in snapshot.entries.items()}
     for group, state in groups.items():
@@ -31,6 +32,8 @@ def encode(snapshot: Snapshot) -> bytes:
             path = f"{group}{_SEPARATOR}{name}"
             if isinstance(leaf, torch.Tensor):
                 tensors[path] = leaf.detach().cpu().contiguous()
+                if leaf.device.type != "cpu":
+                    on_device.append(path)
             elif isinstance(leaf, np.ndarray):
                 arrays[path] = [leaf.dtype.str, list(leaf.shape)]
                 tensors[path] = torch.frombuffer(
@@ -51,15 +54,23 @@ def encode(snapshot: Snapshot) -> bytes:
         "nans": nans,
         "order": order,
     }
+    if on_device:
+        meta["on_device"] = on_device
     return save(tensors, metadata={"bygones": json.dumps(meta, sort_keys=True)})
 
 
-def decode(content: bytes) -> Snapshot:
-    """The snapshot that was encoded. Raises if the bytes are not a snapshot."""
+def decode(content: bytes, device: str = "cpu") -> Snapshot:
+    """The snapshot that was encoded. Raises if the bytes are not a snapshot.
+
+    `device`: where those tensors are put that were on a device.
+    """
     try:
         tensors, meta = load(content), unpack_meta(content)
     except Exception as error:
         raise RecipeError(f"these bytes are not a snapshot: {error}.") from error
+
+    for path in meta.get("on_device", []):
+        tensors[path] = tensors[path].to(device)
 
     def leaf(path: str) -> Leaf:
         if path in meta["arrays"]:

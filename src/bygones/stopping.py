@@ -24,6 +24,7 @@ def measure_until(
     store: AbstractStore | None = None,
     executor: AbstractExecutor | None = None,
     lanes: Width | None = None,
+    device: str = "cpu",
     batch: int = 4,
     max_seeds: int = 128,
     on_batch: Callable[[Plan], None] | None = None,
@@ -32,10 +33,9 @@ def measure_until(
 
     Judged by the anytime-valid confidence sequence of each arm's excess over its matched null (headline
     distance, last horizon), so the interval at the stop still covers; Student's t, looked at again and
-    again, would not. The first
-    seeds are the study's own; more follow upwards from the largest. Stops at `max_seeds` at the latest.
-    `on_batch` is called with each plan before it is trained. `lanes` as in `plan`; where seeds take their
-    steps together, a batch is at least one job of them.
+    again, would not. The first seeds are the study's own; more follow upwards from the largest. Stops at
+    `max_seeds` at the latest. `on_batch` is called with each plan before it is trained. `lanes` and `device`
+    as in `plan`; where seeds take their steps together, a batch is at least one job of them.
     """
     if not half_width > 0:
         raise DesignError(
@@ -50,10 +50,11 @@ def measure_until(
     executor = executor or Serial()
     executor.get_ready()
     while True:
-        planned = plan(study, store, lanes=lanes, workers=executor.num_workers or 1)
+        workers = executor.num_workers or 1
+        planned = plan(study, store, lanes=lanes, device=device, workers=workers)
         if on_batch is not None:
             on_batch(planned)
-        outcomes = measure(study, executor=executor, planned=planned)
+        outcomes = measure(study, executor=executor, planned=planned, on_plan=on_batch)
         num_more = min(max(batch, planned.contract.lanes), max_seeds - len(study.seeds))
         if num_more == 0 or _reached(outcomes, half_width):
             return outcomes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,23 @@ out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, whi
 
 
 @contextmanager
-def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
-    """A bar over the steps that are left, read off the store; lines of text if not a terminal."""
-    total = planned.steps_left
+def progress(
+    planned: Plan, title: str, every: float = 0.5
+) -> Iterator[Callable[[Plan], None] | None]:
+    """A bar over the steps that are left, read off the store; lines of text if not a terminal.
+
+    Gives a function that is to be called with a newer plan, should there be one.
+    """
     if not planned.seeds_left:
         console.print(f"{title}: everything is stored already; nothing to train.")
-        yield
+        yield None
         return
-    over = threading.Event()
+    over, now, said = threading.Event(), [planned], [0]
+
+    def follow(newer: Plan) -> None:
+        console.print(f"{title}: {newer.choice.why} {newer.steps_left:,} steps to train.")
+        now[0], said[0] = newer, 0
+
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -43,27 +52,30 @@ def progress(planned: Plan, title: str, every: float = 0.5) -> Iterator[None]:
             TextColumn("left"),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total)
-            watcher = _watch(over, every, lambda: bar.update(task, completed=planned.steps_done()))
+            task = bar.add_task(title, total=planned.steps_left)
+
+            def show() -> None:
+                bar.update(task, completed=now[0].steps_done(), total=now[0].steps_left)
+
+            watcher = _watch(over, every, show)
             try:
-                yield
-                bar.update(task, completed=total)
+                yield follow
+                bar.update(task, completed=now[0].steps_left)
             finally:
                 over.set()
                 watcher.join()
     else:
-        console.print(f"{title}: {total:,} steps to train.")
-        said = [0]
+        console.print(f"{title}: {planned.steps_left:,} steps to train.")
 
         def say() -> None:
-            tenth = 10 * planned.steps_done() // max(total, 1)
+            tenth = 10 * now[0].steps_done() // max(now[0].steps_left, 1)
             if said[0] < tenth < 10:
                 said[0] = tenth
                 console.print(f"{title}: {tenth * 10}% done.")
 
         watcher = _watch(over, every, say)
         try:
-            yield
+            yield follow
             console.print(f"{title}: done.")
         finally:
             over.set()

@@ -142,7 +142,7 @@ def test_deaths_are_forgiven_as_long_as_jobs_get_finished(tmp_path):
 
 def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path):
     with pytest.raises(
-        WorkerError, match=r"died 3 times in a row.*Try fewer --workers\.$"
+        WorkerError, match=r"died 3 times in a row.*Try fewer --workers or --lanes\.$"
     ) as caught:
         list(Processes(1).map(jobs.die, [str(tmp_path)]))
     assert len(list(tmp_path.iterdir())) == 3

@@ -213,6 +213,7 @@ def question(
         "seeds": seeds,
         "store": None if store is None else str(store),
         "lanes": attributes["contract"].get("lanes", 1),
+        "device": attributes["contract"]["device"],
     }
 
 

@@ -17,7 +17,7 @@ class AbstractExecutor(ABC):
     num_workers: int | None = 1  # how many jobs go on at once; None: as many as there is room for
 
     def get_ready(self) -> None:  # noqa: B027 - most have nothing to begin
-        """Begins in the background what takes long and needs no jobs; what else is done meanwhile hides it."""
+        """Begins in the background what takes long and needs no jobs; what is done meanwhile hides it."""
 
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:

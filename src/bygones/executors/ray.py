@@ -23,12 +23,16 @@ class Ray(AbstractExecutor):
     `address`: of the cluster, as `ray.init` takes it (`auto`, `host:6379`, `ray://host:10001`). Without one
     a cluster of this machine's cores is started, and ended with the study; a session of Ray that the
     program has begun itself is used, and is left running. `num_workers`: how many jobs are under way at
-    once; without it twice the cluster's cores, so that one that can grow sees what waits.
+    once; without it twice as many as find room, so that one that can grow sees what waits. `num_gpus`: of
+    each job; Ray hides the GPUs from one that asks for none.
     """
 
-    def __init__(self, address: str | None = None, num_workers: int | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, num_workers: int | None = None, num_gpus: float = 0
+    ) -> None:
         self.address = address
         self.num_workers = num_workers
+        self.num_gpus = num_gpus
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         ray = _imported()
@@ -38,8 +42,10 @@ class Ray(AbstractExecutor):
                 yield from self._results(ray, parcels)
 
     def _results(self, ray: Any, parcels: list[bytes]) -> Iterator[Any]:
-        task = ray.remote(num_cpus=1, max_retries=_TRIES - 1)(done)
-        at_once = self.num_workers or max(2 * int(ray.cluster_resources().get("CPU", 1)), 1)
+        task = ray.remote(num_cpus=1, num_gpus=self.num_gpus, max_retries=_TRIES - 1)(done)
+        room = ray.cluster_resources()
+        places = room.get("GPU", 1) / self.num_gpus if self.num_gpus else room.get("CPU", 1)
+        at_once = self.num_workers or max(2 * int(places), 1)
         todo, running = iter(parcels), []
         try:
             while True:

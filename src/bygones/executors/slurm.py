@@ -16,7 +16,12 @@ from bygones.executors.parcels import done, line_of, opened, packed
 
 _TRIES = 3  # how often a job is submitted before its deaths are no bad luck any more
 _LOOK_EVERY = 0.2  # seconds
-_PLAIN = ("name", "timeout_min", "mem_gb")  # submitit's names on every kind of cluster
+_PLAIN = (
+    "name",
+    "timeout_min",
+    "mem_gb",
+    "gpus_per_node",
+)  # submitit's names on every kind of cluster
 
 
 class Slurm(AbstractExecutor):
@@ -24,7 +29,7 @@ class Slurm(AbstractExecutor):
 
     `folder`: where submitit keeps scripts, logs and results, on a disk that all machines share.
     `local`: as processes of this machine, to try it out. `parameters`: what Slurm is asked for, as submitit
-    names it: `timeout_min` (an hour unless said otherwise), `mem_gb`, `partition`, `account`, `qos`, …
+    names it: `timeout_min` (an hour unless said otherwise), `mem_gb`, `gpus_per_node`, `partition`, `qos`, …
     A job that runs out of time, or has to make way for others, is put back in the queue, and goes on from
     the last snapshot that it stored.
     """

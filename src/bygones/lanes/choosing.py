@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bygones.digest import same
@@ -32,6 +33,7 @@ from bygones.values import Leaf
 
 Width = int | Literal["auto"]  # how many seeds take their steps together
 WIDTHS = (16, 8)  # multiples of what a vector register holds, so that no lane is a remainder
+_WIDTHS_ON_GPU = (128, 64, 32, *WIDTHS)
 TOLERANCE = 1e-5
 STEPS = 4
 _COMPARED = 3  # runs
@@ -65,22 +67,59 @@ def choose(
     *,
     workers: int = 1,
     asked: Width = "auto",
+    device: str = "cpu",
 ) -> Choice:
     """The width that is predicted to be fastest for these seeds, or 1; `asked` for one width, only that.
 
-    Trains a few steps. What cannot be lanes is trained one by one, and the sentence says why.
+    Trains a few steps. What cannot be lanes is trained one by one, and the sentence says why; what does not
+    fit into the device's memory is tried with fewer lanes.
     """
     if asked == 1:
         return Choice(1, "Seeds are trained one by one.")
     if asked == "auto" and len(seeds) < _FEWEST:
         return Choice(1, f"Seeds are trained one by one: {len(seeds)} are too few for lanes.")
-    # As wide as leaves every worker a job.
-    fitting = next((w for w in WIDTHS if len(seeds) >= w * workers), WIDTHS[-1])
-    width = fitting if asked == "auto" else asked
     why_not = refusal(Run(recipe, seeds[0]).parts)
     if why_not:
         return Choice(1, f"Seeds are trained one by one: {why_not}.")
-    runs = [Run(recipe, seed) for seed in _as_many(seeds, width)]
+    # As wide as leaves every worker a job.
+    fitting = next((w for w in _widths(device) if len(seeds) >= w * workers), WIDTHS[-1])
+    width = fitting if asked == "auto" else asked
+    too_wide = ""
+    while width > 1:
+        try:
+            choice = _judged(recipe, seeds, probe, width, workers, device, asked == "auto")
+            return replace(choice, why=too_wide + choice.why)
+        except torch.OutOfMemoryError:
+            too_wide = too_large(width)
+            width = narrower(width, device)
+    return Choice(1, f"{too_wide}Seeds are trained one by one.")
+
+
+def narrower(width: int, device: str) -> int:
+    """The next width below one that does not fit into the device's memory."""
+    return next((w for w in _widths(device) if w < width), 1)
+
+
+def too_large(width: int) -> str:
+    """What is said of a width that does not fit."""
+    return f"{width} seeds in one step did not fit into the device's memory. "
+
+
+def _widths(device: str) -> tuple[int, ...]:
+    return WIDTHS if device == "cpu" else _WIDTHS_ON_GPU
+
+
+def _judged(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    probe: AbstractProbe,
+    width: int,
+    workers: int,
+    device: str,
+    may_decline: bool,
+) -> Choice:
+    """Lanes of this width, if they agree and (where one `may_decline`) pay; else 1."""
+    runs = [Run(recipe, seed, device) for seed in _as_many(seeds, width)]
     with kept_globals():
         alone = _seconds(lambda: runs[0].advance(runs[0].step + _TIMED), runs[:1])
         try:
@@ -89,7 +128,7 @@ def choose(
             return Choice(1, f"Seeds are trained one by one: {unlike}.", alone, alone)
     rounds = ceil(ceil(len(seeds) / width) / workers)
     gain = ceil(len(seeds) / workers) * alone / (rounds * width * together)
-    if gain < _GAIN and asked == "auto":
+    if gain < _GAIN and may_decline:
         why = (
             f"Seeds are trained one by one: {width} in one step would be {gain:.2g} times as fast "
             f"here, which is not worth another contract."

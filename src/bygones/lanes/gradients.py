@@ -6,8 +6,9 @@ Recording (`make_fx`) leaves a flat list of operations: what python does in a fo
 not again, so a model whose forward pass depends on python state that changes has no lanes; `agreement` in
 choosing.py sees that such a model ends elsewhere than single runs.
 
-Dropout keeps each seed's stream: its masks are drawn lane by lane, exactly as torch draws them in a single
-run, and handed in. Any other random draw inside the model is refused by vmap.
+Dropout keeps each seed's stream: its masks are drawn lane by lane, by torch's own dropout of a tensor of
+ones, as it draws them in a single run, and handed in. Any other random draw inside the model is refused by
+vmap.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bygones.lanes.batchnorm import batch_norm
+from bygones.lanes.graphs import captured
 from bygones.lanes.stack import Unlike
 from bygones.lanes.tidying import tidied
 
@@ -40,6 +42,7 @@ class Mask:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: torch.dtype
+    device: torch.device
     p: float
 
 
@@ -67,7 +70,9 @@ class _Lanewise(TorchFunctionMode):
         if not training or p == 0:
             return input
         if self.given is None:
-            self.needed.append(Mask(tuple(input.shape), input.stride(), input.dtype, p))
+            self.needed.append(
+                Mask(tuple(input.shape), input.stride(), input.dtype, input.device, p)
+            )
             return input
         mask = self.given.pop(0)
         return input.mul_(mask) if inplace else input * mask
@@ -92,8 +97,11 @@ class Gradients:
                 # Where torch has no rule for an operation it takes the lanes in turn, and warns of the time.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 self.masks = _masks(model, loss, batch)
-                self.noise = [_room(mask, len(batch[0])) for mask in self.masks]
+                self._ones = [_ones(mask) for mask in self.masks]
+                self.noise = [_room(ones, len(batch[0])) for ones in self._ones]
                 self._replay = self._record(model, loss, batch)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise Unlike(
                 f"torch cannot batch its forward pass ({type(error).__name__}: {_first_line(error)})"
@@ -126,7 +134,8 @@ class Gradients:
         # Recording runs the pass, and that must not move the statistics on.
         recorded = make_fx(flat)(*(tensor.clone() for tensor in fixed), *others)
         self._fixed = fixed
-        return tidied(recorded, fixed, others).forward
+        step = tidied(recorded, fixed, others).forward
+        return captured(step, fixed, others) if batch[0].is_cuda else step
 
     def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensors, Tensor]:
         """Gradients by parameter, and losses: [W]. Statistics of normalisation move on in place."""
@@ -135,14 +144,9 @@ class Gradients:
         return dict(zip(self._trained, directions, strict=True)), losses
 
     def draw(self, lane: int) -> None:
-        """Draws the masks of one lane from torch's global generator, as `dropout` does in a single run."""
-        for mask, room in zip(self.masks, self.noise, strict=True):
-            room[lane].bernoulli_(1 - mask.p)
-
-    def drawn(self) -> None:
-        """To be called once the masks of all lanes are drawn."""
-        for mask, room in zip(self.masks, self.noise, strict=True):
-            room.div_(1 - mask.p)
+        """Draws the masks of one lane from torch's global generator, as in a single run."""
+        for mask, ones, room in zip(self.masks, self._ones, self.noise, strict=True):
+            room[lane].copy_(F.dropout(ones, mask.p))
 
 
 def _masks(
@@ -154,12 +158,16 @@ def _masks(
     return mode.needed
 
 
-def _room(mask: Mask, width: int) -> Tensor:
-    """Room for a mask in each lane, laid out in memory like what it acts on: the draws follow memory."""
-    like = torch.empty_strided(mask.shape, mask.strides, dtype=mask.dtype)
-    one = torch.empty_like(like)
-    whole = torch.empty((width, max(one.numel(), 1)), dtype=mask.dtype)
-    return whole.as_strided((width, *mask.shape), (whole.stride(0), *one.stride()))
+def _ones(mask: Mask) -> Tensor:
+    """What a mask is drawn with, laid out in memory like what it will act on: the draws follow memory."""
+    like = torch.empty_strided(mask.shape, mask.strides, dtype=mask.dtype, device=mask.device)
+    return torch.ones_like(like)
+
+
+def _room(ones: Tensor, width: int) -> Tensor:
+    """Room for a mask in each lane, each laid out like the one that is drawn."""
+    whole = ones.new_empty((width, max(ones.numel(), 1)))
+    return whole.as_strided((width, *ones.shape), (whole.stride(0), *ones.stride()))
 
 
 def _first_line(error: Exception) -> str:

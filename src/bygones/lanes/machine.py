@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bygones.devices import generator_of, put
 from bygones.digest import array_of, same
 from bygones.lanes.gradients import Gradients
 from bygones.lanes.stack import ELEMENTWISE, Stack, Unlike
@@ -48,6 +49,7 @@ class Lanes:
         self._stack = Stack(runs[0].parts, width)
         self._gradients: dict[Any, Gradients] = {}  # by the shapes of a batch
         self._data = _common_data(runs)
+        self._generator = generator_of(runs[0].parts.device)  # that masks are drawn from
         for run in runs:
             for optimizer in run.parts.optimizers.values():
                 # The stack's optimizer steps in its place, and torch's schedulers would warn of that.
@@ -123,11 +125,10 @@ class Lanes:
         if gradients.masks:
             for lane, run in live.items():
                 if lane in drawn:
-                    torch.default_generator.set_state(drawn[lane])
+                    self._generator.set_state(drawn[lane])
                 else:
-                    torch.default_generator.manual_seed(mix(run.parts.keys["dropout"], run.step))
+                    self._generator.manual_seed(mix(run.parts.keys["dropout"], run.step))
                 gradients.draw(lane)
-            gradients.drawn()
         directions, losses = gradients(batch)
         self._stack.update(directions)
         for scheduler in leader.parts.schedulers.values():
@@ -141,20 +142,21 @@ class Lanes:
         self, live: dict[int, Run], rows: list[np.ndarray]
     ) -> tuple[tuple[Tensor, Tensor], dict[int, Tensor]]:
         """Inputs and labels of all lanes, [W, B, …]; and torch's generator after it, if it may have moved."""
-        leader = next(iter(live))
-        lanes = [lane if lane in live else leader for lane in range(self.width)]
+        first = next(iter(live))
+        leader = live[first].parts
+        lanes = [lane if lane in live else first for lane in range(self.width)]
         if self._data is not None:
             index = torch.from_numpy(np.stack([rows[lane] for lane in lanes]))
             inputs, labels = (_rows(tensor, index) for tensor in self._data)
             shown = array_of(inputs), array_of(labels)
             for lane, run in live.items():
                 run.delivered = chained(run.delivered, (shown[0][lane], shown[1][lane]))
-            return (inputs, labels), {}
+            return put((inputs, labels), leader.device), {}
         batches, drawn = {}, {}
         for lane, run in live.items():
             batches[lane] = run.deliver(rows[lane])
-            drawn[lane] = torch.default_generator.get_state()
-        wrong = _not_a_pair(batches[leader])
+            drawn[lane] = self._generator.get_state()
+        wrong = _not_a_pair(batches[first])
         if wrong:
             raise Unlike(wrong)
         inputs, labels = (torch.stack([batches[lane][part] for lane in lanes]) for part in (0, 1))

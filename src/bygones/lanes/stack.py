@@ -36,7 +36,8 @@ ELEMENTWISE: tuple[type[Optimizer], ...] = (
     torch.optim.NAdam,
     torch.optim.RAdam,
 )
-_FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+_FUSED_ON_GPU = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_FUSED = (*_FUSED_ON_GPU, torch.optim.Adagrad)
 _COUNTERS = ("step", "mu_product")  # numbers that every parameter has of its own, all alike
 _COUNT = "n_averaged"  # of an AveragedModel: it decides between two formulas, so it is shared
 
@@ -66,7 +67,7 @@ class Stack:
             groups.append({**group, "params": mine})
         made: Any = type(like)(groups)  # type: ignore[call-arg]
         for group in made.param_groups:
-            group.update(_settings_for(type(like)))
+            group.update(_settings_for(made))
         return made
 
     # ------------------------------------------------------------------ into the stack
@@ -108,7 +109,9 @@ class Stack:
             if not _has_lanes(key, value, whole):
                 if not all(same(state[key], value) for state in others):
                     raise Unlike(f"their optimizers differ in '{key}'")
-                held[key] = clone(value)
+                # Fused updates count on the device, others on the CPU.
+                fused = isinstance(value, Tensor) and "fused" in _settings_for(optimizer)
+                held[key] = clone(value.to(whole.device) if fused else value)
                 continue
             held[key] = before[key] if key in before else torch.stack([value] * self.width)
             for lane, state in states.items():
@@ -144,7 +147,7 @@ class Stack:
         for label, optimizer in self.optimizers.items():
             theirs = parts.optimizers[label].param_groups
             for group, their in zip(optimizer.param_groups, theirs, strict=True):
-                kept = _settings_for(type(optimizer))
+                kept = _settings_for(optimizer)
                 group.update({k: v for k, v in their.items() if k != "params" and k not in kept})
 
     def update(self, gradients: dict[str, Tensor]) -> None:
@@ -228,9 +231,11 @@ def _linked(tensor: Tensor, lane: Tensor) -> Tensor:
     return lane
 
 
-def _settings_for(kind: type[Optimizer]) -> dict[str, Any]:
+def _settings_for(optimizer: Optimizer) -> dict[str, Any]:
     """One pass over memory for an update, where torch has it."""
-    return {"fused": True, "foreach": False} if kind in _FUSED else {}
+    on_gpu = any(p.is_cuda for group in optimizer.param_groups for p in group["params"])
+    fused = _FUSED_ON_GPU if on_gpu else _FUSED
+    return {"fused": True, "foreach": False} if type(optimizer) in fused else {}
 
 
 def _count(averages: AveragedModel | None) -> Tensor:

@@ -77,11 +77,12 @@ class _Seen(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.kinds: dict[fx.Node, Kind] = {}
+        self._nodes = list(graph_module.graph.nodes)
 
     def watch(self, inputs: Sequence[Tensor]) -> None:
         """As `run`, without its progress bar: the bar's lock would outlive a worker that is ended."""
         self.args_iter = iter(inputs)
-        for node in self.graph.nodes:
+        for node in self._nodes:
             self.env[node] = self.run_node(node)
         self.env.clear()
 

@@ -1,0 +1,70 @@
+"""Where tensors lie: what is asked for is checked, what is put elsewhere keeps its shape."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import pytest
+import torch
+
+from bygones.contract import Contract
+from bygones.devices import checked, generator_of, put
+from bygones.errors import DesignError
+from bygones.recipe import Parts
+from bygones.rerunning import _here
+from bygones.run import Run
+from bygones.worlds import heavy_ball
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+Pair = namedtuple("Pair", "inputs labels")
+
+
+def test_the_cpu_has_one_name() -> None:
+    assert checked("cpu") == checked("cpu:0") == "cpu"
+    assert Contract.here(device="cpu:0") == Contract.here()
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "", "cuda:x"])
+def test_what_is_no_device_is_refused(device: str) -> None:
+    with pytest.raises(DesignError, match=f"there is no device '{device}'. Expected cpu, cuda"):
+        checked(device)
+
+
+@NO_GPU
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_here_is_told_with_the_reason(device: str) -> None:
+    with pytest.raises(DesignError, match=rf"'{device}' is not here: torch .* (is a build|sees 0)"):
+        Contract.here(device=device)
+
+
+@NO_GPU
+def test_a_bundle_from_a_gpu_is_run_again_on_the_cpu_where_there_is_none() -> None:
+    assert _here("cuda") == _here("cpu") == "cpu"
+
+
+def test_a_batch_keeps_its_shape_wherever_it_is_put() -> None:
+    batch = {"a": [torch.ones(2), 3], "b": (torch.zeros(1), "text"), "c": Pair(torch.ones(1), None)}
+    there: Any = put(batch, "meta")
+    assert there["a"][0].is_meta
+    assert there["a"][1] == 3
+    assert there["b"][0].is_meta
+    assert there["b"][1] == "text"
+    assert isinstance(there["c"], Pair)
+    assert there["c"].inputs.is_meta
+    assert put(batch, "cpu") is batch
+
+
+def test_dropout_draws_from_the_generator_of_the_device() -> None:
+    assert generator_of("cpu") is torch.default_generator
+
+
+def starved(parts: Parts, batch: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
+
+
+def test_a_device_without_room_is_no_error_of_the_recipe() -> None:
+    run = Run(heavy_ball.recipe, 0)
+    run.parts.train_step = starved
+    with pytest.raises(torch.OutOfMemoryError):
+        run.advance(1)
