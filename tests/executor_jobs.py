@@ -77,3 +77,16 @@ def die_each_once(job: tuple[str, int]) -> int:
 def parent_and_torch(_: int) -> tuple[int, bool]:
     """Of whom the worker is a child, and whether it has torch although nobody has asked for it."""
     return os.getppid(), "torch" in sys.modules
+
+
+def prints_to_standard_error(_: int) -> bool:
+    return sys.stdout is sys.stderr
+
+
+def outlive(job: tuple[str, int]) -> int:
+    """Notes of whom it is a child, and ends only once the test says that a machine is lost."""
+    folder, number = job
+    (Path(folder) / f"{number} {os.getppid()} {os.getpid()}").touch()
+    while not (Path(folder) / "lost").exists():
+        time.sleep(0.05)
+    return number

@@ -23,6 +23,9 @@ STUDY = """
 from tests.study_recipes import *
 from tests.study_recipes import small as _small
 def study(): return _small(("reset", "swap"), seeds=(0, 1, 2))
+def chatter():
+    print("a study")
+    return _small(("reset",), recipe="tests.study_recipes:talkative", seeds=(0, 1))
 def other(): return _small(("hold",), seeds=(0, 1), name="other")
 def spaced(): return _small(("hold",), seeds=(0, 1), name="with spaces, and ü")
 def nothing(): return 3
@@ -100,6 +103,14 @@ def test_plan_run_report_and_the_same_again(bygones, tmp_path):
     assert effects["study"] == "small"
     assert {effect["arm"] for effect in effects["effects"]} >= {"reset", "swap"}
     assert strict(bygones("run", "study.py", "--json", *SERIAL).out) == effects
+
+
+@pytest.mark.parametrize("command", [["run", *SERIAL], ["plan"], ["check"]], ids=lambda c: c[0])
+def test_what_a_recipe_prints_is_no_part_of_the_results(bygones, command):
+    said = bygones(*command, "study.py:chatter", "--json")
+    assert strict(said.out)
+    assert "a study\n" in said.err
+    assert "building seed 0\n" in said.err
 
 
 def test_demo_makes_a_store_and_a_report(bygones, monkeypatch):

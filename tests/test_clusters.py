@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +71,31 @@ def test_a_store_whose_folder_is_given_relative_is_the_same_everywhere(tmp_path,
     study = small(("reset",), seeds=(0,))
     monkeypatch.chdir(tmp_path)  # where Ray's workers do not stand
     assert same(measure(study, FolderStore("store"), Ray(num_workers=2)), fresh(study))
+
+
+def test_a_job_of_a_machine_that_is_lost_begins_again_on_another(tmp_path):
+    pytest.importorskip("ray", reason="needs bygones[ray]")
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets in it must be short
+    (tmp_path / "jobs").mkdir()
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.ray_machines", str(tmp_path / "jobs")],
+        cwd=Path(__file__).parents[1],
+        env={
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            "RAY_TMPDIR": folder,
+            "RAY_AUTH_TOKEN": uuid.uuid4().hex,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    assert said.stdout.splitlines()[-1:] == ["[0, 1]"], said.stderr
+    begun = [path.name.split() for path in (tmp_path / "jobs").iterdir() if path.name != "lost"]
+    assert len(begun) == 3  # one of the two twice
+    assert len({number for number, _, _ in begun}) == 2
 
 
 # ------------------------------------------------------------------ a worker that is not as it is here

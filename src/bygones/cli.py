@@ -34,6 +34,7 @@ from bygones.cli_shared import (
     folder_store,
     outcomes_of,
     places,
+    results_alone,
     say_effects,
 )
 from bygones.errors import BygonesError
@@ -94,12 +95,13 @@ def run(
     """Train what is missing of a study, say what was found. Run it again to go on or to add to it."""
     chosen = executor_of(executor, workers, address, store, device)
     at_once = workers or places(device)
-    if until_halfwidth is None:
-        name = _run(study, seeds, store, lanes, device, chosen, at_once)
-    else:
-        name = _run_until(
-            study, seeds, store, lanes, device, chosen, at_once, until_halfwidth, max_seeds
-        )
+    with results_alone():
+        if until_halfwidth is None:
+            name = _run(study, seeds, store, lanes, device, chosen, at_once)
+        else:
+            name = _run_until(
+                study, seeds, store, lanes, device, chosen, at_once, until_halfwidth, max_seeds
+            )
     say_effects(store, name, as_json=as_json)
 
 
@@ -121,7 +123,8 @@ def plan(
     from bygones import terminal
 
     workers = workers or places(device)
-    planned = _planned(study, seeds, store, lanes, device, workers)
+    with results_alone():
+        planned = _planned(study, seeds, store, lanes, device, workers)
     if as_json:
         print(json.dumps(terminal.plan_dict(planned, workers), indent=2))
         return
@@ -252,7 +255,8 @@ def check(
     from bygones.measuring import certify, plan
     from bygones.studies import load_study
 
-    certificate = certify(plan(load_study(study), device=device))
+    with results_alone():
+        certificate = certify(plan(load_study(study), device=device))
     if as_json:
         print(json.dumps(certificate, indent=2))
         return

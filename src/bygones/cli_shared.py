@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +99,11 @@ Probe = Annotated[
 ]
 
 CORES = os.cpu_count() or 1
+
+
+def results_alone() -> AbstractContextManager[Any]:
+    """What a recipe prints, or a cluster, goes to standard error: standard output is for results."""
+    return redirect_stdout(sys.stderr)
 
 
 def places(device: str) -> int:

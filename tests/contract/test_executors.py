@@ -252,6 +252,10 @@ def test_torch_is_imported_once_for_all_workers():
     assert len({server for server, _ in first + second} - {os.getpid()}) == 1
 
 
+def test_what_a_worker_prints_is_no_part_of_the_results():
+    assert list(Processes(1).map(jobs.prints_to_standard_error, [0])) == [True]
+
+
 def test_ctrl_c_is_held_back_only_while_workers_start():
     import signal
 
