@@ -1,6 +1,6 @@
 """What a study costs beside the loop that one would have written, and what the parts of it cost.
 
-    python -m benchmarks.speed [R1 R2 R3 parts]        (R3:2 for two of its seeds)
+    python -m benchmarks.speed [R1 R2 R3 costs parts]        (R3:2 for two of its seeds)
 
 Reference studies (benchmarks/reference): bygones with two workers into a new store, everything counted from
 `plan` to the outcomes; and the loop without it, every arm of every seed from step 0, with one or two threads,
@@ -35,16 +35,22 @@ NAIVE_SEEDS = {"R1": 8, "R2": 2, "R3": 2}
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["R1", "R2", "R3", "parts"]
+    wanted = sys.argv[1:] or ["R1", "R2", "R3", "costs", "parts"]
     names = [name for name in wanted if name[:2] in NAIVE_SEEDS]
     if names:
         print(
             "| study | loop | bygones | times faster | sharing | lanes | steps planned / done "
-            "| time predicted / taken | effects agree |"
+            "| time left predicted / taken | effects agree |"
         )
         print("| --- " * 9 + "|")
     for name in names:
         print("| " + " | ".join(reference(name)) + " |", flush=True)
+    if "costs" in wanted:
+        print()
+        print("| a study with | steps | lanes | planned in | predicted / taken | µs a step |")
+        print("| --- " * 6 + "|")
+        for row in costs():
+            print("| " + " | ".join(row) + " |", flush=True)
     if "parts" in wanted:
         print()
         print("| part | figure |")
@@ -71,10 +77,13 @@ def reference(wanted: str) -> list[str]:
     with TemporaryDirectory() as folder:
         store, executor = FolderStore(Path(folder) / "store"), Processes(2)
         began = time.perf_counter()
+        executor.get_ready()
         planned = plan(study, store, lanes="auto", workers=2)
+        ready = time.perf_counter()
         steps: list[int] = []
         outcomes = measure(study, store, executor, planned=planned, on_job=steps.append)
-        seconds = time.perf_counter() - began
+        over = time.perf_counter()
+        seconds = over - began
     predicted = planned.seconds_left(2)
     apart = _apart(by_loop, list(arms), outcomes)
     print(f"  {name}: {planned.choice.why}", file=sys.stderr)
@@ -86,7 +95,7 @@ def reference(wanted: str) -> list[str]:
         f"{planned.steps_naive / planned.steps_shared:.2f}",
         str(planned.contract.lanes),
         f"{planned.steps_left:,} / {sum(steps):,}",
-        f"{predicted:.0f} s / {seconds:.0f} s",
+        f"{predicted:.0f} s / {over - ready:.0f} s",
         f"largest |z| of {len(arms) - 2} arms: {apart:.1f}",
     ]
 
@@ -108,6 +117,39 @@ def _apart(by_loop: np.ndarray, arms: list[str], outcomes: Any) -> float:
         error = np.hypot(loop.std(ddof=1) / len(loop) ** 0.5, ours.std(ddof=1) / len(ours) ** 0.5)
         largest = max(largest, abs(loop.mean() - ours.mean()) / max(error, 1e-12))
     return largest
+
+
+# ------------------------------------------------------------------ costs
+
+VARIED = {
+    "seeds": (8, 16, 32, 64),
+    "arms": (1, 2, 5),
+    "after": (75, 150, 300),
+    "width": (64, 128, 256),
+}
+
+
+def costs() -> Iterator[list[str]]:
+    """What a study costs against its seeds, arms, horizon and model, each by itself."""
+    for what, values in VARIED.items():
+        for value in values:
+            study = studies.varied(**{what: value})
+            with TemporaryDirectory() as folder:
+                store, executor = FolderStore(Path(folder) / "store"), Processes(2)
+                began = time.perf_counter()
+                executor.get_ready()
+                planned = plan(study, store, lanes="auto", workers=2)
+                ready = time.perf_counter()
+                measure(study, store, executor, planned=planned)
+                over = time.perf_counter()
+            yield [
+                f"{what} {value}",
+                f"{planned.steps_left:,}",
+                str(planned.contract.lanes),
+                f"{ready - began:.1f} s",
+                f"{planned.seconds_left(2):.1f} s / {over - ready:.1f} s",
+                f"{1e6 * (over - ready) / planned.steps_left:.0f}",
+            ]
 
 
 # ------------------------------------------------------------------ parts

@@ -11,7 +11,7 @@ import torch
 from benchmarks.reference.naive import Built, Problem
 from torch import Tensor, nn
 
-from bygones import Arm, Reseed, Reset, Scale, Study, SwapWindows, Treatment, Window
+from bygones import Arm, Recipe, Reseed, Reset, Scale, Study, SwapWindows, Treatment, Window
 from bygones.orders import Reshuffle
 from bygones.recipe import Parts
 
@@ -29,15 +29,15 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(images[places] / 16.0, dtype=torch.float32), torch.tensor(labels[places])
 
 
-def mlp() -> nn.Module:
+def mlp(width: int = 128) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(64, 128),
-        nn.BatchNorm1d(128),
+        nn.Linear(64, width),
+        nn.BatchNorm1d(width),
         nn.ReLU(),
-        nn.Linear(128, 128),
-        nn.BatchNorm1d(128),
+        nn.Linear(width, width),
+        nn.BatchNorm1d(width),
         nn.ReLU(),
-        nn.Linear(128, 10),
+        nn.Linear(width, 10),
     )
 
 
@@ -133,9 +133,9 @@ def with_cosine(model: nn.Module) -> tuple[torch.optim.AdamW, Any]:
 # ------------------------------------------------------------------ for bygones
 
 
-def r1(seed: int) -> Parts:
+def r1(seed: int, width: int = 128) -> Parts:
     """MLP 64-128-128-10 with BatchNorm1d on digits, SGD 0.05/0.9, batches of 64."""
-    return _classifier(mlp())
+    return _classifier(mlp(width))
 
 
 def r2(seed: int) -> Parts:
@@ -170,15 +170,25 @@ def r3(seed: int) -> Parts:
     )
 
 
-def study(name: str) -> Study:
-    at = Window(FORK, FORK + 1)
-    arms = [
+def arms_at(fork: int) -> list[Arm]:
+    at = Window(fork, fork + 1)
+    return [
         Arm("reset moments", Treatment("moments", Reset(), at)),
         Arm("scale moments", Treatment("moments", Scale(0.5), at)),
         Arm("reset batchnorm", Treatment("batchnorm", Reset(), at)),
-        Arm("swap windows", Treatment("order", SwapWindows(), Window(FORK, FORK + 20))),
+        Arm("swap windows", Treatment("order", SwapWindows(), Window(fork, fork + 20))),
         Arm("reseed order", Treatment("order", Reseed(), at)),
     ]
+
+
+def varied(seeds: int = 16, arms: int = 2, after: int = 150, width: int = 128) -> Study:
+    """A smaller R1 of another size: to see what each of them costs."""
+    recipe = Recipe.of(r1, width=width)
+    return Study(recipe, arms_at(100)[:arms], 100, horizons=(0, after), seeds=range(seeds))
+
+
+def study(name: str) -> Study:
+    arms = arms_at(FORK)
     recipe, num_seeds = {"R1": (r1, 32), "R2": (r2, 16), "R3": (r3, 8)}[name]
     return Study(
         name=name,
