@@ -219,7 +219,7 @@ def _widths() -> Iterator[tuple[str, str]]:
         run = Run(recipe, 0)
         run.advance(5)
         figures = [f"alone {best(lambda run=run: run.advance(run.step + 5)) / 5 * 1e6:.0f}"]
-        for width in (8, 16, 32):
+        for width in (4, 8, 16, 32):
             lanes = Lanes([Run(recipe, seed) for seed in range(width)], width)
             lanes.advance(2)
 

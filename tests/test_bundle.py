@@ -33,6 +33,8 @@ from bygones.outcomes import Manifest, read_manifest, read_outcomes, write_manif
 from bygones.rerunning import answer
 from bygones.store import FolderStore, MemoryStore, pack, unpack
 
+pytestmark = pytest.mark.xdist_group("bundle")  # what they share is made once
+
 SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 

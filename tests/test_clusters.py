@@ -25,6 +25,8 @@ from bygones.recipe import Recipe
 from bygones.store import FolderStore, MemoryStore, RemoteStore
 from bygones.study import Study
 
+pytestmark = pytest.mark.xdist_group("clusters")  # what they share is made once
+
 __all__ = ["proven_once"]  # a fixture that acts on every test here too
 
 ARMS = ("reset", "several", "swap")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 
 from bygones.contract import Contract
-from bygones.devices import checked, generator_of, put
+from bygones.devices import checked, fixed_bits, generator_of, put
 from bygones.errors import DesignError
 from bygones.recipe import Parts
 from bygones.rerunning import _here
@@ -53,6 +55,23 @@ def test_a_batch_keeps_its_shape_wherever_it_is_put() -> None:
     assert isinstance(there["c"], Pair)
     assert there["c"].inputs.is_meta
     assert put(batch, "cpu") is batch
+
+
+def test_a_gpu_computes_in_one_way_and_in_full_precision_while_a_study_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = _ways()
+    with fixed_bits("cuda"):
+        assert _ways() == (False, False, True, False)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert _ways() == before != (False, False, True, False)
+
+
+def _ways() -> tuple[bool, ...]:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
 
 
 def test_dropout_draws_from_the_generator_of_the_device() -> None:

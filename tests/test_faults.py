@@ -32,6 +32,8 @@ from bygones.outcomes import read_manifest, read_outcomes
 from bygones.store import FolderStore, MemoryStore
 from bygones.studies import load_study
 
+pytestmark = pytest.mark.xdist_group("faults")  # what they share is made once
+
 SLOW_STUDY = '''
 """A study with a recipe, a probe and an intervention of its own, that takes its time."""
 

@@ -68,10 +68,10 @@ def proven_once(monkeypatch):
     monkeypatch.setattr("bygones.recipe.code_digest", _code)
 
 
-def _proof(recipe: Recipe, at: list[int], until: int, seed: int) -> Certificate:
-    key = (recipe, tuple(at), until, seed)
+def _proof(recipe: Recipe, at: list[int], until: int, seed: int, device: str) -> Certificate:
+    key = (recipe, tuple(at), until, seed, device)
     if key not in _PROOFS:
-        _PROOFS[key] = check_fork(recipe, at=at, until=until, seed=seed)
+        _PROOFS[key] = check_fork(recipe, at=at, until=until, seed=seed, device=device)
     return _PROOFS[key]
 
 

@@ -8,6 +8,8 @@ import bygones
 import bygones.effects
 from bygones.regimes import digits
 
+pytestmark = pytest.mark.xdist_group("planted")  # what they share is made once
+
 SHARE = 0.01  # of each prediction's probability that the planted arm moves to class 0
 NUM_SEEDS = 6
 

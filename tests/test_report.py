@@ -25,6 +25,8 @@ from bygones.report import figures, forest, write_comparison, write_report
 from bygones.report.evidence import leading
 from bygones.report.reading import readings
 
+pytestmark = pytest.mark.xdist_group("report")  # what they share is made once
+
 HOSTILE = "<script>alert(1)</script>"
 MATHS = 'r $m$ & "v" id="x" #0b5fae'  # maths, entities, an id and one of the figures' colours
 DIVERGED = ("swap-order", 2, 380)

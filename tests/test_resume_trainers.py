@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 from tests.commands import ask, start_server, stop_server
 
+pytestmark = pytest.mark.xdist_group("trainers")  # what they share is made once
+
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "resuming"

@@ -22,6 +22,8 @@ from bygones.executors.parcels import done, opened, packed
 from bygones.executors.slurm import _opened
 from bygones.store import Damaged
 
+pytestmark = pytest.mark.xdist_group("clusters")  # what they share is made once
+
 MAKE: dict[str, Callable[[Path], AbstractExecutor]] = {
     "serial": lambda folder: Serial(),
     "processes": lambda folder: Processes(2),

@@ -32,7 +32,7 @@ from bygones.run import Run, Snapshot
 from bygones.values import Leaf
 
 Width = int | Literal["auto"]  # how many seeds take their steps together
-WIDTHS = (16, 8)  # multiples of what a vector register holds, so that no lane is a remainder
+WIDTHS = (16, 8, 4)  # multiples of what a vector register holds, so that no lane is a remainder
 _WIDTHS_ON_GPU = (128, 64, 32, *WIDTHS)
 TOLERANCE = 1e-5
 STEPS = 4
