@@ -177,7 +177,7 @@ def _steps() -> Iterator[tuple[str, str]]:
         loop()
         pairs = [
             (timed(loop)[1], timed(lambda run=run: run.advance(run.step + 20))[1])
-            for _ in range(15)
+            for _ in range(40)
         ]
         alone, watched = (np.median([pair[i] for pair in pairs]) / 20 for i in (0, 1))
         extra = np.median([b - a for a, b in pairs]) / 20
@@ -231,12 +231,13 @@ def _widths() -> Iterator[tuple[str, str]]:
 
 
 def _workers() -> Iterator[tuple[str, str]]:
-    """The same work by one process and by two."""
+    """The same work by one process and by two, once the study is planned, and meanwhile workers begun."""
     study = studies.study("R1").with_seeds(range(32))
     seconds = []
     for executor in (Serial(), Processes(2)):
         with TemporaryDirectory() as folder:
             store = FolderStore(folder)
+            executor.get_ready()
             planned = plan(study, store, lanes=16, workers=2)
             seconds.append(
                 timed(lambda e=executor, p=planned, s=store: measure(study, s, e, planned=p))[1]
