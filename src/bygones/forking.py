@@ -76,9 +76,8 @@ order, streams; inert in this run: scheduler, gradients
     run.advance(until)
     ending, outputs = run.snapshot(), _outputs(run)
     for step, snapshot in snapshots.items():
-        twin = Run(
-            recipe, _OTHER_SEED, device
-        )  # one that has trained before has memories of its own
+        # Always a new one: a run that has trained before has memories of its own.
+        twin = Run(recipe, _OTHER_SEED, device)
         twin.restore(snapshot)
         hidden = _differing(seen[step], reachable(twin.parts))
         twin.advance(until)

@@ -16,12 +16,8 @@ from bygones.executors.parcels import done, line_of, opened, packed
 
 _TRIES = 3  # how often a job is submitted before its deaths are no bad luck any more
 _LOOK_EVERY = 0.2  # seconds
-_PLAIN = (
-    "name",
-    "timeout_min",
-    "mem_gb",
-    "gpus_per_node",
-)  # submitit's names on every kind of cluster
+# submitit's names on every kind of cluster; others are Slurm's own.
+_PLAIN = ("name", "timeout_min", "mem_gb", "gpus_per_node")
 
 
 class Slurm(AbstractExecutor):
