@@ -69,7 +69,7 @@ def test_a_gpu_computes_in_one_way_and_in_full_precision_while_a_study_runs(
     assert _ways() == before != (False, False, True, False)
 
 
-def _ways() -> tuple[bool, ...]:
+def _ways() -> tuple[bool | str, ...]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
 
