@@ -79,6 +79,10 @@ def parent_and_torch(_: int) -> tuple[int, bool]:
     return os.getppid(), "torch" in sys.modules
 
 
+def variable(name: str) -> str | None:
+    return os.environ.get(name)
+
+
 def prints_to_standard_error(_: int) -> bool:
     return sys.stdout is sys.stderr
 

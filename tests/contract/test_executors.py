@@ -254,6 +254,15 @@ def test_torch_is_imported_once_for_all_workers():
     assert len({server for server, _ in first + second} - {os.getpid()}) == 1
 
 
+def test_workers_have_the_environment_of_now(monkeypatch):
+    """And not that of when the server that forks them was begun."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("BYGONES_TEST", value)
+        assert list(Processes(1).map(jobs.variable, ["BYGONES_TEST"])) == [value]
+    monkeypatch.delenv("BYGONES_TEST")
+    assert list(Processes(1).map(jobs.variable, ["BYGONES_TEST"])) == [None]
+
+
 def test_what_a_worker_prints_is_no_part_of_the_results():
     assert list(Processes(1).map(jobs.prints_to_standard_error, [0])) == [True]
 

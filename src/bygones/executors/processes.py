@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import BaseContext
 from typing import Any
 
 from bygones.errors import WorkerError
@@ -22,6 +21,7 @@ from bygones.executors.parcels import done, opened, packed
 _PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
 # What takes long to import: a job itself, with torch, and what torch and sklearn import on first use.
 _TAKES_LONG = ["bygones.segment", "torch._inductor.config", "scipy.stats"]
+_START = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 class Processes(AbstractExecutor):
@@ -36,7 +36,7 @@ class Processes(AbstractExecutor):
         self.num_workers = self._most = num_workers or os.cpu_count() or 1
 
     def get_ready(self) -> None:
-        if sys.platform == "linux":
+        if _START == "forkserver":
             forkserver.set_forkserver_preload(_TAKES_LONG)
             with _ctrl_c_is_ours():
                 forkserver.ensure_running()
@@ -45,9 +45,13 @@ class Processes(AbstractExecutor):
         todo = {index: packed(function, job) for index, job in enumerate(jobs)}
         setbacks = 0
         while todo:
-            context = self._context()
-            workers = min(self._most, len(todo))
-            pool = ProcessPoolExecutor(workers, context, initializer=_prepare_worker)
+            self.get_ready()
+            pool = ProcessPoolExecutor(
+                min(self._most, len(todo)),
+                multiprocessing.get_context(_START),
+                initializer=_prepare_worker,
+                initargs=(dict(os.environ),),
+            )
             try:
                 with _ctrl_c_is_ours():
                     futures = {pool.submit(done, parcel): index for index, parcel in todo.items()}
@@ -65,10 +69,6 @@ class Processes(AbstractExecutor):
                     ) from None
             finally:
                 _stop(pool)
-
-    def _context(self) -> BaseContext:
-        self.get_ready()
-        return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:
@@ -99,8 +99,13 @@ def _ctrl_c_is_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _prepare_worker() -> None:
-    """A worker leaves Ctrl-C and standard output to its parent, and does not outlive it."""
+def _prepare_worker(environment: dict[str, str]) -> None:
+    """A worker leaves Ctrl-C and standard output to its parent, and does not outlive it.
+
+    Its environment is the parent's of now, and not of when the server that forked it was begun.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout = sys.stderr
     parent = multiprocessing.parent_process()
