@@ -25,11 +25,12 @@ from bygones.contract import Contract
 from bygones.effects import per_seed
 from bygones.executors import Processes, Serial
 from bygones.lanes import Lanes
-from bygones.measuring import measure, plan
+from bygones.measuring import Plan, measure, plan
 from bygones.metrics import METRICS
 from bygones.run import Run
 from bygones.snapshots import encode
 from bygones.store import FolderStore
+from bygones.study import Study
 
 NAIVE_SEEDS = {"R1": 8, "R2": 2, "R3": 2}
 
@@ -74,17 +75,8 @@ def reference(wanted: str) -> list[str]:
     by_loop, loop_seconds = timed(lambda: naive.measure(problem, arms, seeds))
     torch.set_num_threads(1)
     loop_seconds *= len(study.seeds) / len(seeds)
-    with TemporaryDirectory() as folder:
-        store, executor = FolderStore(Path(folder) / "store"), Processes(2)
-        began = time.perf_counter()
-        executor.get_ready()
-        planned = plan(study, store, lanes="auto", workers=2)
-        ready = time.perf_counter()
-        steps: list[int] = []
-        outcomes = measure(study, store, executor, planned=planned, on_job=steps.append)
-        over = time.perf_counter()
-        seconds = over - began
-    predicted = planned.seconds_left(2)
+    planned, outcomes, steps, planning, training = _whole(study)
+    seconds = planning + training
     apart = _apart(by_loop, list(arms), outcomes)
     print(f"  {name}: {planned.choice.why}", file=sys.stderr)
     return [
@@ -94,10 +86,23 @@ def reference(wanted: str) -> list[str]:
         f"{loop_seconds / seconds:.1f}",
         f"{planned.steps_naive / planned.steps_shared:.2f}",
         str(planned.contract.lanes),
-        f"{planned.steps_left:,} / {sum(steps):,}",
-        f"{predicted:.0f} s / {over - ready:.0f} s",
+        f"{planned.steps_left:,} / {steps:,}",
+        f"{planned.seconds_left(2):.0f} s / {training:.0f} s",
         f"largest |z| of {len(arms) - 2} arms: {apart:.1f}",
     ]
+
+
+def _whole(study: Study) -> tuple[Plan, Any, int, float, float]:
+    """A study into a new store: its plan, outcomes and steps, and the seconds to plan and from then on."""
+    with TemporaryDirectory() as folder:
+        store, executor = FolderStore(Path(folder) / "store"), Processes(2)
+        steps: list[int] = []
+        began = time.perf_counter()
+        executor.get_ready()
+        planned = plan(study, store, lanes="auto", workers=2)
+        ready = time.perf_counter()
+        outcomes = measure(study, store, executor, planned=planned, on_job=steps.append)
+        return planned, outcomes, sum(steps), ready - began, time.perf_counter() - ready
 
 
 def _trial(problem: naive.Problem, threads: int) -> float:
@@ -133,22 +138,14 @@ def costs() -> Iterator[list[str]]:
     """What a study costs against its seeds, arms, horizon and model, each by itself."""
     for what, values in VARIED.items():
         for value in values:
-            study = studies.varied(**{what: value})
-            with TemporaryDirectory() as folder:
-                store, executor = FolderStore(Path(folder) / "store"), Processes(2)
-                began = time.perf_counter()
-                executor.get_ready()
-                planned = plan(study, store, lanes="auto", workers=2)
-                ready = time.perf_counter()
-                measure(study, store, executor, planned=planned)
-                over = time.perf_counter()
+            planned, _, steps, planning, training = _whole(studies.varied(**{what: value}))
             yield [
                 f"{what} {value}",
-                f"{planned.steps_left:,}",
+                f"{steps:,}",
                 str(planned.contract.lanes),
-                f"{ready - began:.1f} s",
-                f"{planned.seconds_left(2):.1f} s / {over - ready:.1f} s",
-                f"{1e6 * (over - ready) / planned.steps_left:.0f}",
+                f"{planning:.1f} s",
+                f"{planned.seconds_left(2):.1f} s / {training:.1f} s",
+                f"{1e6 * training / steps:.0f}",
             ]
 
 

@@ -26,7 +26,7 @@ from bygones.interventions import (
     Transplant,
 )
 from bygones.lanes import Lanes, Unlike, crew
-from bygones.lanes.choosing import TOLERANCE, Choice, choose
+from bygones.lanes.choosing import TOLERANCE, Choice, _worth_trying, choose
 from bygones.leaves import numbers
 from bygones.measuring import measure, plan
 from bygones.orders import ShuffleOnce
@@ -257,6 +257,20 @@ def test_lanes_are_chosen_where_they_pay() -> None:
 
 def test_every_worker_is_left_a_job() -> None:
     assert chosen(lane_recipes.sgd, range(16), workers=2).lanes == 8
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "workers", "widths"),
+    [(32, 2, (16,)), (32, 1, (16,)), (16, 2, (8,)), (12, 2, (4, 8)), (6, 2, (4, 8))],
+)
+def test_as_wide_as_leaves_every_worker_a_job(num_seeds: int, workers: int, widths: Any) -> None:
+    assert _worth_trying(num_seeds, workers, "cpu") == widths
+
+
+def test_where_four_are_refused_eight_are_tried() -> None:
+    alone = chosen(lane_recipes.sgd, range(8), asked=4)
+    assert alone.lanes == 1  # with four, a run comes to other bits in another place
+    assert chosen(lane_recipes.sgd, range(8), workers=2).lanes == 8
 
 
 def test_few_seeds_are_trained_one_by_one() -> None:

@@ -473,7 +473,8 @@ def _run_until(
         batch=2 * workers,
         max_seeds=max_seeds,
         on_batch=lambda planned: terminal.console.print(
-            f"{planned.study.name}: {len(planned.study.seeds)} seeds, {planned.steps_left:,} steps to train."
+            f"{planned.study.name}: {len(planned.study.seeds)} seeds, {planned.steps_left:,} steps to train. "
+            f"{planned.choice.why}"
         ),
     )
     for arm, estimate in anytime_estimates(outcomes).items():

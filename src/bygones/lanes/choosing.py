@@ -14,8 +14,9 @@ Lanes are chosen only if three things hold of this recipe, here and now:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any, Literal
 
@@ -32,7 +33,8 @@ from bygones.run import Run, Snapshot
 from bygones.values import Leaf
 
 Width = int | Literal["auto"]  # how many seeds take their steps together
-WIDTHS = (16, 8, 4)  # multiples of what a vector register holds, so that no lane is a remainder
+# Multiples of what a vector register holds, so that no lane is a remainder; of four, half of a register.
+WIDTHS = (16, 8, 4)
 _WIDTHS_ON_GPU = (128, 64, 32, *WIDTHS)
 TOLERANCE = 1e-5
 STEPS = 4
@@ -81,13 +83,29 @@ def choose(
     why_not = refusal(Run(recipe, seeds[0]).parts)
     if why_not:
         return Choice(1, f"Seeds are trained one by one: {why_not}.")
-    # As wide as leaves every worker a job.
-    fitting = next((w for w in _widths(device) if len(seeds) >= w * workers), WIDTHS[-1])
-    width = fitting if asked == "auto" else asked
+    auto = asked == "auto"
+    judge = partial(_judged, recipe, seeds, probe, workers, device, auto)
+    first, *others = _worth_trying(len(seeds), workers, device) if auto else (asked,)
+    choice = _fitting(judge, first, device)
+    for width in others:
+        if choice.lanes == 1:
+            choice = _fitting(judge, width, device)
+    return choice
+
+
+def _worth_trying(num_seeds: int, workers: int, device: str) -> tuple[int, ...]:
+    """The width that leaves every worker a job; behind the narrowest, which few recipes take, the next."""
+    widths = _widths(device)
+    fitting = next((w for w in widths if num_seeds >= w * workers), widths[-1])
+    return widths[:-3:-1] if fitting == widths[-1] else (fitting,)
+
+
+def _fitting(judge: Callable[[int], Choice], width: int, device: str) -> Choice:
+    """What is judged of this width, or of the first one below it that fits into the device's memory."""
     too_wide = ""
     while width > 1:
         try:
-            choice = _judged(recipe, seeds, probe, width, workers, device, asked == "auto")
+            choice = judge(width)
             return replace(choice, why=too_wide + choice.why)
         except torch.OutOfMemoryError:
             too_wide = too_large(width)
@@ -113,10 +131,10 @@ def _judged(
     recipe: Recipe,
     seeds: Sequence[int],
     probe: AbstractProbe,
-    width: int,
     workers: int,
     device: str,
     may_decline: bool,
+    width: int,
 ) -> Choice:
     """Lanes of this width, if they agree and (where one `may_decline`) pay; else 1."""
     runs = [Run(recipe, seed, device) for seed in _as_many(seeds, width)]

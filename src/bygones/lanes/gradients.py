@@ -37,12 +37,9 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Mask:
-    """One call of dropout: the layout of what it acts on, in one lane, and its probability."""
+    """One call of dropout: ones laid out in memory like what it acts on in one lane, and its probability."""
 
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+    ones: Tensor  # the draws follow memory
     p: float
 
 
@@ -70,9 +67,7 @@ class _Lanewise(TorchFunctionMode):
         if not training or p == 0:
             return input
         if self.given is None:
-            self.needed.append(
-                Mask(tuple(input.shape), input.stride(), input.dtype, input.device, p)
-            )
+            self.needed.append(Mask(torch.ones_like(input), p))
             return input
         mask = self.given.pop(0)
         return input.mul_(mask) if inplace else input * mask
@@ -97,8 +92,7 @@ class Gradients:
                 # Where torch has no rule for an operation it takes the lanes in turn, and warns of the time.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 self.masks = _masks(model, loss, batch)
-                self._ones = [_ones(mask) for mask in self.masks]
-                self.noise = [_room(ones, len(batch[0])) for ones in self._ones]
+                self.noise = [_room(mask.ones, len(batch[0])) for mask in self.masks]
                 self._replay = self._record(model, loss, batch)
         except torch.OutOfMemoryError:
             raise
@@ -145,8 +139,8 @@ class Gradients:
 
     def draw(self, lane: int) -> None:
         """Draws the masks of one lane from torch's global generator, as in a single run."""
-        for mask, ones, room in zip(self.masks, self._ones, self.noise, strict=True):
-            room[lane].copy_(F.dropout(ones, mask.p))
+        for mask, room in zip(self.masks, self.noise, strict=True):
+            room[lane].copy_(F.dropout(mask.ones, mask.p))
 
 
 def _masks(
@@ -158,14 +152,8 @@ def _masks(
     return mode.needed
 
 
-def _ones(mask: Mask) -> Tensor:
-    """What a mask is drawn with, laid out in memory like what it will act on: the draws follow memory."""
-    like = torch.empty_strided(mask.shape, mask.strides, dtype=mask.dtype, device=mask.device)
-    return torch.ones_like(like)
-
-
 def _room(ones: Tensor, width: int) -> Tensor:
-    """Room for a mask in each lane, each laid out like the one that is drawn."""
+    """Room for a mask in each lane, laid out like the ones that it is drawn with."""
     whole = ones.new_empty((width, max(ones.numel(), 1)))
     return whole.as_strided((width, *ones.shape), (whole.stride(0), *ones.stride()))
 
