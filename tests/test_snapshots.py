@@ -183,3 +183,19 @@ def test_a_snapshot_that_is_cut_off_is_refused(keep: float):
     content = encode(Run(trained, 0).snapshot())
     with pytest.raises(RecipeError, match="these bytes are not a snapshot"):
         decode(content[: int(keep * len(content))])
+
+
+def test_what_was_on_a_device_goes_back_to_one_and_the_rest_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a tensor that says so in place of one that is on a GPU."""
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("meta")  # type: ignore[assignment]
+
+    there, here = torch.ones(2).as_subclass(Elsewhere), torch.zeros(())
+    content = encode(Snapshot(0, {"moments": {"w/exp_avg": there, "w/step": here}}))
+    restored = decode(content, "meta").states["moments"]
+    assert restored["w/exp_avg"].is_meta  # type: ignore[union-attr]
+    assert not restored["w/step"].is_meta  # type: ignore[union-attr]
+    assert same(decode(content).states["moments"]["w/exp_avg"], torch.ones(2))
