@@ -185,9 +185,7 @@ def test_a_snapshot_that_is_cut_off_is_refused(keep: float):
         decode(content[: int(keep * len(content))])
 
 
-def test_what_was_on_a_device_goes_back_to_one_and_the_rest_stays(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_was_on_a_device_goes_back_to_one_and_the_rest_stays() -> None:
     """With a tensor that says so in place of one that is on a GPU."""
 
     class Elsewhere(torch.Tensor):
