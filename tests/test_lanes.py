@@ -401,7 +401,7 @@ def test_lanes_that_do_not_fit_are_made_fewer_and_that_is_said(
     )
     assert outcomes.attrs["contract"]["lanes"] == 8
     assert outcomes.attrs["lanes"]["why"] == newer.choice.why
-    assert plan(a_study(range(9)), store, lanes="auto").contract.lanes == 8  # and is remembered
+    assert plan(a_study(range(16)), store, lanes="auto").contract.lanes == 8  # remembered
     assert np.array_equal(outcomes.logits, measure(a_study(range(9)), lanes=8).logits)
 
 
