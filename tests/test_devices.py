@@ -62,12 +62,17 @@ def test_a_gpu_computes_in_one_way_and_in_full_precision_while_a_study_runs(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)  # as some programs have it
-    before = _ways()
-    with fixed_bits("cuda"):
-        assert _ways() == (False, False, True, False)
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    assert _ways() == before != (False, False, True, False)
+    kept = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True  # as some programs have it
+    try:
+        before = _ways()
+        with fixed_bits("cuda"):
+            assert _ways() == (False, False, True, False)
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert _ways() == before
+        assert before[0] is before[3] is True
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = kept
 
 
 def _ways() -> tuple[bool | str, ...]:
