@@ -5,7 +5,7 @@ from importlib.util import find_spec
 _DOORS = {"huggingface": "transformers", "lightning": "lightning"}
 
 collect_ignore = [
-    f"src/bygones/adapters/{door}.py"
+    f"src/bygones/trainers/{door}.py"
     for door, package in _DOORS.items()
     if find_spec(package) is None
 ]

@@ -2,8 +2,8 @@
 
     python benchmarks/coverage.py
 
-writes docs/coverage.md and src/bygones/reliability.json, in about five minutes on one core. Every number
-comes from the public functions, called once a simulated study: nothing is vectorised behind their backs.
+writes docs/coverage.md and src/bygones/analysis/coverage.json, in about five minutes on one core.
+Every number comes from the public functions, called once a simulated study: nothing is vectorised.
 Equal seeds give equal tables. `--studies 0.05` does a twentieth of the work, `--dry` writes nothing.
 
 Shapes: S studies, R seed pairs, K repeats.
@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from bygones.equivalence import tost
-from bygones.estimators import ESTIMATORS, Estimate, half_width_in_spreads
-from bygones.pooling import pool
-from bygones.power import detectable_effect, pairs_for_half_width, power
-from bygones.streams import generator
-from bygones.textbook import adjusted
+from bygones.analysis.equivalence import tost
+from bygones.analysis.estimators import ESTIMATORS, Estimate, half_width_in_spreads
+from bygones.analysis.meta_analysis import pool
+from bygones.analysis.power import detectable_effect, pairs_for_half_width, power
+from bygones.analysis.statsmodels_bridge import adjusted
+from bygones.core.keyed_rng import generator
 
 ROOT = Path(__file__).parent.parent
 PAIRS = (5, 8, 16, 32)
@@ -493,7 +493,9 @@ def main() -> None:
         for name, entry in found.items()
     }
     written = json.dumps({"level": 0.95, "estimators": kept}, indent=1, ensure_ascii=False)
-    (ROOT / "src" / "bygones" / "reliability.json").write_text(written + "\n", encoding="utf-8")
+    (ROOT / "src" / "bygones" / "analysis" / "coverage.json").write_text(
+        written + "\n", encoding="utf-8"
+    )
     print(f"{time.perf_counter() - began:.0f} s in all")
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from xxhash import xxh3_128
 
-from bygones.contract import Contract
-from bygones.digest import digest
-from bygones.ledger import chained, quick
-from bygones.regimes import digits
-from bygones.run import Run
+from bygones.core.digest import digest
+from bygones.core.hash_chain import extend_chain, fast_digest
+from bygones.training.contract import Contract
+from bygones.training.run import Run
+from bygones.zoo.regimes import digits
 
 REPEATS = 15
 
@@ -46,8 +46,8 @@ def throughput() -> list[tuple[str, float, float]]:
         "copy (numpy)": lambda: np.copyto(other, array),
         "sum (numpy)": lambda: array.sum(),
         "xxh3_128, bare": lambda: xxh3_128(array.data).digest(),
-        "the ledger's chain over a batch": lambda: chained("", array),
-        "the ledger's digest of a state": lambda: quick({"leaf": array}),
+        "the ledger's chain over a batch": lambda: extend_chain("", array),
+        "the ledger's digest of a state": lambda: fast_digest({"leaf": array}),
         "SHA-256, bare": lambda: hashlib.sha256(array.data).digest(),
         "the store's and the study's digest": lambda: digest({"leaf": array}),
     }
@@ -64,7 +64,7 @@ def shares() -> list[tuple[str, float, float]]:
     step = (time.perf_counter() - began) / 200
     parts = {
         "a whole step": step,
-        "the chain over the batch's content": median(lambda: chained(run.delivered, batch)),
+        "the chain over the batch's content": median(lambda: extend_chain(run.delivered, batch)),
         "an entry, with a digest of every source": median(run.entry),
     }
     return [(name, seconds, seconds / step) for name, seconds in parts.items()]

@@ -22,8 +22,8 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.commands import ask, start_server, stop_server  # noqa: E402
-from tests.specimen_checks import SPECIMENS, Setting, Specimen  # noqa: E402
+from tests.helpers.commands import ask, start_server, stop_server  # noqa: E402
+from tests.helpers.specimen_checks import SPECIMENS, Setting, Specimen  # noqa: E402
 
 PROSE = """# Known ways to lose memory on resuming
 
@@ -60,7 +60,7 @@ is held; its cost is not measured.
 
 
 def main() -> None:
-    server = start_server("bygones.script.resuming")
+    server = start_server("bygones.audit.resume_check")
     clean: dict[Setting, str] = {}
     rows = []
     try:

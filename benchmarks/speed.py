@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from benchmarks.reference import naive, studies
 
-from bygones.contract import Contract
-from bygones.effects import per_seed
-from bygones.executors import Processes, Serial
-from bygones.lanes import Lanes
-from bygones.measuring import Plan, measure, plan
-from bygones.metrics import METRICS
-from bygones.run import Run
-from bygones.snapshots import encode
+from bygones.analysis.effects import per_seed
+from bygones.analysis.metrics import METRICS
 from bygones.store import FolderStore
-from bygones.study import Study
+from bygones.study.design import Study
+from bygones.study.executors import Processes, Serial
+from bygones.study.measure import measure
+from bygones.study.plan import Plan, plan
+from bygones.study.snapshot_bytes import encode
+from bygones.training.contract import Contract
+from bygones.training.lanes import Lanes
+from bygones.training.run import Run
 
 NAIVE_SEEDS = {"R1": 8, "R2": 2, "R3": 2}
 

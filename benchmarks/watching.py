@@ -19,7 +19,7 @@ from scipy import stats
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bygones.script.clock import Clock
+from bygones.attach.step_clock import Clock
 
 PAIRS, STEPS = 60, 20
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tests.commands import Commands, ask, start_server, stop_server
+from tests.helpers.commands import Commands, ask, start_server, stop_server
+
+from bygones.publish.report.svg import svg
 
 torch.set_num_threads(1)
 
@@ -18,16 +20,16 @@ collect_ignore_glob = ["specimens/*"]  # scripts: the collector would run them i
 @pytest.fixture
 def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that read a report's page and tables: figures are drawn, but not written to files."""
-    from bygones.report import figures
+    from bygones.publish.report import figures
 
-    monkeypatch.setattr(figures, "save", lambda figure, folder, name: figures.svg(figure, name))
+    monkeypatch.setattr(figures, "save", lambda figure, folder, name: svg(figure, name))
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray cluster on two cores of this machine, as `Ray` starts and ends it: one for all tests."""
     ray = pytest.importorskip("ray", reason="needs bygones[ray]")
-    from bygones.executors import Ray
+    from bygones.study.executors import Ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets in it must be short
     with pytest.MonkeyPatch.context() as patch:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import bygones
-from bygones.measuring import certify, plan
-from bygones.studies import load_study
+from bygones.cli.load import load_study
+from bygones.study.certificate import certify
+from bygones.study.plan import plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -65,7 +66,8 @@ def test_every_public_name_is_there_and_says_what_it_is(name):
 
 def test_importing_bygones_does_not_import_torch():
     code = (
-        "import sys, bygones.report, bygones.outcomes, bygones.effects, bygones.bundle; "
+        "import sys, bygones.publish.report, bygones.publish.bundle, bygones.store.outcomes; "
+        "import bygones.analysis.effects; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,8 +12,8 @@ from benchmarks.reference.naive import Built, Problem
 from torch import Tensor, nn
 
 from bygones import Arm, Recipe, Reseed, Reset, Scale, Study, SwapWindows, Treatment, Window
-from bygones.orders import Reshuffle
-from bygones.recipe import Parts
+from bygones.training.orders import Reshuffle
+from bygones.training.recipe import Parts
 
 FORK, AFTER = 300, 300
 HORIZONS = (0, 1, 2, 4, 9, 17, 35, 71, 146, 300)

@@ -1,6 +1,6 @@
 import bygones
 from bygones import Arm, Reset, Study, Treatment, Window
-from bygones.regimes import digits
+from bygones.zoo.regimes import digits
 
 at = Window(100, 101)  # one boundary: after 100 optimizer steps
 arms = [

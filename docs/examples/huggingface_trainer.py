@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 import bygones
 from bygones import Arm, Reset, Scale, Treatment, Window
-from bygones.adapters.huggingface import measure
+from bygones.trainers.huggingface import measure
 
 letters = torch.tensor(list(inspect.getsource(argparse).encode("ascii")))
 lines = letters[: len(letters) // 32 * 32].reshape(-1, 32)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bygones
 from bygones import Arm, Reseed, Reset, Treatment, Window
-from bygones.adapters.lightning import measure
+from bygones.trainers.lightning import measure
 
 pixels, digits = load_digits(return_X_y=True)
 images, labels = torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(digits)

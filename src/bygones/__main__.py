@@ -1,5 +1,5 @@
 """`python -m bygones` is `bygones`."""
 
-from bygones.cli import main
+from bygones.cli.app import main
 
 main()

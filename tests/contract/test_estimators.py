@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from bygones.errors import DesignError, UnknownName
-from bygones.estimators import (
+from bygones.analysis.coverage import coverage_table, measured_coverage
+from bygones.analysis.estimators import (
     ESTIMATORS,
     Estimate,
     Estimator,
@@ -34,7 +34,7 @@ from bygones.estimators import (
     sign_flip,
     trimmed,
 )
-from bygones.reliability import coverage_table, measured_coverage
+from bygones.core.errors import DesignError, UnknownName
 
 every_estimator = pytest.mark.parametrize(
     "estimator", list(ESTIMATORS.values()), ids=list(ESTIMATORS)
@@ -330,7 +330,7 @@ def test_sign_flip_draws_above_twenty_pairs_and_agrees():
     pairs = np.random.default_rng(11).normal(0.35, 1.0, size=20)
     exact = sign_flip(pairs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("bygones.estimators.sign_flip"), "MOST_EXACT", 19)
+        patch.setattr(import_module("bygones.analysis.estimators.sign_flip"), "MOST_EXACT", 19)
         drawn = sign_flip(pairs, num_flips=100_000)
     error = 2 * math.sqrt(0.5 * p_value_of(exact) / 100_000)  # Monte Carlo, of twice a share
     assert drawn.p_value == pytest.approx(exact.p_value, abs=4 * error)

@@ -1,6 +1,6 @@
 """Every executor, same behaviours: all jobs, in any order, and the first error is the one that is seen.
 
-Jobs are functions of `tests.executor_jobs`, since workers have to find them.
+Jobs are functions of `tests.helpers.executor_jobs`, since workers have to find them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests import executor_jobs as jobs
+from tests.helpers import executor_jobs as jobs
 
-from bygones.errors import BygonesError, DesignError, RecipeError, UnknownName, WorkerError
-from bygones.executors import EXECUTORS, AbstractExecutor, Processes, Ray, Serial, Slurm
-from bygones.executors.parcels import done, opened, packed
-from bygones.executors.slurm import _opened
+from bygones.core.errors import BygonesError, DesignError, RecipeError, UnknownName, WorkerError
 from bygones.store import Damaged
+from bygones.study.executors import EXECUTORS, AbstractExecutor, Processes, Ray, Serial, Slurm
+from bygones.study.executors.parcels import done, opened, packed
+from bygones.study.executors.slurm import _opened
 
 pytestmark = pytest.mark.xdist_group("clusters")  # what they share is made once
 

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.specimen_recipes import accumulating, assorted, buffered, contrastive, trained
+from tests.helpers.specimen_recipes import accumulating, assorted, buffered, contrastive, trained
 from torch import Tensor
 
-from bygones.digest import digest, same
-from bygones.errors import DesignError, UnknownName
-from bygones.interventions import (
+from bygones.core.digest import digest, same
+from bygones.core.errors import DesignError, UnknownName
+from bygones.core.keyed_rng import generator
+from bygones.core.values import Leaf, State, Window, matching
+from bygones.study.snapshot_bytes import decode, encode
+from bygones.training.interventions import (
     INTERVENTIONS,
     AbstractIntervention,
     Boundary,
@@ -33,15 +36,12 @@ from bygones.interventions import (
     SwapWindows,
     Transplant,
 )
-from bygones.leaves import add, is_continuous, numbers
-from bygones.orders import Reshuffle, Sequential
-from bygones.recipe import Recipe
-from bygones.run import Run, Snapshot
-from bygones.snapshots import decode, encode
-from bygones.sources import SOURCES, AbstractSource
-from bygones.streams import generator
-from bygones.treatment import Treatment, check_pair, matched_null
-from bygones.values import Leaf, State, Window, matching
+from bygones.training.leaves import add, is_continuous, numbers
+from bygones.training.orders import Reshuffle, Sequential
+from bygones.training.recipe import Recipe
+from bygones.training.run import Run, Snapshot
+from bygones.training.sources import SOURCES, AbstractSource
+from bygones.training.treatment import Treatment, check_pair, matched_null
 
 STEP = 5
 RICH = Recipe.of(trained, optimizer="adam", averages="ema", scheduler="cosine")

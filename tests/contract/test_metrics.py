@@ -13,8 +13,8 @@ import pytest
 from scipy import spatial, stats
 from scipy.special import log_softmax
 
-from bygones.errors import UnknownName
-from bygones.metrics import DISTANCES, METRICS, SCORES, Metric
+from bygones.analysis.metrics import DISTANCES, METRICS, SCORES, Metric
+from bygones.core.errors import UnknownName
 
 L, N, C = 4, 48, 5
 

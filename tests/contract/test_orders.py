@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bygones.errors import DesignError
-from bygones.orders import (
+from bygones.core.errors import DesignError
+from bygones.core.keyed_rng import Streams
+from bygones.core.values import Lifetime
+from bygones.training.orders import (
     ORDERS,
     AbstractOrder,
     Curriculum,
@@ -20,11 +22,9 @@ from bygones.orders import (
     ShuffleOnce,
     WithReplacement,
 )
-from bygones.orders.cursor import Cursor
-from bygones.recipe import Parts
-from bygones.sources import Order
-from bygones.streams import Streams
-from bygones.values import Lifetime
+from bygones.training.orders.cursor import Cursor
+from bygones.training.recipe import Parts
+from bygones.training.sources import Order
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "orders.json").read_text())
 KEY, OTHER_KEY = Streams(0).key("order"), Streams(1).key("order")

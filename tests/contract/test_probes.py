@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 import torch
-from tests.specimen_recipes import assorted, buffered, contrastive, trained
+from tests.helpers.specimen_recipes import assorted, buffered, contrastive, trained
 from torch import nn
 
-from bygones.digest import digest
-from bygones.errors import BygonesError, ProbeError, RecipeError
-from bygones.probes import PROBES, AbstractProbe, Carrier, Features, Logits, Values
-from bygones.recipe import Memory, Parts, Recipe
-from bygones.run import Run
+from bygones.core.digest import digest
+from bygones.core.errors import BygonesError, ProbeError, RecipeError
+from bygones.training.probes import PROBES, AbstractProbe, Carrier, Features, Logits, Values
+from bygones.training.recipe import Memory, Parts, Recipe
+from bygones.training.run import Run
 
 EXAMPLES: list[AbstractProbe] = [
     Logits(),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 import torch
-from tests.specimen_recipes import (
+from tests.helpers.specimen_recipes import (
     AVERAGES,
     OPTIMIZERS,
     QUEUE_SIZE,
@@ -28,14 +28,14 @@ from tests.specimen_recipes import (
 )
 from torch import Tensor, nn
 
-from bygones.digest import digest, is_array, same
-from bygones.errors import DesignError, RecipeError
-from bygones.forking import check_fork
-from bygones.recipe import Memory, Parts, Recipe
-from bygones.run import Run
-from bygones.sources import SOURCES, AbstractSource
-from bygones.sources.trees import flatten, like, refill, unflatten
-from bygones.values import Lifetime
+from bygones.core.digest import digest, is_array, same
+from bygones.core.errors import DesignError, RecipeError
+from bygones.core.values import Lifetime
+from bygones.training.fork_check import check_fork
+from bygones.training.nested_state import flatten, like, refill, unflatten
+from bygones.training.recipe import Memory, Parts, Recipe
+from bygones.training.run import Run
+from bygones.training.sources import SOURCES, AbstractSource
 
 RECIPES = every_recipe()
 STEP = 5  # inside an epoch, inside an accumulation window, with a queue pointer that is not zero

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bygones.digest import digest
-from bygones.errors import StoreError
+from bygones.core.digest import digest
+from bygones.core.errors import StoreError
 from bygones.store import (
     AbstractStore,
     Damaged,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from bygones.digest import digest as digest_of
-from bygones.errors import StoreError
-from bygones.values import Digest
+from bygones.core.digest import digest as digest_of
+from bygones.core.errors import StoreError
+from bygones.core.values import Digest
 
 Record = dict[str, Any]
 

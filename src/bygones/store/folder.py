@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bygones.errors import StoreError
+from bygones.core.errors import StoreError
+from bygones.core.values import Digest
 from bygones.store.base import AbstractStore, Damaged, Record, sealed, unsealed
-from bygones.values import Digest
 
 
 class FolderStore(AbstractStore):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 
-from bygones.errors import StoreError
+from bygones.core.errors import StoreError
+from bygones.core.values import Digest
 from bygones.store.base import AbstractStore, Damaged, Record
-from bygones.values import Digest
 
 
 class MemoryStore(AbstractStore):

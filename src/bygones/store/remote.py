@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any
 
-from bygones.errors import StoreError
+from bygones.core.errors import StoreError
+from bygones.core.values import Digest
 from bygones.store.base import AbstractStore, Damaged, Record, sealed, unsealed
-from bygones.values import Digest
 
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}  # write whole objects
 

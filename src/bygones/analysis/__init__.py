@@ -1,0 +1,1 @@
+"""Analysis: from outcomes to effects with intervals and references. No torch."""

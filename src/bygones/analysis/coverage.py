@@ -1,0 +1,53 @@
+"""How an estimator's 95% interval behaves at few pairs, as measured, to be printed beside its numbers.
+
+The numbers are in `coverage.json`, written with `docs/coverage.md` by `benchmarks/coverage.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+from bygones.core.catalogue import unknown
+
+
+@cache
+def _measured() -> dict:
+    return json.loads(
+        resources.files("bygones.analysis").joinpath("coverage.json").read_text("utf-8")
+    )
+
+
+def coverage_table() -> dict[str, dict[str, dict[int, float]]]:
+    """Measured coverage of nominal 95%: estimator -> kind of pairs -> number of pairs -> share."""
+    return {
+        name: {
+            kind: {int(pairs): share for pairs, share in row.items()}
+            for kind, row in entry["coverage"].items()
+        }
+        for name, entry in _measured()["estimators"].items()
+    }
+
+
+def measured_coverage(estimator: str, num_pairs: int) -> str:
+    """What was measured for an estimator at the nearest number of pairs that is not larger.
+
+    `estimator` is its name in the catalogue, or the `method` of an `Estimate`. Below the smallest number
+    measured, the sentence says so and gives that one.
+
+    >>> measured_coverage("paired t", 12).split(":")[0]
+    'paired t at 12 pairs (measured at 8)'
+    """
+    methods = {entry["method"]: name for name, entry in _measured()["estimators"].items()}
+    name = methods.get(estimator, estimator)
+    if name not in methods.values():
+        raise unknown("estimator", estimator, methods.values())
+    method = _measured()["estimators"][name]["method"]
+    kinds = coverage_table()[name]
+    counts = sorted(next(iter(kinds.values())))
+    nearest = max((n for n in counts if n <= num_pairs), default=counts[0])
+    shares = ", ".join(f"{100 * row[nearest]:.1f}% ({kind})" for kind, row in kinds.items())
+    at = "" if nearest == num_pairs else f" (measured at {nearest})"
+    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
+    return f"{method} at {pairs}{at}: a 95% interval covered {shares}"

@@ -1,0 +1,180 @@
+"""An effect: an estimate with its floor, matched null, ceiling and excess, as a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bygones.analysis.estimators import Estimate
+from bygones.analysis.metrics import METRICS, Metric
+from bygones.core.text import capitalize, format_count
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one arm did to the function by one step, in one metric; `str` is the sentence.
+
+    `horizon` counts optimizer steps since the fork. `pair_correlation` (of treated and control)
+    and `variance_ratio` (Var unpaired / Var paired: what pairing by seed was worth) exist for
+    scores only. A reference that the study cannot give is None, and the sentence says so.
+    """
+
+    arm: str
+    sentence: str
+    metric: str
+    step: int
+    horizon: int
+    estimate: Estimate
+    floor: Estimate | None
+    null: Estimate | None
+    excess: Estimate | None
+    ceiling: Estimate | None
+    fraction: Estimate | None
+    num_diverged: int
+    pair_correlation: float | None
+    variance_ratio: float | None
+    null_is: str = "a random change as large"  # what the matched null of this arm does
+
+    @property
+    def facts(self) -> Metric:
+        """The member of the metric catalogue that this was measured with."""
+        return METRICS[self.metric]
+
+    @property
+    def beyond_floor(self) -> bool | None:
+        """Whether it can be told from the sham; None without a sham.
+
+        A floor of exactly zero is beaten by any distance that is not; every other comparison needs
+        two intervals that do not meet.
+        """
+        if self.floor is None:
+            return None
+        if self.facts.kind == "distance" and _exactly_zero(self.floor):
+            return not _exactly_zero(self.estimate)
+        return self.estimate.low > self.floor.high or self.estimate.high < self.floor.low
+
+    @property
+    def beyond_null(self) -> bool | None:
+        """Whether the interval of the excess leaves out zero; None without a matched null."""
+        return None if self.excess is None else not self.excess.covers(0.0)
+
+    def __str__(self) -> str:
+        if self.estimate.num_pairs == 0:
+            return (
+                f"{capitalize(self.sentence)} cannot be judged at step {self.step}: "
+                f"all {format_count(self.num_diverged, 'seed pair')} diverged."
+            )
+        parts = [self._what_moved(), self._beside_sham_and_null()]
+        alike = [
+            f"from {other}"
+            for other, beyond in (
+                ("the sham", self.beyond_floor),
+                ("the matched null", self.beyond_null),
+            )
+            if beyond is False
+        ]
+        if alike:
+            parts.append(f"it cannot be told {' or '.join(alike)}")
+        if self.facts.kind == "distance":
+            parts.append(self._beside_another_seed())
+        return "; ".join(parts) + "."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON: a number that is not finite becomes None."""
+        return _plain(dataclasses.asdict(self))
+
+    def _what_moved(self) -> str:
+        unit, estimate = self.facts.unit, self.estimate.scaled(self.facts.scale)
+        is_distance = self.facts.kind == "distance"
+        verb = "moved the function" if is_distance else f"changed {self.facts.label}"
+        said = (
+            f"{capitalize(self.sentence)} {verb} by {_amount(estimate)} {unit} at step {self.step}, "
+            f"{format_count(self.horizon, 'step')} on {estimate.interval}, "
+            f"{format_count(estimate.num_pairs, 'seed pair')}, {estimate.method}"
+        )
+        if self.num_diverged:
+            num_all = estimate.num_pairs + estimate.num_dropped
+            said += f" ({self.num_diverged} of {num_all} pairs diverged and are left out)"
+        if estimate.note and not _exactly_zero(estimate):
+            said += f" ({estimate.note})"
+        return said
+
+    def _beside_sham_and_null(self) -> str:
+        is_distance, scale = self.facts.kind == "distance", self.facts.scale
+        if self.floor is None:
+            said = "no sham was run"
+        else:
+            floor = self.floor.scaled(scale)
+            said = f"doing nothing (sham) {'moves' if is_distance else 'changes'} it by "
+            said += "exactly 0" if _exactly_zero(floor) else str(floor)
+        if self.null is None or self.excess is None:
+            return f"{said}, and no matched null was run"
+        said += f", its matched null ({self.null_is}) by {_amount(self.null.scaled(scale))}"
+        if self.null.num_dropped:
+            said += f" (of which {format_count(self.null.num_dropped, 'pair')} diverged)"
+        word = "excess" if is_distance else "difference"
+        return f"{said}, so the {word} is {self.excess.scaled(scale)}"
+
+    def _beside_another_seed(self) -> str:
+        if self.ceiling is None:
+            return "there is no other seed to compare it with"
+        said = f"another seed moves it {_amount(self.ceiling)}"
+        if self.fraction is not None:
+            percent = self.fraction.scaled(100.0)
+            said += f", of which this is {percent.number}% {percent.interval}"
+        return said
+
+
+@dataclass(frozen=True)
+class Washout:
+    """When an effect was gone, bracketed between two probe steps; `str` is the sentence.
+
+    `last_standing` is the last horizon where it stood (None: it never did), `gone_by` the first
+    from which it stayed gone (None: it still stands at the last horizon). It is gone where the
+    upper end of its interval is below `share` of the ceiling.
+    """
+
+    arm: str
+    metric: str
+    share: float
+    last_standing: int | None
+    gone_by: int | None
+
+    def __str__(self) -> str:
+        limit = f"{100.0 * self.share:g}% of another seed ({METRICS[self.metric].unit})"
+        if self.gone_by is None:
+            last = format_count(self.last_standing or 0, "step")
+            return f"{self.arm}: not below {limit} by the last horizon, {last} on."
+        if self.last_standing is None:
+            return f"{self.arm}: below {limit} at every horizon, from {self.gone_by} steps on."
+        return (
+            f"{self.arm}: not below {limit} {format_count(self.last_standing, 'step')} on, "
+            f"below it from {self.gone_by} on."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _exactly_zero(estimate: Estimate) -> bool:
+    return estimate.value == 0.0 and not (estimate.low < 0.0 or estimate.high > 0.0)
+
+
+def _amount(estimate: Estimate) -> str:
+    return "exactly 0" if _exactly_zero(estimate) else estimate.number
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value

@@ -1,0 +1,128 @@
+"""Whether there is no effect to speak of: equivalence within a margin that was declared beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from bygones.analysis.effects import per_seed
+from bygones.analysis.estimators import Estimate, paired_t
+from bygones.analysis.estimators.base import finite_pairs
+from bygones.analysis.metrics import METRICS
+from bygones.core.errors import DesignError
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Two one-sided tests against ±margin; `str` is the sentence.
+
+    `p_lower` speaks against a truth of −margin or less, `p_upper` against +margin or more. `estimate`
+    has the interval of level 1 − 2 · alpha, which lies inside ±margin exactly where both are at most
+    alpha (but for pairs all alike, whose p-values are those of the exact sign-flip test).
+    """
+
+    estimate: Estimate
+    margin: float
+    alpha: float
+    p_lower: float
+    p_upper: float
+
+    @property
+    def p_value(self) -> float:
+        """The larger of the two: what both tests together are rejected at."""
+        return max(self.p_lower, self.p_upper)
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the truth is shown to lie within ±margin."""
+        return self.p_value <= self.alpha
+
+    def __str__(self) -> str:
+        shown = "equivalent within" if self.equivalent else "not shown to be within"
+        found = self.estimate
+        pairs = "1 seed pair" if found.num_pairs == 1 else f"{found.num_pairs} seed pairs"
+        said = f"{shown} ±{self.margin:g}: {found}, {pairs}, two one-sided t tests, p = {self.p_value:.2g}"
+        if found.num_dropped:
+            said += f" ({found.num_dropped} not finite and left out)"
+        return f"{said} ({found.note})" if found.note else said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON: a number that is not finite becomes None."""
+        plain = dataclasses.asdict(self)
+        plain["estimate"] = {
+            name: None if isinstance(part, float) and not math.isfinite(part) else part
+            for name, part in plain["estimate"].items()
+        }
+        return plain | {"p_value": self.p_value, "equivalent": self.equivalent}
+
+
+def tost(differences: ArrayLike, margin: float, *, alpha: float = 0.05) -> Equivalence:
+    """Two one-sided paired t tests of the mean of the differences against ±margin (TOST).
+
+        p_lower = P(T ≥ (mean + margin)/(s/√n)),  p_upper = P(T ≤ (mean − margin)/(s/√n))
+
+    T: Student's t with n − 1 degrees of freedom. Equivalent where both are at most alpha. An interval
+    that merely includes zero is *no* finding of this kind: with few pairs it includes everything.
+
+    `differences` has shape (R,); numbers that are not finite are left out and counted. Fewer than two
+    pairs show nothing: p = 1. Pairs all alike (a sham) have no spread to test with and take the exact
+    one-sided sign-flip test, p = 2^−n. The margin has to be declared before the run: one chosen after
+    seeing the interval is met at will. Assumes what `paired_t` does.
+    Schuirmann, A comparison of the two one-sided tests procedure and the power approach, J. Pharmacokinet.
+    Biopharm. 15 (1987), 657–680; statsmodels computes it (`ttost_mean`).
+
+    >>> print(tost([0.001, -0.002, 0.0, 0.001, 0.002, -0.001], 0.01))
+    equivalent within ±0.01: 0.0002 [90% CI -0.0010, 0.0014], 6 seed pairs, two one-sided t tests, p = 7.8e-06
+    """
+    from bygones.analysis.statsmodels_bridge import one_sided  # statsmodels takes a second to load
+
+    if not (math.isfinite(margin) and margin > 0.0):
+        raise DesignError(f"a margin of equivalence is a finite number above 0; got {margin!r}.")
+    estimate = paired_t(differences, level=1.0 - 2.0 * alpha)
+    kept, _ = finite_pairs(differences)
+    if kept.size < 2:
+        return Equivalence(estimate, margin, alpha, 1.0, 1.0)
+    if np.all(kept == kept[0]):
+        alike = 0.5**kept.size
+        p_lower, p_upper = (
+            alike if inside else 1.0 for inside in (kept[0] > -margin, kept[0] < margin)
+        )
+    else:
+        p_lower, p_upper = one_sided(kept / margin, -1.0, 1.0)
+    return Equivalence(estimate, margin, alpha, p_lower, p_upper)
+
+
+def equivalent_effect(
+    outcomes: xr.Dataset,
+    arm: str,
+    step: int,
+    margin: float,
+    metric: str = "tv",
+    *,
+    over_null: bool = False,
+    alpha: float = 0.05,
+) -> Equivalence:
+    """Whether an arm's effect by one probe step is within ±margin, in the metric's own unit.
+
+    A score's difference can lie on either side of 0. A distance cannot be negative: for it the finding
+    reads "moved the function by less than the margin". With `over_null` it is the excess over the
+    matched null that is tested, which is signed again.
+    """
+    numbers = per_seed(outcomes, metric, arm)
+    if over_null:
+        null = next((a["name"] for a in outcomes.attrs["arms"] if a.get("null_of") == arm), None)
+        if null is None:
+            raise DesignError(f"'{arm}' has no matched null that its effect could exceed.")
+        numbers = numbers - per_seed(outcomes, metric, null)
+    if step not in numbers["step"].values:
+        steps = ", ".join(map(str, numbers["step"].values))
+        raise DesignError(
+            f"no probe reads {METRICS[metric].label} at step {step}; there is {steps}."
+        )
+    return tost(numbers.sel(step=step).values, margin, alpha=alpha)

@@ -1,0 +1,220 @@
+"""What an estimator gives back: one number with its interval, and how it came about."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from bygones.core.errors import DesignError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its interval, how many seed pairs stand behind it and by which method.
+
+    `low` and `high` are the ends of the `level` confidence interval: NaN where there are fewer than
+    two pairs, infinite where the method cannot bound the truth with so few (`note` says which).
+    `num_pairs` counts the pairs used, `num_dropped` those left out because they were not finite.
+    `p_value` is two-sided, for the hypothesis that the truth is 0: at most 1 − level exactly where
+    the interval leaves out 0 (but for pairs all alike, see `without_spread`), None where there is none.
+
+    >>> print(Estimate(0.0081, 0.0075, 0.0087, level=0.95, num_pairs=32, method="paired t"))
+    0.0081 [95% CI 0.0075, 0.0087]
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    num_pairs: int
+    method: str
+    num_dropped: int = 0
+    note: str = ""
+    p_value: float | None = None
+
+    def covers(self, number: float) -> bool:
+        """Whether the interval holds this number; an interval that does not exist holds all.
+
+        >>> Estimate(2.0, 1.0, 3.0, 0.95, 8, "paired t").covers(0.0)
+        False
+        """
+        return not (number < self.low or number > self.high)
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same estimate in another unit, `factor > 0` of which make one of this."""
+        ends = {name: factor * getattr(self, name) for name in ("value", "low", "high")}
+        return Estimate(**{**vars(self), **ends})
+
+    @property
+    def number(self) -> str:
+        """The value alone, to the digits that its interval supports."""
+        return _written(self.value, self._half_width)
+
+    @property
+    def interval(self) -> str:
+        """The interval alone, in words when there is none."""
+        percent = f"{100.0 * self.level:g}%"
+        if math.isnan(self.low) or math.isnan(self.high):
+            return f"[no {percent} CI]"
+        ends = (_written(end, self._half_width) for end in (self.low, self.high))
+        return f"[{percent} CI {', '.join(ends)}]"
+
+    @property
+    def _half_width(self) -> float:
+        return 0.5 * (self.high - self.low)
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.interval}"
+
+
+def _written(number: float, error: float) -> str:
+    """A number rounded to its error, by the rule of the Particle Data Group.
+
+    Two digits of the error are kept if they are 35 or less, one if they are more (PDG, Review of
+    Particle Physics, introduction, section 5.3). Without an error: three significant digits.
+
+    >>> _written(0.81234, 0.0213), _written(0.81234, 0.0613), _written(3.14159e-7, math.nan)
+    ('0.812', '0.81', '3.14e-07')
+    """
+    if math.isnan(number):
+        return "not a number"
+    if number == 0.0 and not error > 0.0:
+        return "0"
+    if error > 0.0 and math.isfinite(error):
+        power = math.floor(math.log10(error))
+        place = power - 1 if error / 10.0**power < 3.55 else power
+    elif number == 0.0 or math.isinf(number):
+        return f"{number:g}"
+    else:
+        place = math.floor(math.log10(abs(number))) - 2
+    if place < -7:
+        # A whole run of zeros is hard to read: powers of ten, to the same place.
+        digits = 0
+        if number != 0.0:
+            digits = max(0, math.floor(math.log10(abs(number))) - place)
+        return f"{number:.{digits}e}"
+    return f"{round(number, -place):.{max(0, -place)}f}"
+
+
+def finite_pairs(differences: ArrayLike) -> tuple[np.ndarray, int]:
+    """The finite numbers among one number a seed pair, and how many were left out."""
+    numbers = np.asarray(differences, dtype=np.float64)
+    if numbers.ndim != 1:
+        raise DesignError(
+            f"one number a seed pair is wanted, shape (R,); got shape {numbers.shape}. Repeats within "
+            f"seeds are not more seeds: give them to 'hierarchical', or average them first."
+        )
+    kept = numbers[np.isfinite(numbers)]
+    return kept, numbers.size - kept.size
+
+
+def seed_means(differences: ArrayLike) -> tuple[np.ndarray, int, str]:
+    """Mean over the finite repeats of each seed, (R, K) or (R,) -> (R,); seeds left out; and a note.
+
+    >>> seed_means([[1.0, 3.0], [math.nan, 5.0], [math.nan, math.nan]])
+    (array([2., 5.]), 1, "repeats that are not finite, left out of their seed's mean: 1")
+    """
+    numbers = np.asarray(differences, dtype=np.float64)
+    if numbers.ndim not in (1, 2):
+        raise DesignError(
+            f"numbers of seed pairs are (R,), or (R, K) with repeats; got {numbers.shape}."
+        )
+    numbers = numbers.reshape(numbers.shape[0], -1) if numbers.size else np.empty((0, 1))
+    finite = np.isfinite(numbers)
+    counts = finite.sum(axis=1)
+    kept = counts > 0
+    # Measured from each seed's first repeat: the mean of equal numbers is that number, to the bit.
+    first = np.take_along_axis(numbers, np.argmax(finite, axis=1)[:, None], axis=1)[kept]
+    further = np.where(finite[kept], numbers[kept] - first, 0.0)
+    means = first[:, 0] + further.sum(axis=1) / counts[kept]
+    lost = int(np.sum(~finite[kept]))
+    note = f"repeats that are not finite, left out of their seed's mean: {lost}" if lost else ""
+    return means, int(np.sum(~kept)), note
+
+
+def without_spread(
+    value: float, *, level: float, num_pairs: int, num_dropped: int, method: str
+) -> Estimate:
+    """The estimate where no interval can be computed: too few pairs, or pairs all alike.
+
+    Pairs all alike still have a p-value, that of the exact sign-flip test: 2^(1 − pairs), or 1 at 0.
+
+    >>> print(without_spread(0.5, level=0.95, num_pairs=1, num_dropped=0, method="paired t"))
+    0.500 [no 95% CI]
+    """
+    if num_pairs < 2:
+        low = high = math.nan
+        note, p_value = "fewer than 2 finite pairs: no interval", None
+    else:
+        low = high = value
+        note = "every pair gave the same number: the interval has no width"
+        p_value = 1.0 if value == 0.0 else 2.0 ** (1 - num_pairs)
+    return Estimate(value, low, high, level, num_pairs, method, num_dropped, note, p_value)
+
+
+def standard_error(kept: np.ndarray) -> float:
+    """s / √n of pairs that are not all alike; spreads too small to be squared survive."""
+    spread = float(np.ptp(kept))
+    return spread * float(((kept - kept.mean()) / spread).std(ddof=1)) / math.sqrt(kept.size)
+
+
+def student(
+    value: float,
+    error: float,
+    degrees: int,
+    *,
+    level: float,
+    num_pairs: int,
+    num_dropped: int,
+    method: str,
+    note: str = "",
+) -> Estimate:
+    """value ± t · error, t the (1 + level)/2 quantile of Student's t with so many degrees of freedom.
+
+    >>> found = student(1.0, 0.5, 7, level=0.95, num_pairs=8, num_dropped=0, method="paired t")
+    >>> print(found, round(found.p_value, 3))
+    1.0 [95% CI -0.2, 2.2] 0.086
+    """
+    half = float(special.stdtrit(degrees, 0.5 * (1.0 + level))) * error
+    ratio = abs(value) / error if error > 0.0 else math.inf if value else 0.0
+    p_value = 2.0 * float(special.stdtr(degrees, -ratio))
+    ends = (value - half, value + half)
+    return Estimate(value, *ends, level, num_pairs, method, num_dropped, note, p_value)
+
+
+def from_ranks(
+    value: float,
+    draws: np.ndarray,
+    tolerance: float = 0.0,
+    *,
+    level: float,
+    num_pairs: int,
+    num_dropped: int,
+    method: str,
+) -> Estimate:
+    """The interval between two order statistics of B draws, and the p-value that goes with it.
+
+        [r₍ₖ₎, r₍B+1−k₎],  k = ⌊(B + 1)(1 − level)/2⌋;  unbounded where k = 0
+        p = 2 · min(1 + #{r ≤ 0}, 1 + #{r ≥ 0}) / (B + 1), at most 1
+
+    r₍₁₎ ≤ … ≤ r₍B₎: the draws, (B,), in any order; those within `tolerance` of 0 count as 0.
+    """
+    num = draws.size
+    k = math.floor((num + 1) * 0.5 * (1.0 - level) * (1.0 + 1e-12))
+    low, high = -math.inf, math.inf
+    if k:
+        ends = np.partition(draws, (k - 1, num - k))
+        low, high = float(ends[k - 1]), float(ends[num - k])
+    above, below = int(np.sum(draws >= -tolerance)), int(np.sum(draws <= tolerance))
+    p_value = min(1.0, 2.0 * (1 + min(above, below)) / (num + 1))
+    note = "" if math.isfinite(low) and math.isfinite(high) else unbounded(num_pairs)
+    return Estimate(value, low, high, level, num_pairs, method, num_dropped, note, p_value)
+
+
+def unbounded(num_pairs: int) -> str:
+    """The note of an interval that has an infinite end."""
+    return f"{num_pairs} such pairs are too few for this method: its interval is unbounded"

@@ -1,0 +1,66 @@
+"""The delete-one jackknife, for anything that is computed from all the seeds together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bygones.analysis.estimators.base import Estimate, student, without_spread
+
+METHOD = "jackknife"
+
+
+def jackknife(
+    *arrays: ArrayLike, statistic: Callable[..., float] = np.mean, level: float = 0.95
+) -> Estimate:
+    """A statistic of the seeds, with an interval from leaving out one seed at a time.
+
+        θ ± t · √((n − 1)/n · Σ_s (θ₋ₛ − θ̄)²)
+
+    θ: statistic(*arrays); θ₋ₛ: the same without seed s; θ̄: the mean of these; t: the
+    (1 + level)/2 quantile of Student's t with n − 1 degrees of freedom; n: seeds.
+
+    Every axis of every array runs over the same seeds: shape (R,) for one number a seed, (R, R)
+    for one number a pair of seeds. Leaving out seed s takes out element s of the first, and row
+    *and* column s of the second, so pairs that share a seed are not mistaken for independent ones.
+    A seed is left out for good, and counted, where its own number (element s, or element s, s) is
+    not finite. For the mean this is `paired_t`. For a U-statistic the variance is too large rather
+    than too small, about 1.2-fold at 8 seeds and 1.05-fold at 16: Efron & Stein, The jackknife
+    estimate of variance, Annals of Statistics 9 (1981), 586–596; Arvesen, Jackknifing
+    U-statistics, Annals of Mathematical Statistics 40 (1969), 2076–2100.
+
+    >>> print(jackknife([0.9, 1.1, 1.0, 1.2]))
+    1.05 [95% CI 0.84, 1.26]
+    """
+    of_seeds = [np.asarray(array, dtype=np.float64) for array in arrays]
+    own = [array if array.ndim == 1 else np.diagonal(array) for array in of_seeds]
+    seeds = np.flatnonzero(np.all(np.isfinite(own), axis=0))
+    n, num_dropped = seeds.size, own[0].size - seeds.size
+    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    value = float(statistic(*_of(of_seeds, seeds))) if n else math.nan
+    if n < 2:
+        return without_spread(value, **facts)
+    without = np.array([statistic(*_of(of_seeds, np.delete(seeds, s))) for s in range(n)])
+    if np.all(without == without[0]):
+        return without_spread(value, **facts)
+    variance = (n - 1) / n * float(np.sum((without - without.mean()) ** 2))
+    return student(value, math.sqrt(variance), n - 1, **facts)
+
+
+def mean_over_pairs(between: np.ndarray) -> float:
+    """The U-statistic of a matrix (R, R): its mean over pairs of different seeds, NaN below two.
+
+    >>> mean_over_pairs(np.array([[0.0, 1.0], [3.0, 0.0]]))
+    2.0
+    """
+    n = len(between)
+    if n < 2:
+        return math.nan
+    return float((between.sum() - np.trace(between)) / (n * (n - 1)))
+
+
+def _of(arrays: list[np.ndarray], seeds: np.ndarray) -> list[np.ndarray]:
+    return [array[np.ix_(*[seeds] * array.ndim)] for array in arrays]

@@ -1,0 +1,59 @@
+"""Predictions: class probabilities of the observed outputs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+from scipy.special import log_softmax
+
+from bygones.analysis.metrics import METRICS, Metric
+from bygones.core.errors import DesignError
+
+
+def probabilities(outcomes: xr.Dataset) -> xr.DataArray:
+    """Predicted class probabilities: softmax of the logits in float64, NaN where a run diverged."""
+    logits = require_input(outcomes, METRICS["tv"])
+    return logits.copy(data=Predictions(logits.values).probabilities).rename("probabilities")
+
+
+class Predictions:
+    """What a probe saw, (..., N, C), in each of the forms that metrics eat; float64, made once."""
+
+    def __init__(self, held: np.ndarray) -> None:
+        numbers = np.asarray(held, dtype=np.float64)
+        # An infinite logit has no softmax: it is a run that diverged without a NaN of its own.
+        self._held = np.where(np.isfinite(numbers), numbers, np.nan)
+
+    def __getitem__(self, eats: str) -> np.ndarray:
+        return getattr(self, eats)
+
+    @property
+    def values(self) -> np.ndarray:
+        return self._held
+
+    @property
+    def logits(self) -> np.ndarray:
+        return self._held
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        return np.asarray(log_softmax(self._held, axis=-1))
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        return np.exp(self.log_probabilities)
+
+
+def require_input(outcomes: xr.Dataset, facts: Metric) -> xr.DataArray:
+    """The variable that a metric eats, or the reason why it cannot."""
+    wanted = "values" if facts.eats == "values" else "logits"
+    if wanted not in outcomes:
+        held = "plain values" if "values" in outcomes else "logits"
+        instead = "rms" if "values" in outcomes else "logit_rms"
+        raise DesignError(
+            f"the metric '{facts.name}' needs {wanted}, and these outcomes hold {held}; "
+            f"try '{instead}'."
+        )
+    return outcomes[wanted]

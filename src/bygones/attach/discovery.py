@@ -1,0 +1,322 @@
+"""What is alive in a process that runs a script: its optimizers, modules, schedulers, loaders, and the rest.
+
+Nothing was handed over, so it is looked for: optimizers by having stepped, schedulers and modules among
+all living objects, everything else by walking from the script's variables (those of its functions that
+are running now, its globals, the attributes of what they hold). A thing's name is the shortest path to it,
+the script's own variables first.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from bygones.training.generators import generator_state
+from bygones.training.reachable import inside
+
+_MOST_THINGS = 200_000  # a walk gives up on what lies beyond
+_DEEPEST = 10
+_CONTAINERS = ("builtins", "collections", "functools", "types")
+_KINDS = (nn.Module, Optimizer, LRScheduler, GradScaler)
+# Arrays have nothing inside; the others are sources of their own.
+_CLOSED = (Tensor, np.ndarray, Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)
+# Where torch calls modules: what its functions hold while they run is what was handed over.
+_CALLING = nn.Module.__module__
+# What `_siblings` found, by folder, and how many modules there were then and which came last.
+_siblings_of: dict[Path, tuple[tuple[int, str], list[ModuleType]]] = {}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: its path, and the container that has to be told if it is to be another."""
+
+    path: str
+    owner: Any
+    step: str  # the last piece of the path: `.name`, `[key]`, or a variable's name
+    root: str  # the variable that the path begins with
+    value: Any
+    own: bool = True  # whether it is one of the script's, and not of a library's running function
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Everything that was found, by name."""
+
+    optimizers: Mapping[str, Optimizer]
+    schedulers: Mapping[str, LRScheduler]
+    scalers: Mapping[str, GradScaler]
+    trained: Mapping[str, nn.Module]  # modules that own parameters which an optimizer updates
+    averaged: Mapping[str, AveragedModel]
+    others: Mapping[str, nn.Module]  # modules with parameters of their own that nobody updates
+    generators: Mapping[str, Any]
+    loose: tuple[Place, ...]  # arrays and plain numbers that belong to none of these
+    names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
+
+
+def alive(
+    stepped: list[Optimizer],
+    script: Path,
+    known: Mapping[int, str],
+    *,
+    writes_locals: bool = False,
+) -> Alive:
+    """Looks around in this process; `known` are names that things (by identity) were given before.
+
+    `writes_locals`: places of a running function's variables have its frame for an owner, so that they can
+    be written. A frame that is kept keeps alive what it holds.
+    """
+    living = _living()
+    mine, theirs = _roots(script, writes_locals)
+    places = list(_walk(mine, theirs))
+    names = dict(known)
+    for place in places:
+        if not isinstance(place.value, bool | int | float | str | None):
+            names.setdefault(id(place.value), place.path)
+    optimizers = _named(_optimizers(stepped, living[Optimizer]), names, "optimizer")
+    updated = {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
+    roots = _outermost(living[nn.Module])
+    trained = [m for m in roots if any(id(p) in updated for p in m.parameters())]
+    trained = [m for m in trained if not isinstance(m, AveragedModel)]
+    owned = {id(inner) for module in trained for inner in module.modules()}
+    reached = [m for m in roots if id(m) in names and id(m) not in owned]
+    averaged = [m for m in reached if isinstance(m, AveragedModel)]
+    others = [
+        m for m in reached if not isinstance(m, AveragedModel) and any(True for _ in m.parameters())
+    ]
+    modules = _named([*trained, *averaged, *others], names, "model")
+    held = _held(optimizers, modules.values())
+    schedulers = [
+        s
+        for s in living[LRScheduler]
+        if any(getattr(s, "optimizer", None) is o for o in optimizers.values())
+        and not _is_part_of_another(s, living[LRScheduler])
+    ]
+    scalers = [s for s in living[GradScaler] if s.is_enabled()]
+    return Alive(
+        optimizers,
+        _named(schedulers, names, "scheduler"),
+        _named(scalers, names, "scaler"),
+        {name: m for name, m in modules.items() if any(m is one for one in trained)},
+        {name: m for name, m in modules.items() if isinstance(m, AveragedModel)},
+        {name: m for name, m in modules.items() if any(m is one for one in others)},
+        {p.path: p.value for p in places if generator_state(p.value) is not None},
+        tuple(p for p in places if _is_loose(p, held)),
+        names,
+    )
+
+
+def _living() -> dict[type, list[Any]]:
+    """All living objects of the kinds that are looked for; by type, which is cheaper than by object."""
+    found: dict[type, list[Any]] = {kind: [] for kind in _KINDS}
+    kind_of: dict[type, type | None] = {}
+    for thing in gc.get_objects():
+        exact = type(thing)
+        if exact not in kind_of:
+            kind_of[exact] = next((kind for kind in _KINDS if issubclass(exact, kind)), None)
+        kind = kind_of[exact]
+        if kind is not None:
+            found[kind].append(thing)
+    return found
+
+
+def script_frames(script: Path) -> list[FrameType]:
+    """The frames that are running now, from the script's outermost to the innermost."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if not _is_ours(frame) and frame.f_globals.get("__name__") != _CALLING:
+            frames.append(frame)
+        if frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>":
+            break
+        frame = frame.f_back
+    return frames[::-1]
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "bygones"
+
+
+_Roots = list[tuple[str, Any, Any]]
+
+
+def _roots(script: Path, writes_locals: bool) -> tuple[_Roots, _Roots]:
+    """(name, container, value) of every variable to begin at: the script's own, and its libraries'.
+
+    In order of preference for names. Which functions of a library are running depends on where one looks.
+    """
+    folder = script.resolve().parent
+    frames = script_frames(script)
+    mine = [f for f in frames if folder in Path(f.f_code.co_filename).resolve().parents]
+    main = sys.modules["__main__"]
+    found = [(name, vars(main), value) for name, value in vars(main).items() if name[:2] != "__"]
+    for frame in mine:
+        if frame.f_code.co_name != "<module>":
+            owner = frame if writes_locals else None
+            found += [(name, owner, value) for name, value in frame.f_locals.items()]
+    for module in _siblings(folder):
+        found += [
+            (f"{module.__name__}.{name}", vars(module), value)
+            for name, value in vars(module).items()
+            if name[:2] != "__" and getattr(value, "__module__", module.__name__) != "builtins"
+        ]
+    others = [f for f in frames if f not in mine]
+    return found, [(name, None, value) for f in others for name, value in f.f_locals.items()]
+
+
+def _siblings(folder: Path) -> list[ModuleType]:
+    """Imported modules that lie in the script's own folder, or below it.
+
+    Looked for once, and again when more were imported: a fork pays for each module that it touches.
+    """
+    newest = len(sys.modules), next(reversed(sys.modules))
+    known = _siblings_of.get(folder)
+    if known is not None and known[0] == newest:
+        return known[1]
+    inside_folder = f"{folder}{os.sep}"
+    mine = []
+    for name, module in list(sys.modules.items()):
+        file = str(getattr(module, "__file__", None) or "")
+        if file.startswith(inside_folder) and "site-packages" not in file:
+            if name != "__main__" and not name.startswith("bygones"):
+                mine.append(module)
+    _siblings_of[folder] = newest, mine
+    return mine
+
+
+def _walk(*roots: _Roots) -> Iterator[Place]:
+    """Everything that can be reached, nearest first, each thing once; all of the first roots' comes first.
+
+    Arrays that are variables themselves come last: a loop may have left one pointing into a container.
+    """
+    visited: set[int] = set()
+    spaces = {id(owner) for some in roots for _, owner, _ in some}
+    late: deque[tuple[Place, int]] = deque()
+    layers: deque[deque[tuple[Place, int]]] = deque()
+    for index, some in enumerate(roots):
+        layers.append(deque())
+        for name, owner, value in some:
+            array = isinstance(value, Tensor | np.ndarray)
+            place = Place(name, owner, name, name, value, own=index == 0)
+            (late if array else layers[-1]).append((place, 0))
+    pending: deque[tuple[Place, int]] = deque()
+    while pending or layers or late:
+        if layers and not pending:
+            pending = layers.popleft()
+            continue
+        if len(visited) >= _MOST_THINGS:
+            pending.clear()  # what lies beyond is given up; the variables themselves never are
+            layers.clear()
+            if not late:
+                return
+        place, depth = pending.popleft() if pending else late.popleft()
+        value = place.value
+        if value is None or isinstance(value, type | ModuleType | FrameType) or _is_bygones(value):
+            continue
+        if isinstance(value, bool | int | float | str | np.generic):
+            yield place
+            continue
+        if id(value) in visited:
+            continue
+        visited.add(id(value))
+        yield place
+        if isinstance(value, _CLOSED) or depth >= _DEEPEST:
+            continue
+        if generator_state(value) is not None or _is_machinery(value):
+            continue
+        try:
+            for step, inner in inside(value):
+                if step.startswith(" using ") and id(value.__globals__) in spaces:
+                    continue  # a variable at which the walk begins anyway, by its own name
+                path = f"{place.path}{step}"
+                inner_place = Place(path, value, step, place.root, inner, place.own)
+                pending.append((inner_place, depth + 1))
+        except Exception:  # an object whose attributes cannot be read is no memory of ours
+            continue
+
+
+def _is_machinery(value: Any) -> bool:
+    """Objects of the standard library (pools, loggers, parsers): what they hold is no memory of training."""
+    module = type(value).__module__.partition(".")[0]
+    return module in sys.stdlib_module_names and module not in _CONTAINERS
+
+
+def _is_bygones(value: Any) -> bool:
+    """What watches the script is no part of it."""
+    owner = getattr(value, "__self__", value) if isinstance(value, MethodType) else value
+    return type(owner).__module__.partition(".")[0] == "bygones"
+
+
+def _optimizers(stepped: list[Optimizer], living: list[Any]) -> list[Optimizer]:
+    """Those that have stepped, then those that own other parameters and are still to step."""
+    found = list(stepped)
+    owned = {id(p) for o in found for g in o.param_groups for p in g["params"]}
+    for one in living:
+        if not any(one is known for known in found):
+            groups = one.__dict__.get("param_groups") or []
+            mine = {id(p) for g in groups for p in g["params"]}
+            if mine and not mine & owned:
+                found.append(one)
+                owned |= mine
+    return found
+
+
+def _outermost(living: list[Any]) -> list[nn.Module]:
+    """Modules that are no part of another module."""
+    modules = [one for one in living if "_modules" in vars(one)]
+    inner = {id(m) for module in modules for m in module._modules.values() if m is not None}
+    return [module for module in modules if id(module) not in inner]
+
+
+def _is_part_of_another(scheduler: LRScheduler, living: list[Any]) -> bool:
+    """A member of a SequentialLR or ChainedScheduler is kept by it."""
+    return any(scheduler in one._schedulers for one in living if hasattr(one, "_schedulers"))
+
+
+def _named(things: list[Any], names: Mapping[int, str], else_called: str) -> dict[str, Any]:
+    """Things by the shortest path to them, in a stable order; what has no path is numbered."""
+    named: dict[str, Any] = {}
+    for thing in things:
+        name = names.get(id(thing), else_called)
+        number = 2
+        while name in named:
+            name = f"{names.get(id(thing), else_called)}#{number}"
+            number += 1
+        named[name] = thing
+    return named
+
+
+def _held(optimizers: Mapping[str, Optimizer], modules: Any) -> set[int]:
+    """Identities of the tensors that named sources hold already."""
+    held: set[int] = set()
+    for module in modules:
+        held |= {id(t) for t in module.parameters()} | {id(t) for t in module.buffers()}
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            held |= {id(p) for p in group["params"]}
+        for state in optimizer.state.values():
+            held |= {id(value) for value in state.values()}
+    return held
+
+
+def _is_loose(place: Place, held: set[int]) -> bool:
+    value = place.value
+    if isinstance(value, Tensor | np.ndarray):
+        return id(value) not in held and not (
+            isinstance(value, np.ndarray) and value.dtype.hasobject
+        )
+    return isinstance(value, bool | int | float | np.generic)

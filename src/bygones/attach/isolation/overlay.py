@@ -1,0 +1,453 @@
+"""The files of a script that is forked into twins: each twin sees them all and writes only its own.
+
+An overlay is a folder of links to the originals that becomes the working directory. Just before Python
+writes through one of the links, the link is replaced by a copy (*copied up*): audit events say when.
+Absolute paths under the original folder, and under the folder of the process that was forked, are led
+into the overlay by wrapping `open` and the functions of `os` that take a path, reads included. Writing
+to any other fixed path is refused, except under the folders that `Overlay` is told to allow, and under
+/dev, /proc, caches and the folder for temporary files.
+
+Limits. Not seen, so that an *existing* file is changed in the original: what C code writes without
+`open` (HDF5, Arrow, torch.jit.save, dbm; torch.save and safetensors are guarded), what programs and
+processes write that were started afresh (subprocess, "spawn"), files opened for writing relative to a
+`dir_fd`, named pipes. A database of sqlite is copied up when it is connected to, but a connection, a
+writable memory map and a temporary file (or one deleted while open) that were opened before a fork
+stay shared by all twins. Entries of `os.scandir` say of themselves that they are links, and what
+is beside the working directory is found by `../data`, not from `Path.cwd().parent`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import fcntl
+import functools
+import io
+import os
+import shutil
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bygones.attach.isolation.open_files import detach_files
+from bygones.attach.isolation.paths import (
+    descriptor_path,
+    free_folders,
+    is_inside,
+    link_target,
+    rebase_path,
+    resolve_path,
+)
+from bygones.core.errors import ScriptError
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class FixedPathError(ScriptError, OSError):
+    """The script writes a path that all its twins would share.
+
+    An OSError too, as a read-only disk gives: a library that can do without the file goes on without.
+    """
+
+
+class _Use(NamedTuple):
+    """Where an audit event carries a path that is written, and the folder it is relative to."""
+
+    path: int
+    dir_fd: int | None = None
+    follows: bool = True  # whether a link at the path's end is followed, or is itself meant
+    refused: bool = True  # whether it must be the twin's own
+
+
+_EVENTS: dict[str, tuple[_Use, ...]] = {
+    "open": (),
+    "os.chdir": (_Use(0, refused=False),),
+    "os.chflags": (_Use(0),),
+    "os.chmod": (_Use(0, 2),),
+    "os.chown": (_Use(0, 3),),
+    "os.link": (_Use(0, 2), _Use(1, 3, follows=False)),
+    "os.mkdir": (_Use(0, 2, follows=False),),
+    "os.remove": (_Use(0, 1, follows=False),),
+    "os.removexattr": (_Use(0),),
+    "os.rename": (_Use(0, 2, follows=False), _Use(1, 3, follows=False)),
+    "os.rmdir": (_Use(0, 1, follows=False),),
+    "os.setxattr": (_Use(0),),
+    "os.symlink": (_Use(1, 2, follows=False),),
+    "os.truncate": (_Use(0),),
+    "os.utime": (_Use(0, 3),),
+    "shutil.rmtree": (_Use(0, 1, follows=False),),
+    "sqlite3.connect": (_Use(0, refused=False),),
+}
+# These do not enter linked folders, so what they are to walk through is made real ones: when that is so.
+_WALKS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    "os.fwalk": lambda args: not args[3],
+    "os.walk": lambda args: not args[3],  # it follows links
+    "pathlib.Path.glob": lambda args: "**" in str(args[1]),
+    "pathlib.Path.rglob": lambda args: True,
+    "pathlib.Path.walk": lambda args: True,
+    "shutil.rmtree": lambda args: True,
+}
+_HEARD = frozenset({*_EVENTS, *_WALKS})
+_overlay: Overlay | None = None  # the one that this process works in
+_installed = False
+_lock = threading.RLock()
+_open = io.open
+_writers: weakref.WeakSet[Any] = weakref.WeakSet()  # files that hold back what is to be written
+_thread = threading.local()  # .busy: the overlay itself is at work, so nothing is translated
+
+
+class Overlay:
+    """`upper` shows what is in `lower` and takes what is written: a new folder, or one that was used before.
+
+    `allowed` are folders that may be written as they are. The rule of the longest folder counts: a store
+    may lie in `lower`, and `lower` in the folder for temporary files.
+    """
+
+    def __init__(
+        self, lower: Path, upper: Path, allowed: Iterable[Path] = (), below: Overlay | None = None
+    ) -> None:
+        self.lower, self.upper, self.allowed = lower, upper, tuple(allowed)
+        self._top = os.path.realpath(upper)
+        self._root: str = below._root if below else os.path.realpath(lower)
+        own = {self._top: "own"}
+        shown = {os.path.realpath(lower): "lower", os.path.abspath(lower): "lower"}
+        deeper = {f: "lower" for f, kind in below._rules.items() if kind != "free"} if below else {}
+        rules = {**free_folders(self.allowed), **deeper, **shown, **own}
+        self._rules = dict(sorted(rules.items(), key=lambda rule: -len(rule[0])))
+
+    def enter(self) -> None:
+        """Makes the overlay the working directory, and watches over what is written from now on."""
+        global _overlay
+        with _at_work():
+            os.makedirs(self._top, exist_ok=True)
+            self._fill(self._top, os.path.realpath(self.lower))
+            os.chdir(self._top)
+        _install()
+        _overlay = self
+
+    def translate(self, path: Any) -> Any:
+        """The path by which this overlay has what the script calls `path`; often the same."""
+        if isinstance(path, bytes):
+            return os.fsencode(self.translate(os.fsdecode(path)))
+        if not isinstance(path, str | os.PathLike):
+            return path
+        name = os.fsdecode(path)
+        if os.path.isabs(name):
+            whole = os.path.normpath(name)
+            kind, folder = self._rule(whole)
+            if ".." in name and is_inside(name, self._top):
+                return whole if kind == "own" else rebase_path(whole, self._top, self._root)
+            return rebase_path(whole, folder, self._top) if kind == "lower" else path
+        if ".." not in name.split("/") or self._rule(here := os.getcwd())[0] != "own":
+            return path
+        whole = os.path.normpath(os.path.join(here, name))
+        if is_inside(whole, self._top):
+            return os.path.normpath(name)
+        return os.path.normpath(rebase_path(whole, self._top, self._root))
+
+    def prepare(
+        self, path: Any, dir_fd: int = -1, follows: bool = True, refused: bool = True, **how: bool
+    ) -> None:
+        """Called before `path` is written: makes it the overlay's own, or refuses if it cannot be."""
+        if not isinstance(path, str | bytes | os.PathLike):
+            return  # an open file: it was prepared when it was opened
+        with _at_work():
+            folder = os.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
+            whole = os.path.join(folder, os.fsdecode(path))
+            if "__pycache__" in whole.split("/"):
+                return
+            if not is_inside(os.path.normpath(whole), self._top):
+                whole = resolve_path(whole, follows)
+            if is_inside(os.path.normpath(whole), self._top):
+                with self._alone():
+                    self._own(whole, follows, **how)
+            elif refused and self._rule(whole)[0] != "free":
+                self._refuse(whole)
+
+    def spread(self, path: Any) -> None:
+        """Makes real folders of all linked ones below `path`, for walks that do not follow links."""
+        with _at_work(), self._alone():
+            self._spread(os.path.realpath(self.translate(path)))
+
+    def look(self, path: Any) -> Any:
+        """The path to look at: a link of the overlay looks like what it stands for."""
+        path = self.translate(path)
+        return self._stands_for(path) or path if isinstance(path, str | os.PathLike) else path
+
+    def _stands_for(self, path: str | os.PathLike[str]) -> str | None:
+        try:
+            target = link_target(os.fspath(path))
+        except (OSError, ValueError):
+            return None  # no link
+        return target if self._rule(target)[0] == "lower" else None
+
+    def _rule(self, path: str) -> tuple[str, str]:
+        """What holds for a path: "own", "lower", "free" or nothing, and the folder that says so."""
+        return next(((k, f) for f, k in self._rules.items() if is_inside(path, f)), ("", ""))
+
+    def _refuse(self, path: str) -> None:
+        error = FixedPathError(
+            f"{path}: the script writes this fixed path, which all twins of the run would share. "
+            f"Expected was a path inside the working directory ({self._root}), of which each twin has "
+            f"its own. Try a path relative to the working directory; if it need only differ by seed, "
+            f"put {{seed}} into the script's arguments."
+        )
+        error.errno = errno.EROFS
+        raise error
+
+    def _own(self, path: str, follows: bool, emptied: bool = False, depth: int = 0) -> None:
+        """Makes every link on the way to `path` a folder or file of the overlay's own."""
+        here = self._top
+        path = path if is_inside(path, here) else os.path.normpath(path)
+        steps = [step for step in path[len(here) :].split("/") if step]
+        for place, step in enumerate(steps, start=1):
+            here = os.path.normpath(os.path.join(here, step))
+            if not os.path.islink(here):
+                continue
+            target, last = link_target(here), place == len(steps)
+            kind, _ = self._rule(target)
+            if kind == "free" or (last and not follows and kind != "lower"):
+                return
+            if kind == "own":  # a link of the script's
+                if depth < 40:
+                    self._own(os.path.join(target, *steps[place:]), follows, emptied, depth + 1)
+                return
+            if os.path.isdir(target):
+                self._unfold(here)
+            elif last and follows:
+                self._copy(here, emptied)
+
+    def _fill(self, folder: str, source: str) -> None:
+        for entry in os.scandir(source):
+            if self._rules.get(entry.path) != "own":  # the overlay may lie in what it shows
+                with suppress(FileExistsError):  # an overlay that was left and is entered again
+                    os.symlink(self._link_to(entry.path), os.path.join(folder, entry.name))
+
+    def _link_to(self, original: str) -> str:
+        """What a link that stands for `original` says; the like of it, if that is a link itself."""
+        if not os.path.islink(original):
+            return original
+        target, says = link_target(original), os.readlink(original)
+        kind, folder = self._rule(original)
+        if kind != "lower" or self._rule(target) != (kind, folder):
+            return target
+        return rebase_path(target, folder, self._top) if os.path.isabs(says) else says
+
+    def _unfold(self, link: str) -> None:
+        aside, source = f"{link}.{os.getpid()}~", link_target(link)
+        os.mkdir(aside)
+        self._fill(aside, source)
+        shutil.copystat(source, aside)
+        os.unlink(link)
+        os.rename(aside, link)
+
+    def _copy(self, link: str, emptied: bool) -> None:
+        aside, source = f"{link}.{os.getpid()}~", link_target(link)
+        if os.path.isfile(source):
+            copied = os.devnull if emptied and os.access(source, os.W_OK) else source
+            shutil.copyfile(copied, aside)
+            shutil.copystat(source, aside)
+            os.replace(aside, link)
+        elif not os.path.exists(source):
+            os.unlink(link)  # or the file would come to be at the link's other end
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process of this twin, as a data loader's, can replace links."""
+        handle = os.open(self._top, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
+
+    def _spread(self, folder: str) -> None:
+        if self._rule(folder)[0] != "own" or not os.path.isdir(folder):
+            return
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir() and self._stands_for(entry.path):
+                self._unfold(entry.path)
+            if not os.path.islink(entry.path):
+                self._spread(entry.path)
+
+
+def part(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
+    """In a process just forked: gives it an overlay of its own on what its parent's shows now.
+
+    Files that are open go on in copies, under the same numbers and at the same places: those in the
+    parent's overlay, and those in each folder of `also` (say, where its output goes) in the folder
+    beside it. Call `flush_all` before the fork.
+    """
+    parent, here = _overlay, os.getcwd()
+    assert parent is not None, "part: there is no overlay to part from; Overlay.enter comes first."
+    with _at_work():
+        own = Overlay(parent.upper, upper, parent.allowed, parent)
+        pairs = {parent.upper: upper, **(also or {})}.items()
+        folders = {os.path.realpath(old): os.path.realpath(new) for old, new in pairs}
+    own.enter()
+    os.chdir(own.translate(here))
+    with _at_work():
+        detach_files(own._top, own.prepare, folders)
+
+
+def flush_all() -> None:
+    """Writes out what Python's files hold back, or each twin would write it. Never raises.
+
+    Those are the files that were opened since the overlay was entered: to look for all others among the
+    process's objects would cost more than a fork does.
+    """
+    for file in (sys.stdout, sys.stderr, *_writers):
+        with suppress(Exception):  # closed, detached, a pipe without a reader
+            file.flush()
+
+
+@functools.wraps(io.open)
+def _opened(*args: Any, **kwargs: Any) -> Any:
+    file = _open(*args, **kwargs)
+    if file.writable():
+        _writers.add(file)
+    return file
+
+
+@contextmanager
+def guarding_native_writes() -> Iterator[None]:
+    """Lets the overlay know of paths that torch and safetensors write without Python's `open`."""
+    import safetensors.numpy
+    import safetensors.torch
+    import torch
+
+    places = [(torch, "save", "f"), (torch.serialization, "save", "f")]
+    places += [(m, "save_file", "filename") for m in (safetensors.torch, safetensors.numpy)]
+    before = [(module, name, getattr(module, name)) for module, name, _ in places]
+    for module, name, path in places:
+        setattr(module, name, _Writing(getattr(module, name), None, path))
+    try:
+        yield
+    finally:
+        for module, name, function in before:
+            setattr(module, name, function)
+
+
+class _Led:
+    """A function whose paths are led into the overlay.
+
+    Not itself a function, as `open` is none: as an attribute of a class it must not become a method.
+    """
+
+    def __init__(self, function: Callable[..., Any], *names: str | None) -> None:
+        functools.update_wrapper(self, function)
+        self._function, self._names = function, names
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if _overlay is not None and not _busy() and kwargs.get("dir_fd") is None:
+            led = [self._lead(a) if n else a for a, n in zip(args, self._names, strict=False)]
+            args = (*led, *args[len(led) :])
+            kwargs = {n: self._lead(a) if n in self._names else a for n, a in kwargs.items()}
+        return self._function(*args, **kwargs)
+
+    def _lead(self, path: Any) -> Any:
+        return _overlay.translate(path) if _overlay else path
+
+
+class _Looking(_Led):
+    def _lead(self, path: Any) -> Any:
+        return _overlay.look(path) if _overlay else path
+
+
+class _Naming(_Led):
+    def _lead(self, path: Any) -> Any:
+        return path if os.path.isabs(path) else super()._lead(path)
+
+
+class _Writing(_Led):
+    def _lead(self, path: Any) -> Any:
+        path = super()._lead(path)
+        if _overlay:
+            _overlay.prepare(path, emptied=True)
+        return path
+
+
+_FUNCTIONS = (
+    (_Looking, ("path",), "stat lstat readlink"),
+    (_Led, ("path",), "open mkdir remove unlink rmdir truncate chmod lchmod chown lchown utime"),
+    (_Led, ("path",), "chflags lchflags getxattr setxattr listxattr removexattr"),
+    (_Led, ("path",), "listdir scandir statvfs access chdir"),
+    (_Led, ("src", "dst"), "rename replace link"),
+    (_Led, (None, "dst"), "symlink"),
+)
+_ABLE = (
+    os.supports_dir_fd,
+    os.supports_effective_ids,
+    os.supports_fd,
+    os.supports_follow_symlinks,
+)
+
+
+def _as_function(led: _Led) -> Callable[..., Any]:
+    """What was a function stays one: torch's modules of settings refuse what they do not know."""
+
+    @functools.wraps(led)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return led(*args, **kwargs)
+
+    return function
+
+
+def _install() -> None:
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    builtins.open = io.open = _Led(_opened, "file")
+    # Of `../data`; not every `realpath` goes through `abspath`.
+    os.path.abspath = _as_function(_Naming(os.path.abspath, "path"))
+    os.path.realpath = _as_function(_Naming(os.path.realpath, "filename"))
+    for kind, paths, names in _FUNCTIONS:
+        for name in names.split():
+            function = getattr(os, name, None)
+            if function is not None:
+                setattr(os, name, led := kind(function, *paths))
+                for able in _ABLE:
+                    able.update({led} if function in able else ())
+    os.register_at_fork(after_in_child=_new_lock)
+    sys.addaudithook(_hear)
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
+    overlay = _overlay
+    if overlay is None or event not in _HEARD or _busy():
+        return
+    if event == "open":
+        if args[2] & _WRITING:
+            overlay.prepare(args[0], emptied=bool(args[2] & os.O_TRUNC))
+        return
+    for use in _EVENTS.get(event, ()):
+        dir_fd = -1 if use.dir_fd is None or args[use.dir_fd] is None else args[use.dir_fd]
+        overlay.prepare(args[use.path], dir_fd, use.follows, use.refused)
+    if event in _WALKS and _WALKS[event](args):
+        overlay.spread(args[0])
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """While the overlay rearranges files, one thread at a time, its own calls mean what they say."""
+    with _lock:
+        before, _thread.busy = _busy(), True
+        try:
+            yield
+        finally:
+            _thread.busy = before
+
+
+def _busy() -> bool:
+    return getattr(_thread, "busy", False)
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()

@@ -1,0 +1,112 @@
+"""Running a script as `python script.py …` would, in this process."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from bygones.core.code_digest import SCRIPTS, machine_digest, source_digest
+from bygones.core.digest import digest
+from bygones.core.errors import DesignError, ScriptError
+from bygones.core.values import Digest
+
+SEED = "{seed}"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A training script with its arguments, and how a seed reaches it.
+
+    `{seed}` in an argument stands for the seed; `seed_env` names an environment variable that is set to
+    it. With neither, bygones seeds the global generators of python, numpy and torch before the script runs.
+    `files` are the digests of the script and of the modules of its folder, `versions` those of the
+    packages it imports; both are known once it has run.
+    """
+
+    path: str
+    arguments: tuple[str, ...] = ()
+    seed_env: str | None = None
+    clock: int = 0
+    files: tuple[tuple[str, Digest], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.path, *self.arguments])
+
+    @property
+    def seeded_by(self) -> str:
+        """How a seed reaches the script, in words."""
+        if any(SEED in argument for argument in self.arguments):
+            return "its arguments"
+        if self.seed_env:
+            return f"the environment variable {self.seed_env}"
+        return "the global generators, seeded before it begins"
+
+    def code(self) -> Digest:
+        """Digest of the script, its own modules, its arguments and the packages it imports."""
+        machine = machine_digest(SCRIPTS)
+        return digest(
+            [self.files, self.versions, self.arguments, self.seed_env, self.clock, machine]
+        )
+
+    def arguments_for(self, seed: int) -> list[str]:
+        return [argument.replace(SEED, str(seed)) for argument in self.arguments]
+
+
+def check_script(script: Script) -> None:
+    """Refuses what is no Python file, before anything is started."""
+    path = Path(script.path)
+    if not path.is_file():
+        raise DesignError(f"there is no script '{script.path}'. Expected a Python file after `--`.")
+    try:
+        compile(path.read_bytes(), str(path), "exec")
+    except (SyntaxError, ValueError) as error:
+        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        raise ScriptError(f"{script.path} is no Python program{where}: {error}.") from None
+
+
+def run_script(script: Script, seed: int, home: Path) -> None:
+    """Runs the script as the main program; whatever it raises comes through.
+
+    `home` is the folder that it was called from: `script.path` is relative to it.
+    """
+    path = (home / script.path).resolve()
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=str(path), __builtins__=__builtins__, __cached__=None)
+    sys.modules["__main__"] = main
+    sys.argv = [script.path, *script.arguments_for(seed)]
+    sys.path.insert(0, str(path.parent))
+    if script.seed_env is not None:
+        os.environ[script.seed_env] = str(seed)
+    if script.seeded_by.startswith("the global"):
+        seed_everything(seed)
+    exec(compile(path.read_bytes(), str(path), "exec"), vars(main))
+
+
+def seed_everything(seed: int) -> None:
+    """What most scripts do first."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def own_files(script: Path) -> tuple[tuple[str, Digest], ...]:
+    """Digests of the code that this script and the modules of its folder consist of, once it has run."""
+    folder = script.resolve().parent
+    paths = {script.resolve()}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and file.endswith(".py") and "site-packages" not in file and os.path.isabs(file):
+            path = Path(
+                file
+            ).resolve()  # some modules of torch's have no file, and only say that they do
+            if folder in path.parents and not module.__name__.startswith("bygones"):
+                paths.add(path)
+    return tuple(sorted((str(p.relative_to(folder)), source_digest(p)) for p in paths))

@@ -1,0 +1,52 @@
+"""Warm-up: import what a script needs before it is forked."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from importlib import metadata
+
+import torch
+
+from bygones.attach.isolation.fork import glance, why_not_fork
+from bygones.core.code_digest import packages
+
+
+def imported_libraries(before: Collection[str]) -> tuple[str, ...]:
+    """Modules of installed packages that were imported since; `before` are the names that there were."""
+    new = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name not in before and "site-packages" in file and not name.startswith("bygones"):
+            new.append(name)
+    return tuple(new)
+
+
+def versions(modules: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Versions of the packages that these modules belong to."""
+    brought_by = packages()
+    found = {d for name in modules for d in brought_by.get(name.partition(".")[0], ())}
+    return tuple(sorted((name, metadata.version(name)) for name in found))
+
+
+def warm(modules: Collection[str] = ()) -> None:
+    """Imports what every script will need, and what this one will, so that each fork has it already.
+
+    torch loads a good part of itself when the first optimizer is made. What is loaded is then taken out of
+    the garbage collector's sight: forks share its memory for longer, and looking around is quick.
+    """
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    for name in modules:
+        with suppress(Exception):  # what cannot be imported on its own is left to the script
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def warm_for(libraries: tuple[str, ...]) -> None:
+    """Imports here what the script imports, unless that would leave threads and keep us from forking."""
+    if libraries and glance(lambda: (warm(libraries), why_not_fork())[1]) is None:
+        warm(libraries)

@@ -1,0 +1,281 @@
+"""The sources of memory in a process that runs a script, as the same objects that a recipe's run has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from bygones.attach.discovery import Alive, alive
+from bygones.attach.sources.averaged_modules import Follower
+from bygones.attach.sources.carried_streams import CarriedStreams
+from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
+from bygones.attach.sources.variables import changed_paths, first_values, loose_sources
+from bygones.attach.step_clock import Clock
+from bygones.core.catalogue import Catalogue
+from bygones.core.digest import same
+from bygones.core.errors import RecipeError
+from bygones.core.hash_chain import ledger_entry, state_digests
+from bygones.core.values import State
+from bygones.training.leaves import clone
+from bygones.training.recipe import Memory
+from bygones.training.sources import AbstractSource
+from bygones.training.sources.averages import Averages
+from bygones.training.sources.batchnorm import BatchNorm
+from bygones.training.sources.buffers import Buffers
+from bygones.training.sources.gradients import Gradients
+from bygones.training.sources.moments import Moments
+from bygones.training.sources.named import Named
+from bygones.training.sources.scheduler import Scheduler
+from bygones.training.sources.weights import Weights
+
+
+class FirstLook:
+    """What there was before the first update: what "new" means for memory that nobody can build anew."""
+
+    def __init__(self, script: Path, clock: Clock, seed: int) -> None:
+        found = alive(clock.seen, script, {})
+        self.trained = found.trained
+        self.names = {
+            id(thing): name
+            for things in (found.optimizers, found.schedulers, found.trained, found.others)
+            for name, thing in things.items()
+        }
+        self.loose = first_values(found.loose)
+        self.states: dict[str, State] = {}
+        self.tensors = {name: clone(p) for name, p in named_parameters(found).items()} | {
+            f"{label}.{name}": clone(t)
+            for label, module in found.others.items()
+            for name, t in module.state_dict(keep_vars=True).items()
+        }
+        for source in sources_of(found, seed):
+            self.states[source.name] = getattr(source, "as_built", {})
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Memory that another run of the script was seen to have: sources by name, variables by path.
+
+    For a run that has not taken a step yet, in which nothing has changed so far.
+    """
+
+    names: frozenset[str]
+    paths: frozenset[str]
+
+
+class Live:
+    """A running script as a run: `sources`, and the modules that a probe may look at."""
+
+    def __init__(
+        self,
+        script: Path,
+        clock: Clock,
+        seed: int,
+        first: FirstLook,
+        shown: Mapping[int, Sequence[Any]],
+        expected: Expected | None = None,
+    ) -> None:
+        found = alive(clock.seen, script, first.names, writes_locals=expected is not None)
+        self._clock = clock
+        self.trained = found.trained
+        self.parameters = parameters = named_parameters(found)
+        sources = sources_of(found, seed)
+        self.names = found.names
+        self.averaging = {**found.averaged, **found.others}
+        sources += self._averaging(found, parameters, first, expected)
+        paths = None if expected is None else expected.paths
+        sources += loose_sources(
+            found.loose, first.loose, parameters, found.trained, paths
+        ).values()
+        self.changed = changed_paths(found.loose, first.loose)
+        if can_be_rearranged(clock):
+            sources.append(LoaderOrder(clock, seed, shown))
+        for source in sources:
+            built = first.states.get(source.name)
+            if built is not None and built.keys() == getattr(source, "as_built", {}).keys():
+                source.as_built = built  # type: ignore[attr-defined]
+        self.sources = Catalogue("memory source", {s.name: s for s in _told_apart(sources)})
+        for name, source in self.sources.items():
+            for leaf, place in getattr(source, "places", {}).items():
+                self._as_first_seen(source, leaf, first.loose.get(place.path), name)
+
+    def entry(self) -> dict[str, Any]:
+        """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
+        clock, shown = self._clock, self._clock.delivered
+        states: dict[str, State] = {}
+        missing: dict[str, str] = {}
+        for name, source in self.sources.items():
+            try:
+                states[name] = source.capture()
+            except RecipeError:  # no reason to stop a run that is only written down
+                missing[name] = "not captured"
+        loss = clock.losses[-1] if clock.losses else None
+        return ledger_entry(
+            clock.step, shown.order, shown.entry, loss, {**state_digests(states), **missing}
+        )
+
+    def clocked_module(self, optimizer: Any) -> str:
+        """The name of the trained module that an optimizer updates; empty if no module owns what it does."""
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, module in self.trained.items():
+            if any(id(p) in updated for p in module.parameters()):
+                return name
+        return ""
+
+    def _as_first_seen(self, source: Any, leaf: str, before: Any, name: str) -> None:
+        if before is not None:
+            source.as_built = {**source.as_built, leaf: before[1]}
+
+    def _averaging(
+        self,
+        found: Alive,
+        parameters: Mapping[str, Tensor],
+        first: FirstLook,
+        expected: Expected | None,
+    ) -> list[AbstractSource]:
+        """Teachers and averages: parameters that no optimizer updates, and that change all the same."""
+        sources: list[AbstractSource] = []
+        for name, averages in found.averaged.items():
+            student = _student(averages.module, found.trained)
+            if student is not None:
+                source: Any = Averages(averages, student)
+                source.name = "averages" if len(found.averaged) == 1 else name
+                sources.append(source)
+        updated = updated_parameters(found.optimizers)
+        learned = {name: p for name, p in parameters.items() if id(p) in updated}
+        within = {n: p for n, p in parameters.items() if id(p) not in updated}
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in within.items():
+            groups.setdefault(name.partition(".")[0], {})[name] = tensor
+        for label, module in found.others.items():
+            groups[label] = {
+                f"{label}.{n}": t for n, t in module.state_dict(keep_vars=True).items()
+            }
+        for label, tensors in groups.items():
+            changed = any(not same(first.tensors.get(n, t), t) for n, t in tensors.items())
+            if changed or (expected is not None and label in expected.names):
+                sources.append(Follower(label, tensors, learned, first.tensors))
+        return sources
+
+
+def sources_of(found: Alive, seed: int) -> list[AbstractSource]:
+    """The sources that every run has, and those that it has by its layers, of what was found or is named."""
+    parameters = named_parameters(found)
+    updated = updated_parameters(found.optimizers)
+    learned = {name: p for name, p in parameters.items() if id(p) in updated}
+    names = {id(p): name for name, p in parameters.items()}
+    optimizers = _unnamed_if_single(found.optimizers)
+    layers, owners, hidden = _normalising(found), _buffers(found), _hidden(found)
+    sources: Sequence[AbstractSource | None] = [
+        Weights(learned),
+        Moments(optimizers, names),
+        Scheduler(optimizers, _unnamed_if_single(found.schedulers)),
+        Gradients(learned),
+        BatchNorm(layers) if layers else None,
+        Buffers(owners, "non-persistent" if hidden else "state_dict") if owners else None,
+        *(
+            Named("scaler" if len(found.scalers) == 1 else name, _scaler(scaler), None)
+            for name, scaler in found.scalers.items()
+        ),
+        CarriedStreams(found.generators, seed),
+    ]
+    return [source for source in sources if source is not None]
+
+
+def named_parameters(found: Alive) -> dict[str, Tensor]:
+    """Every parameter by name: the only module's own names, or prefixed by which module's it is.
+
+    Tensors that an optimizer updates and no module owns go by the script's name for them.
+    """
+    named: dict[str, Tensor] = {}
+    for label, module in found.trained.items():
+        for name, parameter in module.named_parameters():
+            named[name if len(found.trained) == 1 else f"{label}.{name}"] = parameter
+    known = {id(p) for p in named.values()}
+    for optimizer in found.optimizers.values():
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter) not in known:
+                    known.add(id(parameter))
+                    name = found.names.get(id(parameter), "")
+                    named[name if name and name not in named else f"parameter{len(named)}"] = (
+                        parameter
+                    )
+    return named
+
+
+def updated_parameters(optimizers: Mapping[str, Any]) -> set[int]:
+    """Identities of what the optimizers update."""
+    return {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
+
+
+def _scaler(scaler: Any) -> Memory:
+    return Memory(scaler, origin="optimizer", visibility="state_dict")
+
+
+def _student(averaged: nn.Module, trained: Mapping[str, nn.Module]) -> nn.Module | None:
+    """The trained module, or part of one, that an average is shaped like."""
+    shapes = {name: p.shape for name, p in averaged.named_parameters()}
+    for module in trained.values():
+        for part in module.modules():
+            if {name: p.shape for name, p in part.named_parameters()} == shapes:
+                return part
+    return None
+
+
+def _normalising(found: Alive) -> dict[str, _NormBase]:
+    return {
+        name: layer
+        for name, layer in _layers(found).items()
+        if isinstance(layer, _NormBase) and layer.running_mean is not None
+    }
+
+
+def _layers(found: Alive) -> dict[str, nn.Module]:
+    single = len(found.trained) == 1
+    return {
+        (name if single else f"{label}.{name}".rstrip(".")): layer
+        for label, module in found.trained.items()
+        for name, layer in module.named_modules()
+    }
+
+
+def _buffers(found: Alive) -> dict[str, nn.Module]:
+    return {
+        f"{name}.{key}".lstrip("."): layer
+        for name, layer in _layers(found).items()
+        if not isinstance(layer, _NormBase)
+        for key, _ in layer.named_buffers(recurse=False)
+    }
+
+
+def _hidden(found: Alive) -> bool:
+    return any(layer._non_persistent_buffers_set for layer in _layers(found).values())
+
+
+def _unnamed_if_single(things: Mapping[str, Any]) -> dict[str, Any]:
+    return {"": next(iter(things.values()))} if len(things) == 1 else dict(things)
+
+
+def _told_apart(sources: list[AbstractSource]) -> list[AbstractSource]:
+    """No two of one name: a variable called like a built-in source gets an underscore."""
+    taken: set[str] = set()
+    for source in sources:
+        is_variable = not isinstance(source, LoaderOrder)
+        while source.name in taken or (is_variable and source.name == LoaderOrder.name):
+            source.name += "_"
+        taken.add(source.name)
+    return sources
+
+
+def settle(live: Live) -> None:
+    """Raises the sentence of the first source that cannot be captured exactly."""
+    for name, source in live.sources.items():
+        try:
+            source.capture()
+        except RecipeError as error:
+            raise RecipeError(f"the source '{name}' of this script: {error}") from error

@@ -1,0 +1,338 @@
+"""What is observed of a script's function: inputs taken from its own batches, or a function of the user's.
+
+In the first run, up to the fork, the calls of the trained module are listened to. Inputs of calls in
+evaluation mode are preferred (they come as training never showed them); else those of training batches
+are taken. Every seed and arm is then observed on the same inputs, in evaluation mode, without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bygones.attach import watch as watched
+from bygones.attach.live_run import Live
+from bygones.core.digest import digest
+from bygones.core.errors import ScriptError
+from bygones.core.values import Digest
+from bygones.training.generators import kept_globals
+from bygones.training.leaves import clone
+
+_MOST_INPUTS = 512
+_MOST_CALLS = 64
+
+
+@dataclass(frozen=True)
+class ScriptProbe:
+    """Names what is observed: which module, on which inputs (by digest), or which function of the user's."""
+
+    module: str
+    inputs: Digest
+    kind: Literal["logits", "values"]
+    headline: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is handed to the observed module, call by call; and the right answers, where they are known."""
+
+    module: str
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    labels: np.ndarray | None
+    kind: Literal["logits", "values"]
+    came_from: str
+    function: Callable[[Any], Any] | None = None
+
+    def probe(self) -> ScriptProbe:
+        tensors = [_tensors([args, kwargs]) for args, kwargs in self.calls]
+        said = getattr(self.function, "__code__", None)
+        code = "" if said is None else digest([said.co_code, repr(said.co_consts)])
+        return ScriptProbe(self.module, digest([tensors, self.labels, code]), self.kind)
+
+
+class Listener:
+    """Listens to the calls of trained modules in the first run, which is thrown away afterwards."""
+
+    def __init__(self) -> None:
+        self._calls: dict[tuple[str, bool], list[_Call]] = {}
+        self._batch: Any = None
+        self._classified: set[int] = set()  # storages that cross-entropy was taken of
+        self._targets: dict[int, Tensor] = {}
+
+    def delivered(self, batch: Any) -> None:
+        self._batch = batch
+
+    def attach(self, trained: Mapping[str, nn.Module]) -> None:
+        """Listens to each module that holds at least half of what is trained in its root."""
+        for label, root in trained.items():
+            whole = sum(p.numel() for p in root.parameters())
+            for name, module in root.named_modules():
+                if 2 * sum(p.numel() for p in module.parameters()) >= whole:
+                    path = f"{label}/{name}"
+                    module.register_forward_hook(self._listens(path), with_kwargs=True)
+
+    def _listens(self, path: str) -> Callable[..., None]:
+        def heard(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            calls = self._calls.setdefault((path, module.training), [])
+            if len(calls) < _MOST_CALLS and isinstance(_first_tensor([args, kwargs]), Tensor):
+                answer = _answer(output)
+                if answer is not None and answer.ndim >= 1:
+                    calls.append(
+                        _Call(_kept(args), _kept(kwargs), answer, output, self._labels(args))
+                    )
+
+        return heard
+
+    @contextmanager
+    def hearing_losses(self) -> Iterator[None]:
+        """Notes which outputs cross-entropy is taken of: those are logits, and these their labels."""
+        taken = nn.functional.cross_entropy
+
+        def listened(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            place = input.untyped_storage().data_ptr()
+            self._classified.add(place)
+            if not target.is_floating_point():
+                self._targets[place] = target.detach().clone()
+            return taken(input, target, *args, **kwargs)
+
+        nn.functional.cross_entropy = listened
+        try:
+            yield
+        finally:
+            nn.functional.cross_entropy = taken
+
+    def inputs(self, module_of_clock: str) -> Inputs:
+        """The inputs to observe on, of the outermost module that was called; evaluation mode preferred."""
+        mine = {key: calls for key, calls in self._calls.items() if calls}
+        own = {k: c for k, c in mine.items() if k[0].partition("/")[0] == module_of_clock} or mine
+        if not module_of_clock:
+            raise ScriptError(
+                "the parameters that are trained belong to no torch module, so there is nothing to call "
+                "and observe. Give --probe FILE:FUNCTION, which then gets a dict of the trained tensors by "
+                "name, and returns an array [inputs, outputs]."
+            )
+        if not own:
+            raise ScriptError(
+                "no module that holds the trained parameters was called with a tensor before the fork, so "
+                "there are no inputs to observe the function on. Give --probe FILE:FUNCTION, a function of "
+                "the model that returns an array [inputs, outputs]."
+            )
+        path = min((key[0] for key in own), key=lambda p: (p.count("."), len(p)))
+        evaluated = (path, False) in own
+        calls = own[path, not evaluated]
+        chosen: list[_Call] = []
+        while calls and sum(len(call.answer) for call in chosen) < _MOST_INPUTS:
+            chosen.append(calls.pop(0))
+        room = _MOST_INPUTS - sum(len(call.answer) for call in chosen[:-1])
+        chosen[-1] = chosen[-1].cut(room)
+        labels = [self._labels_of(call) for call in chosen]
+        known = [label for label in labels if label is not None]
+        classifies = any(self._is_classified(call) for call in own[path, not evaluated] + chosen)
+        classifies |= any(self._is_classified(call) for key in own for call in own[key])
+        classifies |= hasattr(chosen[0].output, "logits")
+        outputs = chosen[0].answer.shape[-1] if chosen[0].answer.ndim > 1 else 1
+        right = len(known) == len(labels) and all(_are_classes(one, outputs) for one in known)
+        logits = outputs > 1 and (classifies or right)
+        return Inputs(
+            path,
+            tuple((call.args, call.kwargs) for call in chosen),
+            np.concatenate(known) if logits and right else None,
+            "logits" if logits else "values",
+            f"{sum(len(c.answer) for c in chosen)} inputs of its own "
+            f"{'evaluation' if evaluated else 'training'} batches",
+        )
+
+    def _labels(self, args: Any) -> Tensor | None:
+        """The labels that came in one batch with these inputs, if they did."""
+        given = _first_tensor(args)
+        parts = list(self._batch.values()) if isinstance(self._batch, Mapping) else self._batch
+        if given is None or not isinstance(parts, list | tuple):
+            return None
+        tensors = [part for part in parts if isinstance(part, Tensor)]
+        if not any(t.shape == given.shape and torch.equal(t, given) for t in tensors):
+            return None
+        whole = [t for t in tensors if t.ndim == 1 and not t.is_floating_point()]
+        fitting = [t for t in whole if len(t) == len(given)]
+        return fitting[-1].clone() if fitting else None
+
+    def _is_classified(self, call: _Call) -> bool:
+        return call.place in self._classified
+
+    def _labels_of(self, call: _Call) -> np.ndarray | None:
+        labels = call.labels if call.labels is not None else self._targets.get(call.place)
+        if (
+            labels is None
+            or labels.ndim != 1
+            or call.answer.ndim != 2
+            or len(labels) < len(call.answer)
+        ):
+            return None
+        return labels[: len(call.answer)].cpu().numpy().astype(np.int64)
+
+
+class _Call:
+    """One call of a module: what went in, what came out, and the labels that came along."""
+
+    def __init__(
+        self, args: Any, kwargs: Any, answer: Tensor, output: Any, labels: Tensor | None
+    ) -> None:
+        self.args, self.kwargs, self.labels = args, kwargs, labels
+        self.answer, self.output = answer.detach(), output
+        self.place = answer.untyped_storage().data_ptr()  # kept alive, so that it stays its own
+
+    def cut(self, room: int) -> _Call:
+        """The same call on its first inputs only."""
+        size = len(self.answer)
+        if size <= room:
+            return self
+        short = _Call.__new__(_Call)
+        short.__dict__.update(vars(self))
+        short.args, short.kwargs = _cut(self.args, size, room), _cut(self.kwargs, size, room)
+        short.answer = self.answer[:room]
+        return short
+
+
+def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
+    """What the script itself marked by `bygones.watch`, if it did."""
+    marks = watched.marked()
+    if not marks:
+        return None
+    for label, root in trained.items():
+        for name, module in root.named_modules():
+            if module is marks["model"]:
+                given = marks["inputs"]
+                args = (
+                    given
+                    if isinstance(given, tuple)
+                    else ()
+                    if isinstance(given, Mapping)
+                    else (given,)
+                )
+                kwargs = dict(given) if isinstance(given, Mapping) else {}
+                labels = marks["labels"]
+                return Inputs(
+                    f"{label}/{name}",
+                    ((_kept(args), _kept(kwargs)),),
+                    None if labels is None else np.asarray(labels, dtype=np.int64),
+                    "values" if labels is None else "logits",
+                    "inputs marked by bygones.watch",
+                )
+    raise ScriptError(
+        "bygones.watch marks a model of which no optimizer updates a parameter; mark the one that is trained."
+    )
+
+
+def observe(
+    inputs: Inputs, live: Live, instead: nn.Module | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The module's outputs here and now, float [N, C], and labels if known; modes and draws are kept.
+
+    `instead`: a module that is called in place of the observed one, an average of it say.
+    """
+    label, _, name = inputs.module.partition("/")
+    trained = live.trained
+    module: Any = trained[label].get_submodule(name) if label else dict(live.parameters)
+    module = module if instead is None else instead
+    roots = [*trained.values(), *([] if instead is None else [instead])]
+    modes = [(m, m.training) for root in roots for m in root.modules()]
+    with kept_globals(), torch.no_grad():
+        try:
+            if inputs.function is not None:
+                return _asked(inputs.function, module)
+            module.eval()
+            answers = [_answer(module(*clone_all(a), **clone_all(k))) for a, k in inputs.calls]
+        finally:
+            for one, mode in modes:
+                one.training = mode
+    rows = [a.float().cpu().numpy() for a in answers if a is not None]
+    dtype = np.float32 if inputs.kind == "logits" else np.float64
+    return np.concatenate([_as_rows(r, inputs.kind) for r in rows]).astype(dtype), inputs.labels
+
+
+def _asked(
+    function: Callable[[Any], Any], module: nn.Module
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the user's probe says: an array [N, C], or (logits [N, C], labels [N])."""
+    try:
+        said = function(module)
+    except Exception as error:
+        raise ScriptError(f"the probe raised {type(error).__name__}: {error}.") from error
+    outputs, labels = said if isinstance(said, tuple) else (said, None)
+    array = np.asarray(outputs.detach().cpu() if isinstance(outputs, Tensor) else outputs)
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
+        raise ScriptError(
+            f"the probe must return numbers of two dimensions [inputs, outputs]; it returned "
+            f"{array.dtype} {list(array.shape)}."
+        )
+    return array, None if labels is None else np.asarray(labels, dtype=np.int64)
+
+
+def clone_all(value: Any) -> Any:
+    """A copy, so that a model that writes into its inputs does not write into ours."""
+    return _mapped(value, clone)
+
+
+def _as_rows(array: np.ndarray, kind: str) -> np.ndarray:
+    """[N, C]: of logits every position is an input of its own, of values everything after N is an output."""
+    if kind == "logits" and array.ndim > 2:
+        return array.reshape(-1, array.shape[-1])[:_MOST_INPUTS]
+    return array.reshape(len(array), -1)
+
+
+def _answer(output: Any) -> Tensor | None:
+    """The tensor that a module's output is about: itself, its logits, or the first float one in it."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    logits = (
+        output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    )
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        found = (_answer(item) for item in output)
+        return next((a for a in found if a is not None and a.ndim > 0), None)
+    return None
+
+
+def _are_classes(labels: np.ndarray, num_classes: int) -> bool:
+    return bool(labels.min(initial=0) >= 0 and labels.max(initial=0) < num_classes)
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    return next(iter(_tensors(value)), None)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for item in value for t in _tensors(item)] if isinstance(value, list | tuple) else []
+
+
+def _kept(value: Any) -> Any:
+    return _mapped(value, lambda t: t.detach().clone())
+
+
+def _cut(value: Any, size: int, room: int) -> Any:
+    return _mapped(value, lambda t: t[:room] if t.ndim and len(t) == size else t)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, change) for item in value]
+    if type(value) is tuple:
+        return tuple(_mapped(item, change) for item in value)
+    return value

@@ -1,0 +1,1 @@
+"""Memory sources that only an unmodified script has."""

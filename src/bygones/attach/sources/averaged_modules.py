@@ -1,0 +1,61 @@
+"""Modules that change though no optimizer updates them: teachers, momentum encoders, averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from torch import Tensor
+
+from bygones.core.values import Lifetime, Origin, State, Visibility
+from bygones.training.leaves import clone
+from bygones.training.recipe import Parts
+from bygones.training.sources import AbstractSource
+from bygones.training.sources.base import overwrite_all
+
+
+class Follower(AbstractSource):
+    """Parameters and buffers of a module that follows another, by name.
+
+    New, each equals what it follows: the trained parameter of the same name (but for its first part) and
+    shape; what follows nothing is as before the first update. Its decay is known to the script alone.
+    """
+
+    visibility: Visibility = "state_dict"
+
+    def __init__(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        learned: Mapping[str, Tensor],
+        as_built: Mapping[str, Tensor],
+    ) -> None:
+        self.name = name
+        self._tensors = dict(tensors)
+        self._as_built = {leaf: as_built.get(leaf, clone(t)) for leaf, t in tensors.items()}
+        by_ending = {leaf.partition(".")[2]: t for leaf, t in learned.items()} | dict(learned)
+        self._followed = {
+            leaf: leader
+            for leaf, t in tensors.items()
+            if (leader := by_ending.get(leaf.partition(".")[2])) is not None
+            and leader.shape == t.shape
+        }
+        self.origin: Origin = "averaging" if self._followed else "auxiliary"
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        """A recipe names its teachers itself."""
+        return None
+
+    def capture(self) -> State:
+        return {leaf: clone(tensor) for leaf, tensor in self._tensors.items()}
+
+    def restore(self, state: State) -> None:
+        overwrite_all(self._tensors, state, self.name)
+
+    def fresh(self) -> State:
+        today = {leaf: clone(leader) for leaf, leader in self._followed.items()}
+        return {**self._as_built, **today}
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("unbounded")

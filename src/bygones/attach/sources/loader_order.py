@@ -1,0 +1,172 @@
+"""Where a script stands in the order of its data: the loader that its training steps come from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from torch.utils.data import IterableDataset
+from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
+
+from bygones.attach.step_clock import Clock
+from bygones.attach.worker_emulation import InProcessWorkers
+from bygones.core.keyed_rng import mix
+from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.training.generators import (
+    generator_state,
+    global_generators,
+    reseed,
+    set_generator_state,
+)
+from bygones.training.orders.cursor import NO_DETOUR
+from bygones.training.recipe import Parts
+from bygones.training.sources import AbstractSource
+from bygones.training.sources.base import refuse_reset
+
+
+class LoaderOrder(AbstractSource):
+    """Which examples come next: `position` (the step), `draw` (of the sampler), `detour` (steps to show).
+
+    The sampler is always asked when and as often as in the control, so whatever it draws from is left
+    alike; only what it says is replaced. A detour shows what the control showed in other steps; another
+    draw asks a copy of the sampler that has generators of its own, from where the epoch stands.
+    Lasts to the epoch's end.
+    """
+
+    name = "order"
+    origin: Origin = "order"
+    visibility: Visibility = "process"
+    offers: frozenset[Offer] = frozenset({"order", "draws"})
+    why_not_reset: ClassVar[str] = (
+        "a loader's epoch that is under way cannot be begun again from outside. Use reseed, permute or "
+        "swap-windows."
+    )
+
+    def __init__(self, clock: Clock, seed: int, shown: Mapping[int, Sequence[Any]]) -> None:
+        self._clock = clock
+        self._shown = shown  # what the control shows in each step
+        self._detour = NO_DETOUR
+        self._key = self._key_as_built = mix(seed, "order")
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        """A recipe's order is addressed; see `bygones.training.sources.order`."""
+        return None
+
+    def capture(self) -> State:
+        return {"draw": self._key, "position": self._clock.step, "detour": self._detour.copy()}
+
+    def restore(self, state: State) -> None:
+        detour = np.asarray(state["detour"], dtype=np.int64)
+        if len(detour) and not np.array_equal(detour, self._detour):
+            self._detour = detour
+            waiting = [index for step in detour.tolist() for index in self._shown[step]]
+            _replace_from_now(self._clock, lambda: _Detour(waiting))
+        if state["draw"] != self._key:
+            self._key = state["draw"]
+            _replace_from_now(self._clock, lambda key=self._key: _Redraw(key))
+
+    def fresh(self) -> State:
+        raise refuse_reset(self.name, self.why_not_reset)
+
+    def lifetime(self) -> Lifetime:
+        sampler: Any = None if self._clock.loader is None else self._clock.loader._index_sampler
+        return Lifetime("phase", float(len(sampler))) if sampler else Lifetime("unbounded")
+
+
+def can_be_rearranged(clock: Clock) -> bool:
+    """Whether the training steps come from a loader that reads numbered examples in this process."""
+    iterator = clock.loader
+    if not isinstance(iterator, _SingleProcessDataLoaderIter | InProcessWorkers):
+        return False
+    if isinstance(iterator._dataset, IterableDataset):
+        return False
+    try:
+        len(iterator._index_sampler)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+class _Detour:
+    """Index batches to show first, one a fetch; after that, whatever the sampler says."""
+
+    def __init__(self, waiting: list[Any]) -> None:
+        self._waiting = waiting
+
+    def __call__(self, iterator: Any, index: Any) -> Any:
+        return self._waiting.pop(0) if self._waiting else index
+
+
+class _Redraw:
+    """What a copy of the sampler says that draws from generators of its own."""
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+        self._epochs = 0
+        self._asked: Iterator[Any] | None = None
+        self._of: Any = None
+        self._states: dict[str, Any] = {}
+
+    def __call__(self, iterator: Any, index: Any) -> Any:
+        if iterator._sampler_iter is not self._of:
+            self._begin(iterator)
+        try:
+            with self._own_draws():
+                assert self._asked is not None
+                return next(self._asked)
+        except StopIteration:
+            return index
+
+    def _begin(self, iterator: Any) -> None:
+        """A new epoch: a copy of the sampler, seeded anew, taken to where the epoch stands."""
+        done = getattr(iterator, "num_indexed", iterator._num_yielded)
+        self._of = iterator._sampler_iter
+        keep = {id(iterator._dataset): iterator._dataset}
+        sampler = copy.deepcopy(iterator._index_sampler, keep)
+        key = mix(self._key, self._epochs)
+        self._epochs += 1
+        self._states = {}
+        with self._own_draws():
+            for place, generator in enumerate(global_generators().values()):
+                reseed(generator, mix(key, place))
+            _reseed_within(sampler, key)
+            self._asked = iter(sampler)
+            for _ in range(done):
+                next(self._asked, None)
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """The global generators as this sampler left them, and as they were when it is over."""
+        generators = global_generators()
+        kept = {name: generator_state(generator) for name, generator in generators.items()}
+        for name, state in self._states.items():
+            set_generator_state(generators[name], state)
+        try:
+            yield
+        finally:
+            self._states = {name: generator_state(g) for name, g in generators.items()}
+            for name, state in kept.items():
+                set_generator_state(generators[name], state)
+
+
+def _reseed_within(sampler: Any, key: int) -> None:
+    """Seeds the generators that a sampler, or the sampler inside it, holds; and its number, if it has one."""
+    seen = sampler
+    while seen is not None:
+        for name, value in list(getattr(seen, "__dict__", {}).items()):
+            if generator_state(value) is not None:
+                reseed(value, mix(key, name))
+            elif name == "seed" and type(value) is int:
+                seen.seed = mix(key, "seed") & 0x7FFFFFFF
+        seen = getattr(seen, "sampler", None)
+
+
+def _replace_from_now(clock: Clock, make: Any) -> None:
+    """Lets a rule choose the index of every fetch to come from the loader that is trained on."""
+    assert clock.loader is not None
+    clock.replace_on = clock.loader._dataset
+    clock.replace = make()

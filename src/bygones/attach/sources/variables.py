@@ -1,0 +1,250 @@
+"""Memory that a script keeps in its own variables: a queue, a dict of averaged weights, a counter."""
+
+from __future__ import annotations
+
+import ctypes
+import types
+import weakref
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bygones.attach.discovery import Place
+from bygones.core.digest import is_array, same
+from bygones.core.values import Leaf, Lifetime, Origin, State
+from bygones.training.leaves import clone, is_continuous
+from bygones.training.recipe import Parts
+from bygones.training.sources import AbstractSource
+
+_MOST_BYTES = 1 << 28  # arrays larger than this are data, and are not copied to see if they change
+_GONE = object()
+# What `f_locals` of a running function holds is a copy before Python 3.13; this takes it over.
+_to_fast = ctypes.pythonapi.PyFrame_LocalsToFast
+
+
+class Loose(AbstractSource):
+    """Arrays and plain numbers that hang on one variable of the script: `<path from it>`.
+
+    "New" means as before the first update; where every array is called and shaped like one of the
+    trained parameters it is an average, and a new one equals today's weights. How long such memory lasts
+    only its owner knows.
+    """
+
+    origin: Origin = "auxiliary"
+    visibility = "process"
+
+    def __init__(
+        self, name: str, places: Mapping[str, Place], weights: Mapping[str, Tensor]
+    ) -> None:
+        self.name = name
+        self.places = dict(places)
+        self._like = self._averaged(weights)
+        if self._like:
+            self.origin = "averaging"
+        self.as_built = self.capture()
+        if not any(is_continuous(leaf) for leaf in self.as_built.values()):
+            self.offers = frozenset({"new"})
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        """A recipe says itself what it carries."""
+        return None
+
+    def capture(self) -> State:
+        values = {leaf: read(place) for leaf, place in self.places.items()}
+        return {
+            leaf: clone(np.asarray(value) if isinstance(value, np.generic) else value)
+            for leaf, value in values.items()
+            if is_array(value) or isinstance(value, bool | int | float | np.generic)
+        }
+
+    def restore(self, state: State) -> None:
+        for leaf, value in state.items():
+            write(self.places[leaf], value)
+
+    def imitate(self, state: State) -> None:
+        """Like what another run holds there, which may be fewer elements of a list or a dict."""
+        self.restore({leaf: value for leaf, value in state.items() if leaf in self.places})
+        gone = [place for leaf, place in self.places.items() if leaf not in state]
+        for place in reversed(gone):  # from the end, so that those before it stay where they are
+            take_out(place)
+
+    def fresh(self) -> State:
+        today = {leaf: clone(weight) for leaf, weight in self._like.items()}
+        return {**self.as_built, **today}
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("unbounded")
+
+    def _averaged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameter that each array is an average of; nothing unless all of them are."""
+        arrays = {leaf: p.value for leaf, p in self.places.items() if is_continuous(p.value)}
+        found = {leaf: _namesake(leaf, array, weights) for leaf, array in arrays.items()}
+        like = {leaf: weight for leaf, weight in found.items() if weight is not None}
+        return like if len(like) == len(arrays) else {}
+
+
+def _namesake(leaf: str, array: Any, weights: Mapping[str, Tensor]) -> Tensor | None:
+    for name, weight in weights.items():
+        if (leaf.endswith((f"'{name}']", f".{name}")) or leaf == name) and (
+            isinstance(array, Tensor) and array.shape == weight.shape
+        ):
+            return weight
+    return None
+
+
+def loose_sources(
+    places: tuple[Place, ...],
+    before: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    trained: Mapping[str, Any],
+    expected: Collection[str] | None = None,
+) -> dict[str, Loose]:
+    """What has changed since `before` (values by path, as before the first update), by variable.
+
+    A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
+    variables themselves count only if they were changed where they lie. `expected`: what counts instead, by
+    path, results and all.
+    """
+    groups: dict[str, dict[str, Place]] = {}
+    for place in places:
+        if expected is None:
+            counts = place.path in before and _is_memory(place, before[place.path])
+        else:
+            counts = place.path in expected and can_write(place) and not _is_at_work(place)
+        if counts:
+            name = "numbers" if place.root in trained else place.root
+            leaf = place.path[len(place.root) :].lstrip(".") or "value"
+            groups.setdefault(name, {})[leaf] = place
+    return {name: Loose(name, members, weights) for name, members in groups.items()}
+
+
+def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
+    """Copies of loose values by path, each with a reference to the array that held it (or None)."""
+    return {
+        place.path: (
+            weakref.ref(place.value) if is_array(place.value) else None,
+            clone(place.value),
+        )
+        for place in places
+        if not is_array(place.value) or place.value.nbytes <= _MOST_BYTES
+    }
+
+
+def changed_paths(places: tuple[Place, ...], before: Mapping[str, Any]) -> frozenset[str]:
+    """Everything that changed since `before` or is new, whether it is memory or a mere result."""
+    return frozenset(
+        place.path
+        for place in places
+        if not (is_array(place.value) and place.value.nbytes > _MOST_BYTES)
+        and (place.path not in before or not same(before[place.path][1], place.value))
+    )
+
+
+def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
+    held, value = before
+    if same(value, place.value):
+        return False
+    is_variable = place.path == place.root
+    is_same_array = held is not None and held() is place.value
+    return can_write(place) and (not is_variable or is_same_array)
+
+
+def _is_at_work(place: Place) -> bool:
+    """What a library's running function holds that is no object's: the batch, the loss that it works with."""
+    return not place.own and "." not in place.path[len(place.root) :]
+
+
+# ------------------------------------------------------------------ reading and writing a place
+
+
+def read(place: Place) -> Any:
+    """What lies there now."""
+    owner, step = place.owner, place.step
+    if owner is None:
+        return place.value
+    if isinstance(owner, types.FrameType):
+        return owner.f_locals.get(step, _GONE)
+    if place.path == place.root:
+        return owner.get(step.rpartition(".")[2], _GONE)
+    if isinstance(owner, Mapping):
+        return owner.get(_key(owner, step), _GONE)
+    if isinstance(owner, MutableSequence):
+        index = int(step[1:-1])
+        return owner[index] if index < len(owner) else _GONE
+    if isinstance(owner, types.FunctionType) and step.startswith(" closing over "):
+        return _cell(owner, step).cell_contents
+    if isinstance(owner, types.FunctionType) and step.startswith(" using "):
+        return owner.__globals__.get(step.removeprefix(" using "), _GONE)
+    return getattr(owner, step[1:], _GONE) if step.startswith(".") else place.value
+
+
+@torch.no_grad()
+def write(place: Place, value: Leaf) -> None:
+    """Puts a value there: into the array that is there if it is alike, else in its stead."""
+    held = read(place)
+    if is_array(held) and is_array(value) and held.shape == value.shape:
+        if isinstance(held, Tensor):
+            held.copy_(torch.as_tensor(value))
+            return
+        if isinstance(held, np.ndarray) and held.dtype == value.dtype:
+            held[...] = value
+            return
+    if isinstance(held, np.generic) and isinstance(value, np.ndarray):
+        value = value[()]
+    owner, step = place.owner, place.step
+    value = clone(value)
+    if isinstance(owner, types.FrameType):
+        owner.f_locals[step] = value
+        _to_fast(ctypes.py_object(owner), ctypes.c_int(0))
+    elif place.path == place.root and owner is not None:
+        owner[step.rpartition(".")[2]] = value
+    elif isinstance(owner, MutableMapping):
+        owner[_key(owner, step)] = value
+    elif isinstance(owner, MutableSequence):
+        owner[int(step[1:-1])] = value
+    elif isinstance(owner, types.FunctionType) and step.startswith(" closing over "):
+        _cell(owner, step).cell_contents = value
+    elif isinstance(owner, types.FunctionType):
+        owner.__globals__[step.removeprefix(" using ")] = value
+    elif step.startswith("."):
+        setattr(owner, step[1:], value)
+
+
+def take_out(place: Place) -> None:
+    """Takes an element out of its list or dict; what is no element stays."""
+    owner, step = place.owner, place.step
+    if place.path == place.root or read(place) is _GONE:
+        return
+    if isinstance(owner, MutableSequence):
+        del owner[int(step[1:-1])]
+    elif isinstance(owner, MutableMapping):
+        del owner[_key(owner, step)]
+
+
+def can_write(place: Place) -> bool:
+    """Whether `write` reaches it: not inside tuples and sets, and no plain local of a running function."""
+    if is_array(place.value):
+        return True
+    if place.owner is None or isinstance(place.owner, tuple | set | frozenset):
+        return False
+    if isinstance(place.owner, types.FunctionType):
+        return place.step.startswith((" closing over ", " using "))
+    return isinstance(place.owner, MutableMapping | MutableSequence | types.FrameType) or (
+        place.step.startswith(".") and " of class " not in place.step
+    )
+
+
+def _key(owner: Mapping[Any, Any], step: str) -> Any:
+    for index, key in enumerate(owner):
+        if step == (f"[{key!r}]" if isinstance(key, str | int) else f"[{index}]"):
+            return key
+    return _GONE
+
+
+def _cell(function: types.FunctionType, step: str) -> types.CellType:
+    index = function.__code__.co_freevars.index(step.removeprefix(" closing over "))
+    return (function.__closure__ or ())[index]

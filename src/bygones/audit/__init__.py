@@ -1,0 +1,1 @@
+"""Audits: what a script's checkpoint, evaluation or inventory misses."""

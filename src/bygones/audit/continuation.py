@@ -1,0 +1,229 @@
+"""Continuation: how a run goes on from a boundary, and whether two go on alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from bygones.analysis.metrics.rms import root_mean_square
+from bygones.analysis.metrics.tv import total_variation
+from bygones.attach.live_run import Live
+from bygones.attach.probe_inputs import Inputs, observe
+from bygones.attach.sources.carried_streams import but_keys
+from bygones.attach.sources.variables import Loose
+from bygones.attach.watched_process import Watched
+from bygones.core.digest import same
+from bygones.core.hash_chain import fast_digest
+from bygones.core.values import State
+
+States = Mapping[str, State]
+
+
+@dataclass(frozen=True)
+class Future:
+    """What came of a run from the fork on, up to the last boundary that was looked at.
+
+    `outputs`: of the trained module, then of each average of it. `indices` and `contents` of the batches of
+    each step are told from the fork on, and so are `losses`.
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    states: Mapping[str, str]
+    indices: tuple[Any, ...]
+    contents: tuple[Any, ...]
+    losses: tuple[float, ...]
+    ended: str = ""  # how it ended before that boundary, in words
+    streams_later: State = field(default_factory=dict)  # where its first step calls the model
+
+
+NOT_RUN = Future({}, {}, (), (), (), "was not run")
+
+
+def future_of(
+    process: Watched, live: Live, inputs: Inputs | None, since: int, fetches: int = 0
+) -> Future:
+    """What came of this run since a step, seen from here."""
+    states = {
+        name: fast_digest(but_keys(source.capture()))
+        for name, source in live.sources.items()
+        if name != "order" and not (isinstance(source, Loose) and source.origin != "averaging")
+    }
+    outputs = {} if inputs is None else outputs_of(live, inputs)
+    return Future(outputs, states, *shown_since(process, since, fetches))
+
+
+def shown_since(
+    process: Watched, since: int, fetches: int = 0
+) -> tuple[Any, Any, tuple[float, ...]]:
+    """Indices, contents and losses of the steps since a boundary, or since so many batches after it.
+
+    Where the boundary lies inside an accumulation window, the first loss is that of a part: left out.
+    """
+    delivered, steps = process.clock.delivered, range(since, process.clock.step)
+    indices = [delivered.indices.get(step) or [] for step in steps]
+    contents = [delivered.contents.get(step) or [] for step in steps]
+    losses = process.clock.losses[since:]
+    if fetches and steps:
+        indices[0], contents[0], losses[0] = indices[0][fetches:], contents[0][fetches:], 0.0
+    return tuple(indices), tuple(contents), tuple(losses)
+
+
+def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
+    """What the trained module says, and each average or teacher that is made like it: at the very end."""
+    label, _, name = inputs.module.partition("/")
+    if label not in live.trained and len(live.trained) == 1:  # another path leads to it in this run
+        (label,) = live.trained
+        inputs = replace(inputs, module=f"{label}/{name}")
+    seen = {"": observe(inputs, live)[0]}
+    for other, module in live.averaging.items():
+        alike = _like(module, live.trained.get(label), name) if inputs.function is None else None
+        if alike is not None:
+            with suppress(Exception):  # it is made like the model, and yet cannot be called like it
+                seen[other] = observe(inputs, live, alike)[0]
+    return seen
+
+
+def _like(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
+    """The part of an average that stands for the observed part of the trained module."""
+    if trained is None:
+        return None
+    wanted = trained.get_submodule(name)
+    shapes = [p.shape for p in wanted.parameters()]
+    for one in module.modules():
+        if type(one) is type(wanted) and [p.shape for p in one.parameters()] == shapes:
+            return one
+    return None
+
+
+def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
+    """A digest of each tensor that optimizers update, with a number for equal ones."""
+    tensors: list[Tensor] = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+    seen: Counter[str] = Counter()
+    found = set()
+    for tensor in tensors:
+        value = fast_digest(tensor)
+        seen[value] += 1
+        found.add(f"{value}/{seen[value]}")
+    return frozenset(found)
+
+
+def captured(live: Live) -> dict[str, State]:
+    """What every source holds here; the order is compared by what is shown."""
+    states: dict[str, State] = {}
+    for name, source in live.sources.items():
+        if name != "order":
+            states[name] = source.capture()
+    return states
+
+
+def numbers_of(live: Live) -> dict[str, Any]:
+    """Plain values of the script's variables, by path: clues, where no source explains a difference."""
+    return {
+        place.path: place.value
+        for source in live.sources.values()
+        for place in getattr(source, "places", {}).values()
+        if isinstance(place.value, bool | int | float | str)
+    }
+
+
+def units(states: States) -> list[tuple[str, str, list[str]]]:
+    """What is checked as one: (name, source, leaves). Each random stream is one of its own."""
+    found: list[tuple[str, str, list[str]]] = []
+    for source, state in states.items():
+        if source == "streams":
+            for stream in sorted({leaf.rpartition("/")[0] for leaf in state}):
+                found.append((f"streams/{stream}", source, [f"{stream}/state"]))
+        else:
+            found.append((source, source, list(state)))
+    return found
+
+
+def differing_leaves(name: str, source: str, mine: State, theirs: States) -> dict[str, Any] | None:
+    """The unit as the other run holds it; None if it is the same, or if there is no such thing yet."""
+    if source not in theirs:
+        return None
+    other = theirs[source]
+    leaves = set(mine) | (set(other) if source != "streams" else set())
+    if source == "streams":
+        leaves = {leaf for leaf in leaves if leaf in other}
+    if all(leaf in mine and leaf in other and same(mine[leaf], other[leaf]) for leaf in leaves):
+        return None
+    return {leaf: other[leaf] for leaf in other if leaf in leaves}
+
+
+def other_leaves(state: State, mine: State) -> dict[str, Any]:
+    return {leaf: value for leaf, value in state.items() if leaf not in mine}
+
+
+def fresh_leaves(live: Live, source: str, leaves: list[str]) -> dict[str, Any]:
+    fresh = live.sources[source].fresh()
+    return {k: v for k, v in fresh.items() if source != "streams" or k in leaves}
+
+
+def equal_states(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(same(one[leaf], other[leaf]) for leaf in one)
+
+
+def same_future(one: Future, other: Future, but: str = "") -> bool:
+    """Equal to the bit in everything that counts: data, losses, states (all but one source's), outputs.
+
+    What only one of them holds does not count: a checkpoint that is still at hand once it is written, say.
+    """
+    size = min(len(one.losses), len(other.losses))
+    return (
+        one.ended == other.ended
+        and all(
+            one.states[n] == other.states[n] for n in one.states.keys() & other.states if n != but
+        )
+        and one.contents[:size] == other.contents[:size]
+        and one.losses[:size] == other.losses[:size]
+        and one.outputs.keys() == other.outputs.keys()
+        and all(
+            np.array_equal(one.outputs[name], other.outputs[name], equal_nan=True)
+            for name in one.outputs
+        )
+    )
+
+
+def same_run(one: Future, other: Future) -> bool:
+    """Whether nothing but the random streams' own states tells two runs apart.
+
+    A stream matters by what is made of its draws. A loader that is begun draws a number that it has no use
+    for, so a run that resumes leaves torch's stream elsewhere, and yet is the same run.
+    """
+    return same_future(one, other, but="streams")
+
+
+def distance(one: Future, other: Future, kind: str) -> dict[str, float] | None:
+    """How far apart two functions are on the inputs: TV of probabilities, else the RMS of outputs."""
+    if not one.outputs or not other.outputs:
+        return None
+    return {
+        name: function_distance(one.outputs[name], other.outputs[name], kind)
+        for name in one.outputs
+        if name in other.outputs
+    }
+
+
+def function_distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
+    if kind == "logits":
+        one, other = (softmax(logits.astype(np.float64), axis=-1) for logits in (one, other))
+        return float(total_variation(one, other))
+    return float(root_mean_square(one, other))
+
+
+def first_unequal_loss(one: Future, other: Future, begin: int) -> int | None:
+    pairs = zip(one.losses, other.losses, strict=False)
+    return next((begin + i for i, (a, b) in enumerate(pairs) if a != b), None)
+
+
+def first_unequal(one: tuple[Any, ...], other: tuple[Any, ...]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

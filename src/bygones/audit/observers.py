@@ -1,0 +1,352 @@
+"""Do evaluating and saving leave a script's run as it was? Names the one that does not, and what it moves.
+
+An *observer* is a stretch of the script's own code that calls the model without gradients, or saves, and in
+which nothing is trained: from `eval()` to `train()`, a call of `torch.save`, a function of the script. All
+that the run carries is held before and after. Where something differs, two twins are forked right behind it,
+and in one of them that piece is put back: if the two go on alike, to the bit, the change does no harm.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from bygones.attach.isolation.fork import Child, fork, scratch_folder, why_not_fork
+from bygones.attach.isolation.script import Script, check_script
+from bygones.attach.isolation.warmup import warm
+from bygones.attach.live_run import Live
+from bygones.attach.step_clock import trains
+from bygones.attach.watched_process import Watched, in_child
+from bygones.audit.continuation import (
+    Future,
+    States,
+    captured,
+    future_of,
+    same_future,
+    shown_since,
+    units,
+)
+from bygones.core.digest import same
+
+_CALLS = 3  # how often each observer is looked at
+_WATCHED_CALLS = 6  # how often a function is held against itself before it is known what it does
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an observer changed, whether the run is another one for it, and from which step its loss is."""
+
+    source: str
+    alters: bool
+    first_loss: int | None = None
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A stretch of code that looks at the run: where it is, how often it was seen, what it left behind."""
+
+    place: str
+    step: int  # after which it was first seen
+    calls: int
+    traces: tuple[Trace, ...] = ()
+
+    @property
+    def alters(self) -> bool:
+        return any(trace.alters for trace in self.traces)
+
+    def __str__(self) -> str:
+        if not self.traces:
+            return f"{self.place} leaves the run as it was ({self.calls} looked at)."
+        said = []
+        for trace in self.traces:
+            if trace.alters:
+                when = f", from the loss of step {trace.first_loss} on" if trace.first_loss else ""
+                said.append(f"changes {trace.source}, and the run is another one for it{when}")
+            else:
+                said.append(f"changes {trace.source}, without consequence here")
+        return f"{self.place} {'; '.join(said)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "alters": self.alters}
+
+
+def find_observers(
+    script: Script, home: Path, seed: int, until: int, horizon: int
+) -> list[Observer]:
+    """Runs a script for `until` steps (or to its end) and watches what observes it; twins go `horizon` on."""
+    check_script(script)
+    warm()
+    with scratch_folder() as folder:
+        said = in_child(
+            lambda parent: _ObservedRun(until, horizon, script, home, seed, folder / "run", parent)
+        )
+        if isinstance(said, int):  # the optimizer to count by
+            script = replace(script, clock=said)
+            said = in_child(
+                lambda parent: _ObservedRun(
+                    until, horizon, script, home, seed, folder / "run", parent
+                )
+            )
+    return sorted(said, key=lambda observer: (not observer.alters, observer.step, observer.place))
+
+
+@dataclass
+class _Stretch:
+    """An observer under way: what was held when it began, and what it has done since."""
+
+    place: str
+    before: States
+    modes: Mapping[int, bool]
+    observes: bool = False
+    trains: bool = False
+
+
+class _ObservedRun(Watched):
+    def __init__(self, until: int, horizon: int, *given: Any) -> None:
+        super().__init__(*given)
+        self.until, self.horizon = until, horizon
+        self.clock.stops = frozenset({until})
+        # Functions of the script that are running, innermost last.
+        self.under_way: list[tuple[CodeType, _Stretch | None]] = []
+        self.evaluating: _Stretch | None = None
+        self.found: dict[str, Observer] = {}
+        self.looked: dict[CodeType, int] = {}
+        self.training_code: set[CodeType] = set()
+        self._mine: dict[CodeType, bool] = {}
+        self.busy = False
+        self.saves = torch.save
+        self.modes = nn.Module.train
+
+    # ------------------------------------------------------------------ listening
+
+    def begins(self) -> None:
+        run = self
+        register_module_forward_pre_hook(self._called)
+        self.clock.on_descent = self._trains
+
+        def train(module: nn.Module, mode: bool = True) -> nn.Module:
+            run._mode(module, mode)
+            return run.modes(module, mode)
+
+        def save(*args: Any, **settings: Any) -> Any:
+            with run._saving():
+                return run.saves(*args, **settings)
+
+        nn.Module.train = train  # type: ignore[method-assign]
+        torch.save = save
+        sys.setprofile(self._profile)
+
+    def _profile(self, frame: FrameType, event: str, _: Any) -> None:
+        """Functions of the script's own folder, as they are called and left."""
+        if self.busy or event not in ("call", "return"):
+            return
+        code = frame.f_code
+        if event == "return":
+            if self.under_way and self.under_way[-1][0] is code:
+                stretch = self.under_way.pop()[1]
+                if stretch is not None and not stretch.trains:
+                    self._end(stretch)
+        elif code not in self.training_code and self._is_mine(code):
+            looked = self.looked.get(code, 0)
+            hold = looked < _WATCHED_CALLS and self.clock.step > 0 and self.arm is None
+            self.looked[code] = looked + hold
+            place = f"{code.co_name}() at {Path(code.co_filename).name}:{code.co_firstlineno}"
+            self.under_way.append((code, self._begin(place) if hold else None))
+
+    def _is_mine(self, code: CodeType) -> bool:
+        known = self._mine.get(code)
+        if known is None:
+            file = code.co_filename
+            known = self._mine[code] = (
+                file.startswith(str(self.path.resolve().parent))
+                and code.co_name
+                not in ("<module>", "forward", "__getitem__", "__iter__", "__next__")
+                and not code.co_name.startswith("<")
+                and not code.co_flags
+                & inspect.CO_GENERATOR  # a generator is left and entered again
+            )
+        return known
+
+    def _called(self, module: nn.Module, *given: Any) -> None:
+        """A module is called: with gradients that is training, without them it is a look."""
+        if self.busy or not any(True for _ in module.parameters()):
+            return
+        if trains(module):
+            self._trains()
+            return
+        for _, stretch in self.under_way:
+            if stretch is not None:
+                stretch.observes = True
+        if self.evaluating is not None:
+            self.evaluating.observes = True
+
+    def _trains(self) -> None:
+        for running, stretch in self.under_way:
+            self.training_code.add(running)
+            if stretch is not None:
+                stretch.trains = True
+        if self.evaluating is not None and torch.is_grad_enabled():
+            self.evaluating.trains = True
+
+    def _mode(self, module: nn.Module, mode: bool) -> None:
+        """`eval()` of a trained module begins a look, `train()` of it ends one."""
+        if self.busy or self.arm is not None or self.clock.step == 0 or self.first is None:
+            return
+        if not any(module is root for root in self.first.trained.values()):
+            return
+        if not mode and self.evaluating is None:
+            self.evaluating = self._begin(f"the evaluation that begins at {self._line()}")
+        elif mode and self.evaluating is not None:
+            stretch, self.evaluating = self.evaluating, None
+            if not stretch.trains:
+                self._end(stretch, but_modes=True)
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        hold = not self.busy and self.arm is None and self.clock.step > 0
+        stretch = self._begin(f"torch.save at {self._line()}") if hold else None
+        try:
+            yield
+        finally:
+            if stretch is not None:
+                for _, outer in self.under_way:
+                    if outer is not None:
+                        outer.observes = True
+                stretch.observes = True
+                self._end(stretch)
+
+    def _line(self) -> str:
+        """The line of the script that is running."""
+        frame: FrameType | None = sys._getframe()
+        folder = str(self.path.resolve().parent)
+        while frame is not None and not frame.f_code.co_filename.startswith(folder):
+            frame = frame.f_back
+        if frame is None:
+            return f"an unknown line of {self.path.name}"
+        return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+    # ------------------------------------------------------------------ looking
+
+    def _begin(self, place: str) -> _Stretch | None:
+        known = self.found.get(place)
+        if self.first is None or (known is not None and known.calls >= _CALLS):
+            return None
+        live, states = self._held()
+        return _Stretch(place, states, _modes(live))
+
+    def _end(self, stretch: _Stretch, *, but_modes: bool = False) -> None:
+        """What was held before, against what is held now; twins tell whether the difference matters."""
+        if not stretch.observes:
+            return
+        live, states = self._held()
+        changed = [
+            (name, source, leaves)
+            for name, source, leaves in units(stretch.before)
+            if source in states
+            and not all(
+                same(stretch.before[source][leaf], states[source].get(leaf)) for leaf in leaves
+            )
+        ]
+        known = self.found.get(stretch.place, Observer(stretch.place, self.clock.step, 0))
+        seen = {trace.source for trace in known.traces}
+        traces = list(known.traces)
+        modes = _modes(live)
+        if not but_modes and any(modes.get(key) != mode for key, mode in stretch.modes.items()):
+            if "the modules' mode" not in seen:
+                traces.append(Trace("the modules' mode", True))
+        new = [unit for unit in changed if unit[0] not in seen]
+        if new:
+            traces += self._traces(stretch, live, new)
+            if self.arm is not None:
+                return
+        self.found[stretch.place] = Observer(
+            stretch.place, known.step, known.calls + 1, tuple(traces)
+        )
+
+    def _traces(
+        self, stretch: _Stretch, live: Live, changed: list[tuple[str, str, list[str]]]
+    ) -> list[Trace]:
+        as_is = self._twin(lambda: None)
+        if as_is is None:
+            return []
+        traces = []
+        for name, source, leaves in changed:
+            before = {leaf: stretch.before[source][leaf] for leaf in leaves}
+
+            def put_back(source: str = source, before: Mapping[str, Any] = before) -> None:
+                kept = live.sources[source].capture()
+                live.sources[source].restore({**kept, **before})
+
+            other = self._twin(put_back)
+            if other is None:
+                return traces
+            alters = not same_future(as_is, other, but="streams" if source == "streams" else "")
+            losses = zip(as_is.losses, other.losses, strict=False)
+            first = next((i for i, (a, b) in enumerate(losses) if a != b), None)
+            traces.append(Trace(name, alters, None if first is None else self.clock.step + first))
+        return traces
+
+    def _twin(self, change: Callable[[], None]) -> Future | None:
+        """The future of a twin that goes on from here; None in the twin itself."""
+        why = why_not_fork()
+        if why is not None:
+            return None
+        side = fork()
+        if isinstance(side, Child):
+            said = side.wait()
+            return said if isinstance(said, Future) else Future({}, {}, (), (), (), "was killed")
+        sys.setprofile(None)
+        self.since = self.clock.step
+        self.goes_on_as_arm(side, self.since + self.horizon)
+        change()
+        return None
+
+    def _held(self) -> tuple[Live, dict[str, Any]]:
+        self.busy = True
+        try:
+            live = self.live(None)
+            return live, captured(live)
+        finally:
+            self.busy = False
+
+    # ------------------------------------------------------------------ ending
+
+    def at_boundary(self, step: int) -> None:
+        if self.arm is not None:
+            self.busy = True
+            self.arm.say(future_of(self, self.live(None), None, self.since))
+        self._leave("")
+
+    def ended(self, how: str) -> NoReturn:
+        if self.arm is not None:
+            self.arm.say(Future({}, {}, *shown_since(self, self.since), how))
+        self._leave(how)
+
+    def _leave(self, how: str) -> NoReturn:
+        sys.setprofile(None)
+        turn = self.clock.closes_a_round() if self.clock.seen else self.script.clock
+        if turn != self.script.clock:
+            self.parent.say(turn)
+        if self.clock.step == 0 or how.startswith("raised"):
+            where = f"step {self.until}"
+            self.parent.say(self.too_soon(how, where))
+        if self.evaluating is not None and self.evaluating.trains:
+            place = self.evaluating.place
+            trace = Trace("the modules' mode, in which training goes on", True)
+            known = self.found.get(place, Observer(place, self.clock.step, 1))
+            self.found[place] = Observer(place, known.step, known.calls, (*known.traces, trace))
+        self.parent.say(list(self.found.values()))
+
+
+def _modes(live: Live) -> dict[int, bool]:
+    return {id(m): m.training for root in live.trained.values() for m in root.modules()}

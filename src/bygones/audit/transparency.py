@@ -1,0 +1,207 @@
+"""The proof that watching and forking leave a script as it is.
+
+Three runs of one seed to the script's own end: in a process of its own without anything of bygones in it;
+watched; and as a twin, forked at a boundary where every source was taken down and put back. What they
+print and every file that they write has to be equal, byte for byte.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from bygones.attach.isolation.fork import Child, Parent, fork, scratch_folder, why_not_fork
+from bygones.attach.isolation.overlay import Overlay, guarding_native_writes, part
+from bygones.attach.isolation.script import Script, check_script, run_script
+from bygones.attach.isolation.warmup import warm, warm_for
+from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.step_clock import Clock
+from bygones.attach.watched_process import CannotFork, over_too_soon, redirect_output
+from bygones.attach.worker_emulation import emulating
+from bygones.core.errors import BygonesError, ScriptError
+from bygones.core.values import Digest, Window
+from bygones.scripts.pilot import scout
+from bygones.training.interventions import Sham
+from bygones.training.rewriter import Rewriter
+from bygones.training.treatment import Treatment
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and the first difference of each run from the bare one (empty: none).
+
+    `printed`: SHA-256 of what the bare run printed.
+    """
+
+    script: str
+    at: int
+    lines: int
+    files: int
+    printed: Digest
+    watched: str
+    twin: str
+
+    @property
+    def passed(self) -> bool:
+        return not self.watched and not self.twin
+
+    def __str__(self) -> str:
+        if self.passed:
+            return (
+                f"{self.script} runs as it does without bygones: watched, and as a twin forked at step "
+                f"{self.at}, it printed the same {self.lines} lines and wrote the same {self.files} files, "
+                f"byte for byte."
+            )
+        said = [
+            f"{run}: {found}"
+            for run, found in (("watched", self.watched), ("twin", self.twin))
+            if found
+        ]
+        return f"{self.script} does not run as it does without bygones. {' '.join(said)}"
+
+
+def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
+    """Runs a script three times to its end and compares. Raises `ScriptError` where it cannot be forked."""
+    check_script(script)
+    warm()
+    found = scout(script, home, seed, at)
+    script = found.script  # which optimizer closes a round
+    warm_for(found.libraries)
+    with scratch_folder() as folder:
+        bare, watched, shared, twin = (folder / n for n in ("bare", "watched", "shared", "twin"))
+        _run_bare(script, home, seed, bare)
+        _run(script, home, seed, watched, None, None)
+        _run(script, home, seed, shared, at, twin)
+        return Proof(
+            script=str(script),
+            at=at,
+            lines=len((bare / "stdout.txt").read_bytes().splitlines()),
+            files=len(_written(bare)),
+            printed=hashlib.sha256((bare / "stdout.txt").read_bytes()).hexdigest(),
+            watched=_difference(bare, watched),
+            twin=_difference(bare, twin),
+        )
+
+
+def _run_bare(script: Script, home: Path, seed: int, folder: Path) -> None:
+    folder.mkdir()
+    given = [str(folder), str(seed), script.seed_env or "", script.path, *script.arguments]
+    command = [sys.executable, "-P", "-m", "bygones.audit.bare_run", *given]
+    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
+        subprocess.run(command, cwd=home, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+
+
+def _run(
+    script: Script, home: Path, seed: int, folder: Path, at: int | None, twin: Path | None
+) -> None:
+    side = fork()
+    if isinstance(side, Parent):
+        _Run(script, home, seed, folder, at, twin, side).go()
+    said = side.wait()
+    if isinstance(said, BygonesError):
+        raise said
+    if said is None:
+        raise ScriptError(f"{script} was killed (out of memory?).")
+
+
+class _Run:
+    """One process of the proof: watched to the end, or forked at a boundary, where the child goes on."""
+
+    def __init__(
+        self,
+        script: Script,
+        home: Path,
+        seed: int,
+        folder: Path,
+        at: int | None,
+        twin: Path | None,
+        parent: Parent,
+    ) -> None:
+        self.script, self.home, self.seed, self.folder = script, home, seed, folder
+        self.at, self.twin, self.parent = at, twin, parent
+        self.forked = False
+        self.clock = Clock(script.clock)
+        self.clock.stops = frozenset() if at is None else frozenset({at})
+        self.clock.before_first = self._first_look
+        self.clock.at_boundary = self._part
+
+    def go(self) -> NoReturn:
+        redirect_output(self.folder)
+        Overlay(self.home, self.folder / "files", allowed=(self.folder.parent,)).enter()
+        try:
+            with (
+                self.clock.listening(),
+                guarding_native_writes(),
+                emulating() if self.at is not None else nullcontext(),
+            ):
+                run_script(self.script, self.seed, self.home)
+        except BygonesError as error:
+            self.parent.say(error)
+        except SystemExit as leaving:
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        if self.at is not None and not self.forked:
+            where = f"step {self.at}, where it was to be forked"
+            how = "came to its end"
+            self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+        atexit._run_exitfuncs()
+        self.parent.say("done")
+
+    def _first_look(self) -> None:
+        self.first = FirstLook(self.home / self.script.path, self.clock, self.seed)
+
+    def _part(self, step: int) -> None:
+        why = why_not_fork()
+        if why is not None:
+            raise CannotFork(f"{self.script} cannot be forked, since {why}.")
+        live = Live(self.home / self.script.path, self.clock, self.seed, self.first, {})
+        side = fork()
+        if isinstance(side, Child):
+            self.parent.say(side.wait())
+        assert self.twin is not None
+        self.parent, self.forked = side, True
+        self.clock.go_on_here()
+        self.twin.mkdir()
+        part(self.twin / "files", also={self.folder: self.twin})
+        shams = [Treatment(name, Sham(), Window(step, step + 1)) for name in live.sources]
+        Rewriter(live.sources, self.seed).intervene(step, shams)
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """Digest of every file that a run wrote, by its path; links to what was there before are not its own."""
+    found: dict[str, str] = {}
+    for place, folders, files in os.walk(folder / "files"):
+        folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]
+        for name in files:
+            path = Path(place) / name
+            if not path.is_symlink():
+                relative = str(path.relative_to(folder / "files"))
+                found[relative] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _difference(bare: Path, other: Path) -> str:
+    """The first thing that one run printed or wrote and the other did not; empty if there is none."""
+    one, two = ((folder / "stdout.txt").read_bytes().splitlines() for folder in (bare, other))
+    for number, (line, again) in enumerate(zip(one, two, strict=False), start=1):
+        if line != again:
+            return (
+                f"line {number} of what it printed is {again.decode(errors='replace')!r}; without bygones "
+                f"it is {line.decode(errors='replace')!r}."
+            )
+    if len(one) != len(two):
+        return f"it printed {len(two)} lines; without bygones {len(one)}."
+    mine, theirs = _written(bare), _written(other)
+    for path in sorted(mine.keys() | theirs.keys()):
+        if mine.get(path) != theirs.get(path):
+            return f"the file {path} is not the same."
+    return ""

@@ -1,0 +1,27 @@
+"""Every catalogue there is, by the word that `bygones list` takes."""
+
+from typing import Any
+
+from bygones.analysis.estimators import ESTIMATORS
+from bygones.analysis.metrics import METRICS
+from bygones.core.catalogue import Catalogue
+from bygones.study.executors import EXECUTORS
+from bygones.training.interventions import INTERVENTIONS
+from bygones.training.orders import ORDERS
+from bygones.training.probes import PROBES
+from bygones.training.sources import SOURCES
+from bygones.zoo.regimes import REGIMES
+
+CATALOGUES: Catalogue[Catalogue[Any]] = Catalogue(
+    "catalogue",
+    {
+        "sources": SOURCES,
+        "interventions": INTERVENTIONS,
+        "orders": ORDERS,
+        "probes": PROBES,
+        "metrics": METRICS,
+        "estimators": ESTIMATORS,
+        "executors": EXECUTORS,
+        "regimes": REGIMES,
+    },
+)

@@ -1,0 +1,106 @@
+"""What a resume check found, in sentences and a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from bygones.audit.resume_check import Check, Cost
+from bygones.audit.resume_verdicts import Verdict
+from bygones.cli import terminal
+
+
+def headline(check: Check) -> str:
+    """The answer, in a sentence."""
+    where = (
+        f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
+        f"and compared up to step {check.until}"
+    )
+    if check.failed:
+        lost = [_short(name) for name in check.failed]
+        return f"{check.script}, {where}: its checkpoint does not carry {_listed(lost)}."
+    passed = sum(v.outcome == "PASS" for v in check.verdicts)
+    open_ = [_short(v.source) for v in check.verdicts if v.outcome == "ABSTAIN"]
+    rest = f" Not shown either way: {_listed(open_)}." if open_ else ""
+    return (
+        f"{check.script}, {where}: it goes on as if it had never stopped, to the bit. Restored and needed: "
+        f"{passed} sources.{rest}"
+    )
+
+
+def sentences(check: Check) -> Iterator[str]:
+    """One for each failure, with what the loss costs the function; then what the window crossed."""
+    for verdict in check.verdicts:
+        if verdict.outcome == "FAIL":
+            yield _failure(check, verdict)
+    crossed = ", ".join(f"{name}: {number}" for name, number in check.crossed.items())
+    yield f"The steps compared crossed {crossed}."
+    yield from check.notes
+
+
+def as_table(check: Check) -> Table:
+    """Every source, its verdict and why; those of which the same is said, in one row."""
+    said: dict[tuple[str, ...], list[str]] = {}
+    for verdict in check.verdicts:
+        rest = (verdict.outcome, _why(verdict), _number(verdict.lost), _number(verdict.fresh))
+        said.setdefault(rest, []).append(_short(verdict.source))
+    rows = [
+        [outcome, "\n".join(names), why, lost, fresh]
+        for (outcome, why, lost, fresh), names in said.items()
+    ]
+    columns = ("verdict", "source", "why", "as resumed", "made new")
+    return terminal.table("How far the function moves, by source", columns, rows)
+
+
+def _failure(check: Check, verdict: Verdict) -> str:
+    costs = [_cost(check, cost) for cost in check.costs if cost.source == verdict.source]
+    said = f"FAIL {_short(verdict.source)}: {_why(verdict)}."
+    if not costs:
+        return f"{said} What that costs was not measured."
+    losses = (
+        "no training loss shows it"
+        if verdict.first_loss is None
+        else f"the training loss shows it from step {verdict.first_loss} on"
+    )
+    return f"{said} At step {check.until}, {'; '.join(costs)}; {losses}."
+
+
+def _cost(check: Check, cost: Cost) -> str:
+    """A number with its interval, its pairs, its floor and its ceiling."""
+    if not cost.module and not any(cost.by_seed):
+        return "the trained model is not moved (what is evaluated with it may be), nor by the sham"
+    what = "the function is moved by" if not cost.module else f"that of {cost.module} by"
+    if cost.estimate is None:
+        size = f"{cost.unit} {cost.by_seed[0]:.2g} (one seed pair, no interval: try --seeds 0-7)"
+    else:
+        size = (
+            f"{cost.unit} {cost.estimate.value:.2g} [{cost.estimate.low:.2g}, {cost.estimate.high:.2g}] "
+            f"({len(cost.by_seed)} seed pairs, paired t)"
+        )
+    if cost.ceiling:
+        share = (sum(cost.by_seed) / len(cost.by_seed)) / cost.ceiling
+        size += f", {share:.0%} of what another seed moves it ({cost.ceiling:.2g})"
+    return f"{what} {size}, the sham by {check.floor:g}"
+
+
+def _number(moved: object) -> str:
+    return f"{moved['']:.2g}" if isinstance(moved, dict) and "" in moved else ""
+
+
+def _why(verdict: Verdict) -> str:
+    """Why, and which leaves: `rates/[0` is how a leaf inside a list is called, `rates[0]` what it says."""
+    leaves = re.sub(r"/?([\[(])(\d+)", r"[\2]", verdict.leaves)
+    return verdict.why + (f" ({leaves})" if leaves else "")
+
+
+def _short(source: str) -> str:
+    """A long path by its ends: where it begins says whose it is, where it ends what it is."""
+    pieces = source.split(".")
+    long = len(source) > 40 and len(pieces) > 4
+    return ".".join([pieces[0], "…", *pieces[-2:]]) if long else source
+
+
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names)

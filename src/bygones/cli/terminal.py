@@ -1,0 +1,248 @@
+"""What the command line prints: progress, tables and sentences, plain when nobody is watching."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bygones.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from bygones.scripts.plan import ScriptPlan
+    from bygones.store.contracts import Terms
+    from bygones.study.plan import Plan
+
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
+out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
+
+
+@contextmanager
+def progress(
+    planned: Plan, title: str, every: float = 0.5
+) -> Iterator[Callable[[Plan], None] | None]:
+    """A bar over the steps that are left, read off the store; lines of text if not a terminal.
+
+    Gives a function that is to be called with a newer plan, should there be one.
+    """
+    if not planned.seeds_left:
+        console.print(f"{title}: everything is stored already; nothing to train.")
+        yield None
+        return
+    over, now, said = threading.Event(), [planned], [0]
+
+    def follow(newer: Plan) -> None:
+        console.print(f"{title}: {newer.choice.why} {newer.steps_left:,} steps to train.")
+        now[0], said[0] = newer, 0
+
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=planned.steps_left)
+
+            def show() -> None:
+                bar.update(task, completed=now[0].steps_done(), total=now[0].steps_left)
+
+            watcher = _watch(over, every, show)
+            try:
+                yield follow
+                bar.update(task, completed=now[0].steps_left)
+            finally:
+                over.set()
+                watcher.join()
+    else:
+        console.print(f"{title}: {planned.steps_left:,} steps to train.")
+
+        def say() -> None:
+            tenth = 10 * now[0].steps_done() // max(now[0].steps_left, 1)
+            if said[0] < tenth < 10:
+                said[0] = tenth
+                console.print(f"{title}: {tenth * 10}% done.")
+
+        watcher = _watch(over, every, say)
+        try:
+            yield follow
+            console.print(f"{title}: done.")
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _watch(over: threading.Event, every: float, look: Any) -> threading.Thread:
+    def loop() -> None:
+        pause = every
+        while not over.wait(pause):
+            began = time.perf_counter()
+            with suppress(StoreError):  # whoever trains meets the same, and says it
+                look()
+            pause = max(every, 9 * (time.perf_counter() - began))  # a store may be far away
+
+    watcher = threading.Thread(target=loop, daemon=True)
+    watcher.start()
+    return watcher
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
+    """Each source of a run with its class, who can see it, how long it lasts, and its size."""
+    columns = ["source", "class", "seen in", "carrier lasts", "leaves", "size"]
+    hashed = all("digest" in source for source in sources)
+    rows = [
+        [
+            source["name"],
+            source["origin"],
+            source["visibility"],
+            source["lifetime"],
+            str(source["leaves"]),
+            size(source["bytes"]),
+            *([source["digest"][:12]] if hashed else []),
+        ]
+        for source in sources
+    ]
+    return table("", [*columns, *(["digest"] if hashed else [])], rows)
+
+
+def print_terms(terms: Terms) -> None:
+    """Both contracts: first what holds for the whole run, then each random stream."""
+    from bygones.store.contracts import STREAM_COLUMNS, rows_of, stream_rows
+
+    out.print(table("", ("contract", ""), rows_of(terms)))
+    if terms.rng is not None:
+        out.print(table("", STREAM_COLUMNS, stream_rows(terms.rng)))
+
+
+def print_differences(found: Sequence[tuple[str, Any, Any]]) -> None:
+    """What two contracts do not agree in, a line each."""
+    from bygones.store.contracts import in_words
+
+    if not found:
+        out.print("The two contracts are equal.")
+    for what, here, there in found:
+        out.print(f"{what}: {in_words(here)} here, {in_words(there)} there")
+
+
+def print_checklist(filled: Mapping[str, Any]) -> None:
+    """The reporting checklist: every item with its status, what the record says, and why to look twice."""
+    from bygones.publish.checklist import headline_of
+
+    rows = [
+        (item["item"], item["status"], " ".join(filter(None, (item["answer"], item["why"]))))
+        for item in filled["items"]
+    ]
+    out.print(f"{filled['study']}: {headline_of(filled)}.")
+    out.print(table("", ("item", "status", "what the record says"), rows))
+
+
+def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:
+    """What is about to be done with a script, and its cost, in sentences."""
+    plan = planned.plan
+    way, seconds = plan.attributes["way"], plan.steps_left * plan.seconds_a_step / num_workers
+    findings = plan.attributes["findings"]
+    return [
+        f"{plan.study.name}: {len(plan.study.seeds)} seeds × {len(plan.arms)} arms (with control, sham and "
+        f"matched nulls), fork at step {plan.study.fork_at}, followed to step {plan.study.end}. Seeded by "
+        f"{planned.job.script.seeded_by}. Observed on {planned.job.inputs.came_from}.",
+        way,
+        f"Left to run: {plan.steps_left:,} steps, about {duration(seconds)} with {num_workers} "
+        f"worker{'s' if num_workers > 1 else ''} ({plan.seconds_a_step * 1e3:.2f} ms a step, timed here), "
+        f"besides what the script does before its first step.",
+        *(f"Note: {finding}" for finding in findings),
+    ]
+
+
+@contextmanager
+def progress_of_seeds(planned: Plan) -> Iterator[Any]:
+    """Says how many seeds are done, in lines; no thread watches, since the process is to be forked."""
+    left, done = len(planned.seeds_left), [0]
+    if not left:
+        console.print(f"{planned.study.name}: everything is stored already; nothing to run.")
+
+    def on_seed(seed: int) -> None:
+        done[0] += 1
+        console.print(f"{planned.study.name}: {done[0]} of {left} seeds done.")
+
+    yield on_seed
+
+
+def plan_lines(planned: Plan, num_workers: int) -> list[str]:
+    """The cost of a study, in sentences."""
+    study = planned.study
+    saved = planned.steps_naive / max(planned.steps_shared, 1)
+    seconds = planned.seconds_left(num_workers)
+    return [
+        f"{study.name}: {len(study.seeds)} seeds × {len(planned.arms)} arms (with control, sham and matched "
+        f"nulls), fork at step {study.fork_at}, followed to step {study.end}.",
+        f"Steps without sharing prefixes: {planned.steps_naive:,}. With sharing: {planned.steps_shared:,} "
+        f"({saved:.2f} times fewer). Left to train: {planned.steps_left:,}.",
+        f"Stored when finished: about {size(planned.bytes_total)}.",
+        planned.choice.why,
+        f"Time left: about {duration(seconds)} with {num_workers} worker{'s' if num_workers > 1 else ''} "
+        f"({planned.seconds_a_step * 1e3:.2f} ms a seed's step, timed here).",
+    ]
+
+
+def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
+    """The same for machines."""
+    return {
+        "study": planned.study.name,
+        "seeds": len(planned.study.seeds),
+        "arms": [arm.name for arm in planned.arms],
+        "steps_without_sharing": planned.steps_naive,
+        "steps_with_sharing": planned.steps_shared,
+        "steps_left": planned.steps_left,
+        "bytes": planned.bytes_total,
+        "lanes": planned.choice.to_dict(),
+        "seconds_a_step": planned.seconds_a_step,
+        "seconds_left": planned.seconds_left(num_workers),
+        "sources": planned.attributes["sources"],
+        "findings": planned.attributes["findings"],
+        "digests": planned.attributes["digests"],
+    }
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person writes them.
+
+    >>> size(23_853_952)
+    '23.9 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000 or unit == "GB":
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(0.4), duration(95), duration(7300)
+    ('a second', '95 seconds', '2.0 hours')
+    """
+    if seconds < 1.5:
+        return "a second"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

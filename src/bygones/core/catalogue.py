@@ -1,0 +1,56 @@
+"""A named, ordered, checked list of members, with an answer for near misses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+from bygones.core.errors import UnknownName
+
+Member = TypeVar("Member")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for a name that does not exist: what was asked, the nearest, all there are.
+
+    >>> print(unknown("memory source", "momments", ["weights", "moments"]))
+    no memory source called 'momments'; did you mean 'moments'? Known: weights, moments.
+    """
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return UnknownName(f"no {kind} called '{name}'{hint} Known: {', '.join(names)}.")
+
+
+class Catalogue(Mapping[str, Member]):
+    """Members in the order a reader should meet them, looked up by name.
+
+    >>> Catalogue("metric", {"tv": abs})["tv"](-1)
+    1
+    """
+
+    def __init__(self, kind: str, members: Mapping[str, Member]) -> None:
+        self.kind = kind
+        self._members = dict(members)
+
+    def __getitem__(self, name: str) -> Member:
+        if name not in self._members:
+            raise unknown(self.kind, name, self._members)
+        return self._members[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members  # Mapping's own asks __getitem__, which answers with an error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def summary(self) -> dict[str, str]:
+        """Each member's name with the first line of its docstring."""
+        return {
+            name: (getattr(member, "__doc__", None) or "").strip().split("\n")[0]
+            for name, member in self._members.items()
+        }

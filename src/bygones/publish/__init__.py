@@ -1,0 +1,1 @@
+"""Publishing: reports, reporting checklists and bundles. No torch."""

@@ -1,0 +1,105 @@
+"""What is called what in a bundle, and how its JSON is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bygones.core.errors import BundleError
+from bygones.core.values import Digest
+
+FORMAT = 1
+
+ABOUT = "bundle.json"
+STUDY = "study.json"
+CONTRACT = "contract.json"
+MANIFEST = "manifest.json"
+EFFECTS = "effects.json"
+CHECKLIST = "checklist"
+README = "README.md"
+CRATE = "ro-crate-metadata.json"
+LISTING = "manifest-sha256.txt"
+
+_LINE = re.compile(r"([0-9a-f]{64})  (\S(?:.*\S)?)")
+_ODD = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def object_path(digest: Digest) -> str:
+    return f"objects/{digest[:2]}/{digest[2:]}"
+
+
+def ledger_path(seed: int, row: int, arm: str) -> str:
+    """Where the ledger of an arm lies; its name is for people, its header says what it is."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", arm).strip("-")[:40]
+    return f"ledgers/seed-{seed}/{row:02d}-{plain or 'arm'}.jsonl"
+
+
+def code_folder(index: int) -> str:
+    return f"code/{index + 1}"
+
+
+def check_name(name: str, where: str) -> str:
+    """Refuses a path that could lead out of the bundle, or that not every system can write."""
+    parts = name.split("/")
+    led_out = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name)
+    if led_out or "" in parts or "." in parts or _ODD.search(name):
+        raise BundleError(
+            f"{where}: the path {name!r} is refused. Paths in a bundle are relative, with plain names "
+            f"between '/', and none is '..'."
+        )
+    return name
+
+
+def to_json(value: Any) -> bytes:
+    """JSON that reads the same everywhere and differs only where the value does."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def read_json(folder: Path, name: str) -> Any:
+    try:
+        return json.loads((folder / name).read_bytes())
+    except OSError as error:
+        raise BundleError(f"{name}: cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        raise BundleError(f"{name}: not JSON.") from None
+
+
+def sha256(path: Path) -> Digest:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def listing(digests: Mapping[str, Digest]) -> bytes:
+    """The file that names every other one, as `sha256sum` writes it."""
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
+
+
+def read_listing(content: bytes) -> dict[str, Digest]:
+    """The digests by path. Refuses a line that `listing` would not have written."""
+    digests: dict[str, Digest] = {}
+    try:
+        lines = content.decode().split("\n")
+    except UnicodeDecodeError:
+        raise BundleError(f"{LISTING}: not a text.") from None
+    for number, line in enumerate(lines[:-1], start=1):
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise BundleError(
+                f"{LISTING}, line {number}: expected a SHA-256, two blanks and a path; found {line!r:.90}."
+            )
+        digests[check_name(found[2], f"{LISTING}, line {number}")] = found[1]
+    if listing(digests) != content:
+        raise BundleError(f"{LISTING}: the paths are not in order, or one is named twice.")
+    return digests
+
+
+def suffix(name: str) -> str:
+    return PurePosixPath(name).suffix

@@ -1,0 +1,67 @@
+"""Outcomes as a store that can only be read: those of a bundle, or those that go into one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from bygones.core.errors import BundleError
+from bygones.core.values import Digest
+from bygones.publish.bundle.layout import object_path
+from bygones.store import AbstractStore, Record
+
+_KEPT = 1 << 28  # bytes that are kept in memory: arms share the stretches before the fork
+
+
+class ReadOnly(AbstractStore):
+    """Objects that are read by a function; those that were read lately are not read again."""
+
+    def __init__(self, read: Callable[[Digest], bytes]) -> None:
+        self._read = read
+        self._kept: OrderedDict[Digest, bytes] = OrderedDict()
+
+    def get(self, digest: Digest) -> bytes:
+        if digest not in self._kept:
+            self._kept[digest] = self._read(digest)
+            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(digest)
+        return self._kept[digest]
+
+    def has(self, digest: Digest) -> bool:
+        return digest in self._kept
+
+    def put(self, content: bytes) -> Digest:
+        _refuse()
+
+    def write_record(self, address: Digest, name: str, record: Record) -> None:
+        _refuse()
+
+    def has_record(self, address: Digest, name: str) -> bool:
+        return False
+
+    def records(self, address: Digest) -> dict[str, Record]:
+        return {}
+
+
+def bundled(folder: Path) -> ReadOnly:
+    """The objects of a bundle. Nothing is moved aside: a bundle is never changed by reading it."""
+
+    def read(digest: Digest) -> bytes:
+        name = object_path(digest)
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            raise BundleError(f"{name}: this outcome is not in the bundle.") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise BundleError(f"{name}: its SHA-256 is not its name.")
+        return content
+
+    return ReadOnly(read)
+
+
+def _refuse() -> NoReturn:
+    raise BundleError("a bundle is not written to.")

@@ -1,0 +1,58 @@
+"""Running a recipe's code in a process of its own, from a copy of it, so that a bundle stays as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bygones.core.errors import BundleError
+
+
+def ask(question: Mapping[str, Any], code: Path, design: Mapping[str, Any]) -> dict[str, Any]:
+    """Has `bygones.study.rerun` answer a question about a design. This runs the code of the bundle.
+
+    `code`: the folder that the roots of the design's code are relative to. The process stays in the folder
+    that this one is in, where a recipe may find its data; but no module is taken from there (-P).
+    """
+    with TemporaryDirectory(prefix="bygones-rerun-") as name:
+        here = Path(name).resolve()
+        if (code / "code").is_dir():
+            shutil.copytree(code / "code", here / "code")
+        roots = [str(here / row["root"]) for row in design["code"]]
+        (here / "question.json").write_text(
+            json.dumps({**question, "design": design, "roots": roots})
+        )
+        ran = subprocess.run(
+            [
+                *(sys.executable, "-P", "-B", "-m", "bygones.study.rerun"),
+                *(here / "question.json", here / "answer.json"),
+            ],
+            stdout=sys.stderr.fileno() if _has_number(sys.stderr) else subprocess.DEVNULL,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            check=False,
+        )
+        try:
+            answer = json.loads((here / "answer.json").read_text())
+        except (OSError, ValueError):
+            raise BundleError(
+                f"the process that ran the bundle's code ended with status {ran.returncode} and no answer."
+            ) from None
+    if "error" in answer:
+        raise BundleError(
+            f"the bundle's code cannot be run as it was: {answer['error'].rstrip('.')}."
+        )
+    return answer
+
+
+def _has_number(stream: Any) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError, AttributeError):
+        return False

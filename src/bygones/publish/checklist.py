@@ -1,0 +1,475 @@
+"""What a paper on training memory should say of a study, filled in from what the study recorded. No torch.
+
+    {"format": 1, "study": …, "counts": {"answered": N, "not recorded": M, "flagged": K},
+     "items": [{"item", "status", "answer", "why"}, …]}
+
+    answered        the record says it; `answer` is what it says
+    not recorded    nothing in the record says it; `answer` is empty
+    flagged         the record says it, and `why` a reader should look twice
+
+Nothing is answered from what is usual: an item whose record is missing is *not recorded*. The form is
+checklist.schema.json, which comes with the package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from bygones.analysis.effect import Effect
+from bygones.analysis.effects import all_effects
+from bygones.analysis.multiplicity import Family
+
+Status = Literal["answered", "not recorded", "flagged"]
+FORMAT = 1
+
+
+def checklist(outcomes: xr.Dataset, effects: Sequence[Effect] | None = None) -> dict[str, Any]:
+    """The checklist of a study, as plain values. `effects`: those of its headline, if they are known."""
+    if effects is None:
+        effects = all_effects(outcomes, (_headline(outcomes),))
+    read = _Record(outcomes, [e for e in effects if e.metric == _headline(outcomes)])
+    items = [{"item": name, **_filled(fill(read))} for name, fill in _ITEMS.items()]
+    kinds: tuple[Status, ...] = ("answered", "not recorded", "flagged")
+    counts = {kind: sum(item["status"] == kind for item in items) for kind in kinds}
+    study = str(outcomes.attrs.get("study", ""))
+    return {"format": FORMAT, "study": study, "counts": counts, "items": items}
+
+
+def headline_of(filled: Mapping[str, Any]) -> str:
+    """How many items are answered, missing and flagged, in words."""
+    counts = filled["counts"]
+    return (
+        f"{counts['answered']} answered, {counts['not recorded']} not recorded, "
+        f"{counts['flagged']} flagged"
+    )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a checklist."""
+    return json.loads(files("bygones.publish").joinpath("checklist.schema.json").read_text("utf-8"))
+
+
+def to_markdown(filled: Mapping[str, Any]) -> str:
+    """The checklist as a Markdown table, for an appendix or an issue."""
+    lines = [
+        f"# Reporting checklist: {filled['study']}", "",
+        f"{headline_of(filled)}.", "",
+        "| item | status | what the record says |",
+        "|---|---|---|",
+    ]  # fmt: skip
+    for item in filled["items"]:
+        said = " ".join(filter(None, [item["answer"], item["why"] and f"**{item['why']}**"]))
+        lines.append(f"| {_cell(item['item'])} | {item['status']} | {_cell(said) or '–'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+# ------------------------------------------------------------------ what an item may say
+
+
+class _Record:
+    """What there is to fill in from."""
+
+    def __init__(self, outcomes: xr.Dataset, effects: Sequence[Effect]) -> None:
+        self.outcomes, self.effects, self.attrs = outcomes, effects, outcomes.attrs
+        self.arms: list[dict[str, Any]] = outcomes.attrs.get("arms", [])
+        self.seeds = [int(seed) for seed in outcomes["seed"].values]
+
+    def get(self, *names: str) -> Any:
+        """A nested attribute, or None where it was not recorded."""
+        value: Any = self.attrs
+        for name in names:
+            if not isinstance(value, Mapping) or name not in value:
+                return None
+            value = value[name]
+        return value
+
+    def of_role(self, role: str) -> list[str]:
+        return [arm["name"] for arm in self.arms if arm["role"] == role]
+
+    def observed(self) -> xr.DataArray:
+        return self.outcomes["logits" if "logits" in self.outcomes else "values"]
+
+
+_Said = (
+    tuple[str, str] | str | None
+)  # an answer; an answer and why it is flagged; or nothing recorded
+
+
+def _filled(said: _Said) -> dict[str, str]:
+    answer, why = said if isinstance(said, tuple) else (said or "", "")
+    status: Status = "flagged" if why else "answered" if answer else "not recorded"
+    return {"status": status, "answer": answer, "why": why}
+
+
+def _headline(outcomes: xr.Dataset) -> str:
+    return outcomes.attrs.get("headline", "tv" if "logits" in outcomes else "rms")
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
+
+
+# ------------------------------------------------------------------ memory and how it was treated
+
+
+def _sources(read: _Record) -> _Said:
+    found = read.get("sources")
+    if not found:
+        return None
+    return f"{len(found)} found: {_listed(_with_lifetime(one) for one in found)}."
+
+
+def _with_lifetime(source: Mapping[str, Any]) -> str:
+    return f"{source['name']} ({source['origin']}, {source['lifetime']})"
+
+
+def _treatments(read: _Record) -> _Said:
+    arms = [arm for arm in read.arms if arm["role"] == "treated"]
+    if not arms:
+        return None
+    return "; ".join(f"{arm['name']}: {arm['sentence']}" for arm in arms) + "."
+
+
+def _untreated(read: _Record) -> _Said:
+    found = read.get("sources")
+    if not found or not read.arms:
+        return None
+    left = _left_alone(read)
+    if not left:
+        return "None: every source that was found was treated by some arm."
+    return f"Carried on in every arm: {_listed(left)}. Nothing is said of what they do."
+
+
+def _left_alone(read: _Record) -> list[str]:
+    treated = {
+        t["source"] for arm in read.arms if arm["role"] == "treated" for t in arm["treatments"]
+    }
+    return [one["name"] for one in read.get("sources") or [] if one["name"] not in treated]
+
+
+def _windows(read: _Record) -> _Said:
+    rows = [
+        f"{arm['name']}: {_steps(*t['window'])} against {t['lifetime']}"
+        for arm in read.arms
+        if arm["role"] == "treated"
+        for t in arm["treatments"]
+    ]
+    about = (
+        "Window",
+        "window",
+        "Followed for less",
+    )  # as the design check begins what it says of windows
+    notes = [note for note in read.get("findings") or [] if note.startswith(about)]
+    if not rows:
+        return None
+    return ("; ".join(rows) + ".", " ".join(notes)) if notes else "; ".join(rows) + "."
+
+
+def _steps(start: int, stop: int) -> str:
+    return f"step {start}" if stop - start == 1 else f"steps {start}–{stop - 1}"
+
+
+def _inert(read: _Record) -> _Said:
+    certificate = read.get("certificate")
+    if certificate and certificate.get("sufficiency"):
+        moved = certificate["sufficiency"]
+        why = "" if moved["sufficient"] else "Some memory is in none of the sources."
+        return moved["said"], why
+    if not certificate or certificate.get("kind") == "twins":
+        return None
+    inert = certificate.get("inert", [])
+    if not inert:
+        return "None: leaving out any source was noticed by the fork check."
+    return (
+        f"Leaving these out changed nothing in the fork check: {_listed(inert)}.",
+        "For them the fork check abstains.",
+    )
+
+
+def _batchnorm(read: _Record) -> _Said:
+    found = read.get("sources")
+    if found is None or "batchnorm" in [one["name"] for one in found]:
+        return None  # whether they were estimated anew before evaluation is no part of a record
+    return "No BatchNorm statistics were found in the run."
+
+
+def _averages(read: _Record) -> _Said:
+    found = read.get("sources")
+    if found is None or any(one["origin"] == "averaging" for one in found):
+        return None  # which weights the probe read is no part of a record
+    return "No averaged weights were found in the run, so there is no choice of what to evaluate."
+
+
+# ------------------------------------------------------------------ randomness
+
+
+def _order_policy(read: _Record) -> _Said:
+    policy = read.get("orders", "policy")
+    digest = read.get("orders", "policy_hash")
+    if not policy:
+        return None
+    return f"{_capital(policy)}{f', policy hash {digest[:12]}…' if digest else '.'}"
+
+
+def _order_hashes(read: _Record) -> _Said:
+    realised = {seed: h for seed, h in (read.get("orders", "realised") or {}).items() if h}
+    if not realised:
+        return None
+    different = len(set(realised.values()))
+    said = f"Hashed for the controls of {_count(len(realised), 'seed')}: {different} different."
+    missing = len(read.seeds) - len(realised)
+    if missing:
+        return said, f"{_count(missing, 'seed')} without one."
+    return (said, "Some seeds were shown the same order.") if different < len(realised) else said
+
+
+def _rng(read: _Record) -> _Said:
+    rng = read.get("rng")
+    if not rng:
+        return None
+    drawn = [one["name"] for one in rng["streams"] if one["drawn"]]
+    unseen = [one["name"] for one in rng["streams"] if one["drawn"] is None]
+    said = f"{_capital(rng['contract'])}; {_count(len(rng['streams']), 'stream')}, seen to draw: "
+    said += f"{_listed(drawn) or 'none'}."
+    return (said, f"Not looked at: {_listed(unseen)}.") if unseen else said
+
+
+def _seeds(read: _Record) -> _Said:
+    said = f"{_count(len(read.seeds), 'seed')} ({_ranges(read.seeds)}); the unit is the seed pair."
+    return (said, "With one seed there is no interval.") if len(read.seeds) < 2 else said
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """
+    >>> _ranges([0, 1, 2, 7])
+    '0–2, 7'
+    """
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+# ------------------------------------------------------------------ what is estimated
+
+
+def _estimands(read: _Record) -> _Said:
+    num_inputs = read.observed().sizes["input"]
+    metric = _headline(read.outcomes)
+    kind = "logits" if "logits" in read.outcomes else "values"
+    return (
+        f"Mean over seeds of the distance ({metric}) between treated and control, on "
+        f"{_count(num_inputs, 'input')} ({kind}), at {_count(read.outcomes.sizes['step'], 'horizon')}."
+    )
+
+
+def _intervals(read: _Record) -> _Said:
+    if not read.effects:
+        return None
+    last = read.effects[-1].estimate
+    # Exactly nothing has no width, and that is as it should be.
+    moved = [e.estimate for e in read.effects if (e.estimate.low, e.estimate.high) != (0.0, 0.0)]
+    notes = sorted({estimate.note for estimate in moved if estimate.note})
+    said = f"{_capital(last.method)}, {100 * last.level:g}%, over seed pairs."
+    return (said, " ".join(f"{_capital(note)}." for note in notes)) if notes else said
+
+
+def _multiplicity(read: _Record) -> _Said:
+    family = read.get("family")
+    return f"{_capital(str(Family(**family)))}." if family else None
+
+
+def _margins(read: _Record) -> _Said:
+    margins = read.get("margins")
+    if margins is None:
+        return None
+    if not margins:
+        return "No margin was declared, so no absence of an effect can be claimed."
+    return (
+        f"Declared with the study: {_listed(f'{name} {size:g}' for name, size in margins.items())}."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+# ------------------------------------------------------------------ what it is held against
+
+
+def _sham(read: _Record) -> _Said:
+    shams, controls = read.of_role("sham"), read.of_role("control")
+    if not shams or not controls:
+        return None
+    observed = read.observed()
+    sham, control = (observed.sel(arm=names[0]).values for names in (shams, controls))
+    if not (np.isfinite(sham) & np.isfinite(control)).any():
+        return "Run.", "It diverged in every seed, or the control did, so nothing can be compared."
+    if np.array_equal(sham, control, equal_nan=True):
+        return "Run, and exactly 0: every output equals the control's."
+    with np.errstate(invalid="ignore"):
+        largest = float(np.nanmax(np.abs(sham - control)))
+    return (
+        f"Run; it moves an output by up to {largest:.2g}.",
+        "Doing nothing is not nothing here, so effects may be artefacts.",
+    )
+
+
+def _nulls(read: _Record) -> _Said:
+    treated = read.of_role("treated")
+    if not treated:
+        return None
+    with_null = {arm["null_of"] for arm in read.arms if arm["role"] == "null"}
+    missing = [name for name in treated if name not in with_null]
+    said = f"Run for {len(treated) - len(missing)} of {_count(len(treated), 'arm')}."
+    return (said, f"Without a matched null: {_listed(missing)}.") if missing else said
+
+
+def _ceiling(read: _Record) -> _Said:
+    last = max((e.step for e in read.effects), default=0)
+    ceilings = [e.ceiling for e in read.effects if e.ceiling is not None and e.step == last]
+    if not ceilings:
+        return (
+            None if not read.effects else ("None.", "With one seed there is no other to compare.")
+        )
+    return f"Between the controls of two seeds, at the last horizon: {ceilings[-1]}."
+
+
+def _horizons(read: _Record) -> _Said:
+    fork_at = read.get("fork_at")
+    if fork_at is None:
+        return None
+    horizons = [int(step) - fork_at for step in read.outcomes["step"].values]
+    return f"Forked at step {fork_at}; observed {_listed(horizons)} steps later."
+
+
+def _diverged(read: _Record) -> _Said:
+    if "diverged_at" not in read.outcomes:
+        return None
+    num = int(np.isfinite(read.outcomes["diverged_at"].values).sum())
+    if not num:
+        return "No run diverged."
+    return f"{_count(num, 'run')} diverged.", "Their pairs are left out from there on."
+
+
+def _never(read: _Record) -> _Said:
+    """No study records it."""
+    return None
+
+
+# ------------------------------------------------------------------ under which conditions
+
+
+def _contract(read: _Record) -> _Said:
+    contract = read.get("contract")
+    if not contract:
+        return None
+    said = "; ".join(f"{name} {_plain(value)}" for name, value in sorted(contract.items())) + "."
+    if contract.get("deterministic") is False:
+        return said, "Deterministic algorithms were not asked for."
+    return said
+
+
+def _plain(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _compute(read: _Record) -> _Said:
+    steps = read.get("num_steps")
+    if not steps:
+        return None
+    return f"{steps['shared']:,} optimizer steps; {steps['naive']:,} without shared pasts."
+
+
+def _certificate(read: _Record) -> _Said:
+    certificate = read.get("certificate")
+    if not certificate:
+        return None
+    twins = certificate.get("kind") == "twins"
+    said = (
+        f"{'Twins' if twins else 'Forks'} at {_listed(certificate['boundaries'])}, compared until step "
+        f"{certificate['until']}: "
+    )
+    if certificate["passed"]:
+        return f"{said}equal to the bit."
+    return f"{said}not equal.", "Something is not carried, or not decided by the seed."
+
+
+def _digests(read: _Record) -> _Said:
+    digests = read.get("digests")
+    if not digests:
+        return None
+    return _listed(f"{name} {digest[:12]}…" for name, digest in digests.items())
+
+
+def _way(read: _Record) -> _Said:
+    """Only studies of scripts and trainers say how their arms were made; a recipe's are restored."""
+    way = read.get("way")
+    if way:
+        return way
+    if read.get("certificate") and not read.get("certificate", "kind"):
+        return "Each arm goes on from a snapshot of the shared past."
+    return None
+
+
+def _open(read: _Record) -> _Said:
+    """What the other items leave open, in one place."""
+    notes, certificate = read.get("findings"), read.get("certificate")
+    if notes is None:
+        return None
+    inert = (certificate or {}).get("inert", [])
+    parts = [f"Inert in the fork check: {_listed(inert)}."] if inert else []
+    left = _left_alone(read)
+    parts += [f"Carried on in every arm: {_listed(left)}."] if left else []
+    if not parts and not notes:
+        return "The design check named nothing, and no source was left alone or inert."
+    return (" ".join(parts), " ".join(notes)) if notes else " ".join(parts)
+
+
+_ITEMS: dict[str, Callable[[_Record], _Said]] = {
+    "Sources of memory, with their lifetimes": _sources,
+    "How each source was treated": _treatments,
+    "Sources that were left alone": _untreated,
+    "Windows against lifetimes": _windows,
+    "Sources that make no difference (inert)": _inert,
+    "Recomputation of BatchNorm statistics": _batchnorm,
+    "Averaging, and which weights were evaluated": _averages,
+    "Policy of the data order": _order_policy,
+    "Realised orders": _order_hashes,
+    "RNG contract": _rng,
+    "Seeds and unit": _seeds,
+    "Estimands": _estimands,
+    "Interval method": _intervals,
+    "Multiplicity": _multiplicity,
+    "Margins for absence": _margins,
+    "Sham": _sham,
+    "Matched nulls": _nulls,
+    "Ceiling: another seed": _ceiling,
+    "Fork and horizons": _horizons,
+    "Divergence": _diverged,
+    "Stability exponent": _never,
+    "How arms were made": _way,
+    "Fork check": _certificate,
+    "Numeric contract": _contract,
+    "Code and design": _digests,
+    "Compute: steps": _compute,
+    "Compute: time and energy": _never,
+    "What was not controlled": _open,
+}

@@ -1,0 +1,198 @@
+"""What a report weighs beside the effects themselves; nothing here draws.
+
+All comparisons together, absence of effect, the worth of pairing, the inputs moved, calibration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from bygones.analysis.breakdown import Group, breakdown
+from bygones.analysis.calibration import ReliabilityCurve, brier_change, reliability_curves
+from bygones.analysis.effect import Effect
+from bygones.analysis.effects import all_effects
+from bygones.analysis.equivalence import Equivalence, equivalent_effect
+from bygones.analysis.estimators import Estimate
+from bygones.analysis.function_field import FunctionField, function_field
+from bygones.analysis.metrics import METRICS
+from bygones.analysis.multiplicity import Adjusted, Family, adjust
+from bygones.analysis.pairing import Pairing, pairings
+from bygones.publish.report.reading import Kind, Reading, steps
+
+_STANDING: tuple[tuple[Kind, ...], ...] = (
+    ("beyond",), ("like", "less", "alone", "unclear"), ("gone", "never"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Whether one arm has no effect to speak of in one metric; `str` is the sentence."""
+
+    arm: str
+    sentence: str
+    metric: str
+    horizon: int
+    result: Equivalence
+
+    @property
+    def shown(self) -> Equivalence:
+        """The result in the unit that the metric is quoted in."""
+        scale = METRICS[self.metric].scale
+        estimate = self.result.estimate.scaled(scale)
+        return dataclasses.replace(
+            self.result, estimate=estimate, margin=scale * self.result.margin
+        )
+
+    def __str__(self) -> str:
+        metric = METRICS[self.metric]
+        what = "movement of the function" if metric.kind == "distance" else metric.label
+        unit = f" ({metric.unit})" if metric.unit else ""
+        said = f"{self.sentence[:1].upper()}{self.sentence[1:]}, {what}{unit}"
+        return f"{said}, {steps(self.horizon)} on: {self.shown}."
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """Which inputs one arm moves, by class and by difficulty, and its calibration there."""
+
+    arm: str
+    horizon: int
+    field: FunctionField
+    images: np.ndarray | None
+    by_class: tuple[Group, ...]
+    by_difficulty: tuple[Group, ...]
+    curves: tuple[ReliabilityCurve, ReliabilityCurve] | None  # treated, control
+    brier: Mapping[str, Estimate] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a report's later sections are about; `moved` is None where no arm can be judged."""
+
+    adjusted: Adjusted
+    is_declared: bool
+    absences: tuple[Absence, ...]
+    pairings: tuple[Pairing, ...]
+    moved: Moved | None
+
+
+def gather(
+    outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
+) -> Evidence:
+    """All of it from the outcomes, and from the effects that are there already."""
+    declared = outcomes.attrs.get("family")
+    family = _default_family(readings) if declared is None else _family(declared)
+    return Evidence(
+        adjusted=adjust(_with_those_of(family, outcomes, effects), family),
+        is_declared=declared is not None,
+        absences=tuple(_absences(outcomes, readings)),
+        pairings=tuple(_pairings(outcomes, effects, readings)),
+        moved=_moved(outcomes, readings),
+    )
+
+
+def _family(declared: Mapping) -> Family:
+    return Family(
+        declared["name"],
+        arms=tuple(declared["arms"]),
+        metrics=tuple(declared["metrics"]),
+        horizons=tuple(declared["horizons"]),
+        method=declared["method"],
+    )
+
+
+def _default_family(readings: Sequence[Reading]) -> Family:
+    last = readings[0].last
+    arms = tuple(reading.arm for reading in readings)
+    return Family("default", arms, metrics=(last.metric,), horizons=(last.horizon,))
+
+
+def _with_those_of(
+    family: Family, outcomes: xr.Dataset, effects: Sequence[Effect]
+) -> Sequence[Effect]:
+    """The effects, and those that the family declares and are not among them."""
+    there = {(effect.arm, effect.metric, effect.horizon) for effect in effects}
+    missing = [
+        metric
+        for metric in family.metrics
+        if any((arm, metric, horizon) not in there for arm in family.arms for horizon in family.horizons)
+    ]  # fmt: skip
+    if not missing:
+        return effects
+    asked = [int(outcomes.attrs["fork_at"]) + horizon for horizon in family.horizons]
+    further = all_effects(outcomes, missing, steps=asked)
+    return [*effects, *(e for e in further if (e.arm, e.metric, e.horizon) not in there)]
+
+
+def _absences(outcomes: xr.Dataset, readings: Sequence[Reading]) -> list[Absence]:
+    last = readings[0].last
+    at_last = outcomes.sel(step=[last.step])
+    return [
+        Absence(
+            reading.arm, reading.last.sentence, metric, last.horizon,
+            equivalent_effect(at_last, reading.arm, last.step, margin, metric),
+        )
+        for metric, margin in outcomes.attrs.get("margins", {}).items()
+        for reading in readings
+    ]  # fmt: skip
+
+
+def _pairings(
+    outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
+) -> list[Pairing]:
+    """Of the headline distance and of the scores that are shown, in the order of the answer."""
+    shown = dict.fromkeys(effect.metric for effect in effects)
+    metrics = [readings[0].last.metric, *(m for m in shown if METRICS[m].kind == "score")]
+    found = [
+        pairing
+        for effect in readings[0].course  # a step at a time: a distance reads all steps it is given
+        for pairing in pairings(outcomes.sel(step=[effect.step]), metrics, steps=[effect.step])
+    ]
+    rank = {reading.arm: place for place, reading in enumerate(readings)}
+    ranked = (pairing for pairing in found if pairing.arm in rank)
+    return sorted(ranked, key=lambda p: (metrics.index(p.metric), rank[p.arm], p.horizon))
+
+
+def leading(readings: Sequence[Reading]) -> tuple[Reading, Effect] | None:
+    """The arm whose field is looked at, and the effect whose step it is looked at.
+
+    The largest of those beyond their matched null; else the largest that still stands, at the last
+    horizon; else the largest at its peak. None where nothing moved, or with fewer than two pairs.
+    """
+    for kinds in _STANDING:
+        for reading in readings:
+            at = reading.peak if kinds == _STANDING[-1] else reading.last
+            if reading.kind in kinds and at.estimate.num_pairs >= 2:
+                return reading, at
+    return None
+
+
+def _moved(outcomes: xr.Dataset, readings: Sequence[Reading]) -> Moved | None:
+    chosen = leading(readings)
+    if chosen is None:
+        return None
+    reading, at = chosen
+    field = function_field(outcomes, reading.arm, at.step)
+    is_labelled = field.labels is not None
+    if field.note and is_labelled:  # so skewed that the intervals would cover too little
+        field = function_field(outcomes, reading.arm, at.step, of="log_odds")
+    return Moved(
+        arm=reading.arm,
+        horizon=at.horizon,
+        field=field,
+        images=outcomes["images"].values if "images" in outcomes else None,
+        by_class=breakdown(field, "class") if is_labelled else (),
+        by_difficulty=_by_difficulty(field) if is_labelled else (),
+        curves=reliability_curves(outcomes, reading.arm, at.step) if is_labelled else None,
+        brier=brier_change(outcomes, reading.arm, at.step) if is_labelled else None,
+    )
+
+
+def _by_difficulty(field: FunctionField) -> tuple[Group, ...]:
+    _, num_inputs, _ = field.differences.shape
+    return breakdown(field, "difficulty", num_groups=4) if num_inputs >= 4 else ()

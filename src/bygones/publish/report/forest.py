@@ -1,0 +1,168 @@
+"""The forest plot: one effect in several studies, and what a further study is expected to show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from bygones.analysis.estimators import Estimate
+from bygones.analysis.meta_analysis import Contribution, Pooled
+from bygones.publish.report.drawing import (
+    EFFECT,
+    HAIR,
+    INK,
+    MUTED,
+    PAPER,
+    SMALL,
+    TEXT,
+    WIDE,
+    char_width,
+    clip_text,
+    draw_text,
+    draw_title,
+    figure_style,
+)
+from bygones.publish.report.reading import number, percent, written
+
+
+def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:
+    """One effect in several studies: a row a study, the pooled mean, and where one more would lie.
+
+    Squares have the area of a study's weight; a hollow mark has none and is left out of the mean.
+    Diamond: the pooled mean, as wide as its interval. Thin bar: the prediction interval, for the
+    true effect of a further study; an arrowhead where it goes beyond the axis. `label`: what the
+    axis shows, with its unit (default: what was pooled).
+    """
+    with figure_style():
+        narrow = width < 6
+        studies = pooled.contributions
+        pitch = 0.52 if narrow else 0.36
+        head, foot = 0.42, 0.5
+        num_rows = len(studies) + 2  # the pooled mean and the prediction
+        height = head + pitch * (num_rows + 0.3) + foot
+        figure = Figure(figsize=(width, height))
+        room = max([len(study.study) for study in studies], default=0) * char_width(TEXT)
+        aside = min(max(room + 0.3, 1.6), 0.34 * width)  # inches for the names
+        left, right = (0.1, width - 0.1) if narrow else (aside, width - 2.95)
+        ax = figure.add_axes(
+            (left / width, foot / height, (right - left) / width, 1 - (head + foot) / height)
+        )
+        low, high = _reach(pooled)
+        ax.set_xlim(low, high)
+        ax.set_ylim(num_rows - 0.2, -0.5)
+        ax.yaxis.set_visible(False)
+        ax.spines["left"].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        ax.set_xlabel(clip_text(label or pooled.what, width - 0.2, SMALL), labelpad=5)
+        draw_title(ax, 0.0, "none", MUTED, "center")
+        down = 0.18 if narrow else 0.0  # on a phone words stand above their mark
+        rows = [float(row) for row in range(len(studies))]
+        for ends in _upright([*rows, len(rows) + 0.1, len(rows) + 1.1], down):
+            ax.plot([0, 0], ends, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        mean = pooled.estimate
+        if math.isfinite(mean.value):
+            for ends in _upright(rows, down):
+                ax.plot([mean.value] * 2, ends, color=EFFECT, linewidth=0.8, alpha=0.5, zorder=1)
+        if not narrow:
+            heading = f"estimate, {mean.level:.0%} interval"
+            figure.text(right + 0.22, height - 0.26, heading, transform=figure.dpi_scale_trans,
+                        fontsize=SMALL, color=MUTED)  # fmt: skip
+            figure.text(width - 0.08, height - 0.26, "weight", transform=figure.dpi_scale_trans,
+                        fontsize=SMALL, color=MUTED, ha="right")  # fmt: skip
+        spots = (left, right, width)
+        for index, study in enumerate(studies):
+            at = index + down
+            ax.plot([low, high], [at, at], color=HAIR, linewidth=0.7, zorder=0)
+            _study(ax, study, at)
+            weight = "no weight" if study.weight is None else percent(study.weight)
+            _words(ax, index, (study.study, written(study.estimate), weight), spots)
+        rule = len(studies) - 0.4
+        ax.plot([low, high], [rule, rule], color=INK, linewidth=0.8, clip_on=False)
+        index = len(studies) + 0.1
+        _diamond(ax, mean, index + down, 0.16 if narrow else 0.24)
+        _words(ax, index, ("all studies", written(mean), ""), spots, bold=True)
+        index += 1
+        ends = (pooled.predicted_low, pooled.predicted_high)
+        known = all(math.isfinite(end) for end in ends)
+        if known:
+            at = index + down
+            ax.plot(ends, [at, at], "|-", color=EFFECT, linewidth=1.2, markersize=7)
+            for end, edge, beyond in ((ends[0], low, "<"), (ends[1], high, ">")):
+                if not low <= end <= high:
+                    ax.plot([edge], [at], beyond, color=EFFECT, markersize=5, clip_on=False)
+        said = "takes three studies"
+        if known:
+            further = Estimate(mean.value, *ends, mean.level, mean.num_pairs, "")
+            said = written(further)[len(further.number.replace("-", "−")) :].strip()
+        _words(ax, index, ("a further study", said, ""), spots)
+        return figure
+
+
+def _reach(pooled: Pooled) -> tuple[float, float]:
+    """The axis: every interval, the prediction as far as it does not dwarf them, and 0."""
+    estimates = [pooled.estimate, *(study.estimate for study in pooled.contributions)]
+    ends = [end for e in estimates for end in (e.value, e.low, e.high) if math.isfinite(end)]
+    ends.append(0.0)
+    low, high = min(ends), max(ends)
+    span = (high - low) or 1.0
+    predicted = (pooled.predicted_low, pooled.predicted_high)
+    if all(math.isfinite(end) for end in predicted):
+        low = max(min(low, predicted[0]), low - span)
+        high = min(max(high, predicted[1]), high + span)
+    pad = 0.04 * (high - low or 1.0)
+    return low - pad, high + pad
+
+
+def _upright(rows: Sequence[float], down: float) -> list[tuple[float, float]]:
+    """The ends of an upright line: whole, or in pieces where it would strike through words."""
+    if not down:
+        return [(-0.5, rows[-1] + 0.7)]
+    return [(row + down - 0.17, row + down + 0.17) for row in rows]
+
+
+def _study(ax: Axes, study: Contribution, at: float) -> None:
+    estimate = study.estimate
+    if math.isfinite(estimate.low) and math.isfinite(estimate.high):
+        ax.plot([estimate.low, estimate.high], [at, at], color=EFFECT, linewidth=1.6, zorder=3)
+    if math.isfinite(estimate.value):
+        size = 5.0 if study.weight is None else max(2.5, 16.0 * math.sqrt(study.weight))
+        face = PAPER if study.weight is None else EFFECT
+        ax.plot([estimate.value], [at], "s", color=EFFECT, markerfacecolor=face, markersize=size,
+                zorder=4, clip_on=False)  # fmt: skip
+
+
+def _diamond(ax: Axes, mean: Estimate, at: float, half: float) -> None:
+    if not math.isfinite(mean.value):
+        return
+    low = mean.low if math.isfinite(mean.low) else mean.value
+    high = mean.high if math.isfinite(mean.high) else mean.value
+    x = [low, mean.value, high, mean.value]
+    ax.fill(x, [at, at - half, at, at + half], facecolor=EFFECT, edgecolor=EFFECT, zorder=5)
+
+
+def _words(
+    ax: Axes,
+    row: float,
+    words: Sequence[str],
+    spots: tuple[float, float, float],
+    *,
+    bold: bool = False,
+) -> None:
+    """Name, numbers and weight of a row: beside the marks, or above them on a phone."""
+    left, right, width = spots
+    name, numbers, weight = words
+    style = "bold" if bold else "normal"
+    if width < 6:
+        said = f"{numbers} · {weight}" if weight else numbers
+        room = width - 0.4 - len(said) * char_width(SMALL)
+        draw_text(ax, left, row - 0.2, clip_text(name, room, 1.28 * SMALL), SMALL, weight=style)
+        draw_text(ax, right, row - 0.2, said, SMALL, EFFECT, ha="right")
+        return
+    draw_text(ax, 0.05, row, clip_text(name, left - 0.2, TEXT), TEXT, weight=style)
+    draw_text(ax, right + 0.22, row, numbers, SMALL, EFFECT, weight=style)
+    draw_text(ax, width - 0.08, row, weight, SMALL, MUTED, ha="right")

@@ -1,0 +1,206 @@
+"""The page of a report: one HTML file that asks for nothing from outside itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from markupsafe import Markup
+
+from bygones.analysis.coverage import measured_coverage
+from bygones.analysis.effect import Effect
+from bygones.analysis.metrics import METRICS
+from bygones.core.errors import UnknownName
+from bygones.publish.checklist import checklist, headline_of
+from bygones.publish.report import figures, tables
+from bygones.publish.report.drawing import NARROW
+from bygones.publish.report.evidence import Evidence
+from bygones.publish.report.page import capital, drawn, inline, plain, rendered, slug
+from bygones.publish.report.reading import (
+    GONE_SHARE,
+    GROUPS,
+    Reading,
+    number,
+    steps,
+    written,
+    written_share,
+)
+from bygones.publish.report.sections import sections
+from bygones.publish.report.svg import save, svg
+
+_NAMED = 4  # arms named in one line of the summary before it says "and so many more"
+
+
+def render(
+    outcomes: xr.Dataset,
+    effects: Sequence[Effect],
+    readings: Sequence[Reading],
+    evidence: Evidence,
+    folder: Path,
+    all_tables: Mapping[str, tables.Table],
+) -> str:
+    """The page's text; every figure drawn on the way is also saved under `folder`."""
+    return rendered(
+        "template.html.j2", _context(outcomes, effects, readings, evidence, folder, all_tables)
+    )
+
+
+def _context(
+    outcomes: xr.Dataset,
+    effects: Sequence[Effect],
+    readings: Sequence[Reading],
+    evidence: Evidence,
+    folder: Path,
+    all_tables: Mapping[str, tables.Table],
+) -> dict[str, Any]:
+    attrs = outcomes.attrs
+    last = readings[0].last
+    metric = METRICS[last.metric]
+    filled = checklist(outcomes, effects)
+    return {
+        "attrs": attrs,
+        "tables": all_tables,
+        "readings": readings,
+        "num_pairs": outcomes.sizes["seed"],
+        "num_inputs": outcomes.sizes["input"],
+        "last": last,
+        "metric": metric,
+        "metrics": METRICS,
+        "gone_share": GONE_SHARE,
+        "summary": _summary(readings),
+        "answer": _answer_figures(readings, folder),
+        "courses": _course_figures(readings, attrs["arms"], metric.unit, folder),
+        "scores": _score_figures(effects, readings, folder),
+        "grids": _grids(effects),
+        "floor_words": _floor_words(readings),
+        "coverage_words": _coverage_words(last),
+        "ceilings": [effect.ceiling for effect in readings[0].course],
+        "checklist": filled,
+        "checklist_words": headline_of(filled),
+        "plain": plain,
+    } | sections(evidence, readings, folder)
+
+
+# ---------------------------------------------------------------- the summary
+
+
+def _summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
+    """The answer as a few lines: a group's words, the arms in it, and how many are not named."""
+    lines = []
+    for words, kinds in GROUPS:
+        members = [reading for reading in readings if reading.kind in kinds]
+        if members:
+            named = [{"arm": reading.arm, "aside": _aside(reading)} for reading in members[:_NAMED]]
+            lines.append({"words": words, "arms": named, "more": len(members) - len(named)})
+    return lines
+
+
+def _aside(reading: Reading) -> str:
+    if reading.kind == "gone":
+        return f"after {steps(reading.washout.gone_by or 0)}"
+    if reading.kind in ("sham", "nothing", "never"):
+        return ""
+    if reading.last.fraction is None:
+        return written(reading.last.estimate)
+    return written_share(reading.last.fraction)
+
+
+def _floor_words(readings: Sequence[Reading]) -> str:
+    """What the sham did, in words; every arm of a study has the same sham."""
+    floors = [effect.floor for effect in readings[0].course if effect.floor is not None]
+    if not floors:
+        return "no sham arm was run"
+    if all(floor.value == 0 and floor.low == 0 and floor.high == 0 for floor in floors):
+        return "here exactly 0 at every horizon"
+    return f"here up to {number(max(floor.value for floor in floors))}"
+
+
+def _coverage_words(last: Effect) -> str:
+    """How often intervals of this kind were right in simulated studies; nothing of somebody's own kind."""
+    try:
+        words = measured_coverage(last.estimate.method, last.estimate.num_pairs)
+    except UnknownName:
+        return ""
+    return f"In simulated studies, {words}."
+
+
+# ---------------------------------------------------------------- figures
+
+
+def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Markup]:
+    label = "Effect of every treated arm at the last horizon. " + " ".join(
+        f"{reading.arm}: {_share_words(reading.last)}, {reading.verdict}." for reading in readings
+    )
+    wide = save(figures.answer(readings), folder, "answer")
+    narrow = svg(figures.answer(readings, width=NARROW), "answer-narrow")
+    return {
+        "wide": inline(wide, "answer", label),
+        "narrow": inline(narrow, "answer-narrow", label),
+    }
+
+
+def _share_words(effect: Effect) -> str:
+    if effect.fraction is None:
+        return written(effect.estimate)
+    return f"{written_share(effect.fraction)} of what another seed would change"
+
+
+def _course_figures(
+    readings: Sequence[Reading], arms: Sequence[Mapping[str, Any]], unit: str, folder: Path
+) -> list[dict[str, Any]]:
+    vertical = figures.distance_scale(readings)
+    by_name = {arm["name"]: arm for arm in arms}
+    panels = []
+    for place, reading in enumerate(readings, start=1):
+        name = f"course-{place:02d}-{slug(reading.arm)}"
+        lifetime = _lifetime(by_name[reading.arm]["treatments"])
+        figure = figures.course(reading, vertical, lifetime=lifetime, unit=unit)
+        label = f"{reading.arm} over steps after the fork: {reading.verdict}. {reading.last}"
+        svg = drawn(figure, folder, name, label)
+        panels.append({"reading": reading, "svg": svg})
+    return panels
+
+
+def _lifetime(treatments: Sequence[Mapping[str, Any]]) -> float | None:
+    """The longest lifetime among an arm's carriers, in steps; infinite where one is unbounded."""
+    lifetimes = [treatment["lifetime_steps"] for treatment in treatments]
+    if not lifetimes:
+        return None
+    return max(math.inf if steps is None else float(steps) for steps in lifetimes)
+
+
+def _score_figures(
+    effects: Sequence[Effect], readings: Sequence[Reading], folder: Path
+) -> list[dict[str, Any]]:
+    panels = []
+    for name in dict.fromkeys(effect.metric for effect in effects):
+        metric = METRICS[name]
+        if metric.kind != "score":
+            continue
+        last = {
+            effect.arm: effect
+            for effect in sorted(effects, key=lambda effect: effect.horizon)
+            if effect.metric == name
+        }
+        ranked = [last[reading.arm] for reading in readings if reading.arm in last]
+        unit = f" ({metric.unit})" if metric.unit else ""
+        title = f"change in {metric.label}{unit}"
+        figure = figures.score(ranked, f"treated minus control{unit}", factor=metric.scale)
+        label = capital(title) + ". " + " ".join(str(effect) for effect in ranked)
+        svg = drawn(figure, folder, f"score-{name}", label)
+        panels.append({"name": name, "title": title, "svg": svg, "effects": ranked})
+    return panels
+
+
+# ---------------------------------------------------------------- the full table
+
+
+def _grids(effects: Sequence[Effect]) -> list[dict[str, Any]]:
+    """The full table, one part a metric."""
+    return [
+        {"metric": METRICS[name], "effects": [e for e in effects if e.metric == name]}
+        for name in dict.fromkeys(effect.metric for effect in effects)
+    ]

@@ -1,0 +1,78 @@
+"""What every page of a report shares: its templates, and figures set into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from bygones.publish.report.reading import number, percent, steps, written, written_share
+from bygones.publish.report.svg import inline_svg, save
+
+
+def rendered(template: str, context: Mapping[str, Any]) -> str:
+    """The text of a page, everything in it escaped."""
+    environment = Environment(
+        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "number": number, "percent": percent, "steps": steps, "estimate": written,
+        "shared": written_share, "bytes": byte_count, "sentence": capital,
+    }  # fmt: skip
+    return environment.get_template(template).render(context)
+
+
+def _template(name: str) -> str:
+    return files("bygones.publish.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def drawn(figure: Figure, folder: Path, name: str, label: str) -> Markup:
+    """The figure for the page, with `label` for those who cannot see it; saved on the way."""
+    return inline(save(figure, folder, name), name, label)
+
+
+def inline(text: str, name: str, label: str) -> Markup:
+    """An SVG's text for the page."""
+    # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
+    return Markup(inline_svg(text, name, label))
+
+
+def slug(name: str) -> str:
+    """
+    >>> slug("scale(0.5) moments"), slug("<b>")
+    ('scale-0-5-moments', 'b')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"
+
+
+def byte_count(count: int) -> str:
+    """
+    >>> byte_count(16), byte_count(43560), byte_count(5_000_000)
+    ('16 B', '43.6 kB', '5 MB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def plain(value: Any) -> str:
+    """A contract's or certificate's value as words, nested ones flattened."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(entry) for entry in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not recorded" if value is None else str(value)

@@ -1,0 +1,209 @@
+"""How a table of effects is read: which arm first, and the plain verdict beside each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bygones.analysis.effect import Effect, Washout
+from bygones.analysis.effects import washout
+from bygones.analysis.estimators import Estimate
+
+# Distances that may carry the headline, in order of preference: the first is bounded and reads as
+# "this share of predictions"; the second is for runs whose function is a plain number.
+HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
+GONE_SHARE = 0.01  # of the ceiling
+
+
+Kind = Literal["beyond", "like", "less", "alone", "unclear", "gone", "never", "sham", "nothing"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One treated arm in the headline distance: its course over horizons and what to say of it.
+
+    `lead` is the verdict in a few words, `rest` what has to be known with it.
+    """
+
+    arm: str
+    course: tuple[Effect, ...]
+    washout: Washout
+    kind: Kind
+    lead: str
+    rest: str
+
+    @property
+    def verdict(self) -> str:
+        return f"{self.lead}; {self.rest}" if self.rest else self.lead
+
+    @property
+    def first(self) -> Effect:
+        return self.course[0]
+
+    @property
+    def last(self) -> Effect:
+        return self.course[-1]
+
+    @property
+    def peak(self) -> Effect:
+        """The horizon with the largest estimate (the first of them; the last if none is finite)."""
+        finite = [effect for effect in self.course if math.isfinite(effect.estimate.value)]
+        return max(finite, key=lambda effect: effect.estimate.value, default=self.last)
+
+
+def readings(effects: Iterable[Effect], metric: str) -> list[Reading]:
+    """Every treated arm's reading in `metric`, the largest effect at the last horizon first."""
+    courses: dict[str, list[Effect]] = {}
+    for effect in effects:
+        if effect.metric == metric:
+            courses.setdefault(effect.arm, []).append(effect)
+    read = [_read(sorted(course, key=lambda e: e.horizon)) for course in courses.values()]
+    return sorted(read, key=lambda reading: -_rank(reading))
+
+
+def _rank(reading: Reading) -> float:
+    value = reading.last.estimate.value
+    return value if math.isfinite(value) else -math.inf
+
+
+def _read(course: Sequence[Effect]) -> Reading:
+    gone = washout(course, GONE_SHARE)
+    return Reading(course[0].arm, tuple(course), gone, *_verdict(course, gone))
+
+
+def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
+    last = course[-1]
+    after = f"after {steps(last.horizon)}"
+    if not math.isfinite(last.estimate.value):
+        return "nothing", "no estimate", "no seed pair stayed finite"
+    if all(at_floor(effect) for effect in course):
+        return "sham", "cannot be told from the sham", "exactly what doing nothing gives"
+    if gone.gone_by is not None:
+        below = f"{GONE_SHARE:.0%} of another seed"
+        if gone.last_standing is None:
+            return "never", f"never above {below}", ""
+        rest = f"below {below} since; above it at {gone.last_standing}"
+        return "gone", f"gone after {steps(gone.gone_by)}", rest
+    if at_floor(last):
+        return "sham", f"cannot be told from the sham {after}", ""
+    if not math.isfinite(last.estimate.low):
+        return "unclear", f"too few pairs to call {after}", "no interval"
+    if last.floor is not None and not last.estimate.low > last.floor.high:
+        return "unclear", f"too uncertain to call {after}", "the interval reaches the sham's"
+    lead = f"still there {after}"
+    if last.excess is None:
+        return "alone", lead, "no matched null to compare with"
+    if last.excess.low > 0:
+        return "beyond", lead, f"more than {last.null_is}"
+    if last.excess.high < 0:
+        return "less", lead, f"less than {last.null_is}"
+    return "like", lead, f"cannot be told from {last.null_is}"
+
+
+# What the first lines of the page say, in this order; one group holds the arms of some kinds.
+GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
+    ("Still there, more than a random change as large", ("beyond",)),
+    ("Still there, cannot be told from a random change as large", ("like",)),
+    ("Still there, less than a random change as large", ("less",)),
+    ("Still there, no matched null to compare with", ("alone",)),
+    ("Too uncertain to call", ("unclear",)),
+    ("Gone", ("gone",)),
+    (f"Never above {GONE_SHARE:.0%} of another seed", ("never",)),
+    ("Cannot be told from the sham", ("sham",)),
+    ("No estimate", ("nothing",)),
+)
+
+
+def at_floor(effect: Effect) -> bool:
+    """Whether an effect is exactly what doing nothing gives, in value and in interval."""
+    floor = effect.floor
+    if floor is None:
+        return False
+    return effect.estimate.value == floor.value and not effect.estimate.high > floor.high
+
+
+def share(effect: Effect, value: float) -> float:
+    """A value of the effect's metric as a share of its ceiling; NaN where there is no ceiling."""
+    if effect.ceiling is None or not effect.ceiling.value > 0:
+        return math.nan
+    return value / effect.ceiling.value
+
+
+def steps(count: int) -> str:
+    """
+    >>> steps(1), steps(300)
+    ('1 step', '300 steps')
+    """
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people: three significant digits, a true minus, 0 only when it is exactly 0.
+
+    >>> number(0.0081234), number(0.0), number(-0.04), number(3.1e-7), number(None)
+    ('0.00812', '0', '−0.04', '3.1×10⁻⁷', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e5:
+        text = f"{value:.{digits}g}"
+        if "e" in text:
+            text = f"{value:.0f}"
+    else:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        if "." in mantissa:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        superscript = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        text = f"{mantissa}×10{superscript}"
+    return text.replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage: as many decimals as mean something, "< 0.01%" below that.
+
+    >>> percent(0.3712), percent(0.0123), percent(0.0), percent(0.00001), percent(15.5)
+    ('37%', '1.2%', '0%', '< 0.01%', '1550%')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0%"
+    points = abs(value) * 100
+    if points < 0.01:
+        return "< 0.01%"
+    decimals = 0 if points >= 9.95 else 1 if points >= 0.95 else 2
+    return f"{value * 100:.{decimals}f}%".replace("-", "−")
+
+
+def written(estimate: Estimate | None, factor: float = 1.0, *, signed: bool = False) -> str:
+    """An estimate in a row or cell, `0.0081 [0.0075, 0.0087]`; level and method stand beside it.
+
+    Rounded to its own error, as `str(estimate)` is. `factor`: the metric's scale.
+    """
+    if estimate is None or math.isnan(estimate.value):
+        return "–"
+    scaled = estimate.scaled(factor)
+    if scaled.value == scaled.low == scaled.high:
+        return f"exactly {number(scaled.value)}"
+    value = f"+{scaled.number}" if signed and scaled.value > 0 else scaled.number
+    if math.isnan(scaled.low):
+        return f"{value} (no interval)".replace("-", "−")
+    interval = scaled.interval.replace(f"{100 * scaled.level:g}% CI ", "")
+    return f"{value} {interval}".replace("-", "−")
+
+
+def written_share(estimate: Estimate | None) -> str:
+    """A share of the ceiling in a row or cell: `37% [35%, 39%]`, cut at 0."""
+    if estimate is None or math.isnan(estimate.value):
+        return "–"
+    if estimate.value == estimate.low == estimate.high == 0:
+        return "exactly 0"
+    if math.isnan(estimate.low) or estimate.low == estimate.high:
+        return percent(estimate.value)
+    return (
+        f"{percent(estimate.value)} [{percent(max(estimate.low, 0.0))}, {percent(estimate.high)}]"
+    )

@@ -1,0 +1,399 @@
+"""One process of a script's study: it runs the script, treats and observes, and forks where arms part.
+
+    the script's first steps ── fork boundary ──┬── control
+                                                ├── sham
+                                                ├── an arm ── (where arms part later, it forks again)
+                                                └── …
+
+Where forking is impossible, each arm is a process of its own from the start, and counts only if it was
+shown the same, and holds the same, at the fork.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from bygones.attach.isolation.fork import Child, Parent, fork, glance, why_not_fork
+from bygones.attach.isolation.overlay import Overlay, guarding_native_writes, part
+from bygones.attach.isolation.script import Script, run_script
+from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.probe_inputs import Inputs, observe
+from bygones.attach.sources.variables import Loose
+from bygones.attach.step_clock import Clock
+from bygones.attach.watched_process import CannotFork, over_too_soon, redirect_output
+from bygones.attach.worker_emulation import emulating
+from bygones.core.digest import digest
+from bygones.core.errors import BygonesError, ScriptError
+from bygones.core.values import Digest, State
+from bygones.store import AbstractStore, pack
+from bygones.study.design import Study
+from bygones.study.tree import Addresses, Segment, Tree, Work
+from bygones.training.rewriter import Rewriter
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a script's study has to know; it is inherited, never sent."""
+
+    script: Script
+    home: Path  # the folder that the script was called from
+    study: Study
+    tree: Tree
+    addresses: Addresses
+    store: AbstractStore
+    inputs: Inputs
+    shape: tuple[int, ...]  # of what is observed
+    output: Path  # where each arm prints and writes
+    forks: bool
+    emulates: bool  # loaders' workers, in this process
+    to_end: bool = False  # whether arms run on to the script's own end after the last horizon
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An arm that did not get to its end: why, and how many steps it had taken."""
+
+    arms: tuple[str, ...]
+    sentence: str
+    step: int
+
+
+@dataclass
+class Report:
+    """What a process says when it is over: what failed, and what its control was shown in which step."""
+
+    failures: list[Failure] = field(default_factory=list)
+    refused: BygonesError | None = None
+    shown: dict[int, list[Any]] = field(default_factory=dict)
+
+    def add(self, other: Report) -> None:
+        self.failures += other.failures
+        self.refused = self.refused or other.refused
+        self.shown.update(other.shown)
+
+
+class Twin:
+    """The state of one such process; after a fork, the child's goes on as another segment's."""
+
+    def __init__(
+        self,
+        job: Job,
+        seed: int,
+        todo: frozenset[int],
+        parent: Parent,
+        *,
+        path: Sequence[int] = (),
+        donor: Mapping[int, Mapping[str, State]] | None = None,
+        shown: dict[int, list[Any]] | None = None,
+    ) -> None:
+        self.job, self.seed, self.todo, self.parent = job, seed, todo, parent
+        self.path = list(path)  # without forks: the segments to go through, one after the other
+        self.index = 0
+        self.donor = donor or {}
+        self.shown = shown if shown is not None else {}
+        self.clock = Clock(job.script.clock)
+        self.clock.before_first = self._first_look
+        self.clock.at_boundary = self._at_boundary
+        self.clock.stops = self._stops()
+        self.clock.delivered.keeping = any(
+            t.source == "order" for arm in job.study.arms for t in arm.treatments
+        )
+        self.observed: list[np.ndarray] = []
+        self.entries: list[dict[str, Any]] = []
+        self.first: FirstLook | None = None
+        self.live: Live | None = None
+        self.rewriter: Rewriter | None = None
+        self.over = False  # past the last horizon, on the way to the script's own end
+
+    @property
+    def segment(self) -> Segment:
+        return self.job.tree.segments[self.index]
+
+    # ------------------------------------------------------------------ running
+
+    def run(self) -> NoReturn:
+        """Runs the script to where nothing more is asked of it, and says how it went."""
+        job = self.job
+        name = self._name() if self.path else "shared"
+        folder = folder_of(job, self.seed, name)
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
+        redirect_output(folder)
+        overlay = Overlay(job.home, folder / "files", allowed=allowed_folders(job))
+        overlay.enter()
+        self._folder = folder
+        try:
+            with (
+                self.clock.listening(),
+                guarding_native_writes(),
+                emulating() if job.emulates else nullcontext(),
+            ):
+                run_script(job.script, self.seed, job.home)
+        except BygonesError as error:
+            self._leave(Report(refused=error))
+        except SystemExit as leaving:
+            self._ended(f"called sys.exit({leaving.code!r})")
+        except BaseException as error:
+            if self.clock.step == 0 or not self.live:
+                sys.excepthook(type(error), error, error.__traceback__)
+            self._ended(f"raised {type(error).__name__}: {error}", raised=True)
+        self._ended("came to its end")
+
+    def _stops(self) -> frozenset[int]:
+        """The boundaries of the running segment at which something is to be done."""
+        segment = self.segment
+        treated = {
+            step
+            for t in segment.history
+            for step in range(t.window.start, t.window.stop + t.intervention.puts_back)
+        }
+        mine = {step for step in treated if segment.start <= step <= segment.stop}
+        fork_at = self.job.study.fork_at
+        return frozenset({segment.start, segment.stop, fork_at, *segment.steps, *mine})
+
+    def _first_look(self) -> None:
+        self.first = FirstLook(self.job.home / self.job.script.path, self.clock, self.seed)
+
+    def _at_boundary(self, step: int) -> None:
+        segment = self.segment
+        if self.live is None:
+            self._get_to_know()
+        if step == segment.stop and not segment.leaf:
+            self._part(step)  # comes back only where another segment goes on
+            segment = self.segment
+        state = self._state() if step == segment.stop and self._is_reference() else ""
+        if self.rewriter is not None:
+            self.rewriter.intervene(step, segment.history, self._donor)
+        if step in segment.steps:
+            self._observe()
+        if step == segment.stop:
+            self._store(state=state)
+            if not self.job.to_end:
+                self._leave(self._report())
+            self.over = True
+            self.clock.stops = frozenset()
+
+    def _donor(self, step: int) -> Mapping[str, State]:
+        return self.donor[step]
+
+    def _is_reference(self) -> bool:
+        return "control" in self.segment.arms or "sham" in self.segment.arms
+
+    # ------------------------------------------------------------------ parting
+
+    def _part(self, step: int) -> None:
+        self._store()
+        following = self.job.tree.children(self.index)
+        if self.path:
+            self._go_on(next(index for index in following if index in self.path))
+            return
+        why = why_not_fork()
+        if why is not None:
+            self._leave(Report(refused=CannotFork(why)))
+        total = Report()
+        for index in sorted(following, key=lambda i: "control" not in self._arms(i)):
+            if not self._is_needed(index):
+                continue
+            side = fork()
+            if isinstance(side, Parent):
+                self.parent = side
+                self._go_on(index)
+                return
+            self._hear(side, index, total)
+        self._leave(total)
+
+    def _hear(self, child: Child, index: int, total: Report) -> None:
+        said = child.wait()
+        if said is None:
+            words = "was killed, or died without a word"
+            said = Report(failures=[Failure(self._arms(index), words, self.clock.step)])
+        total.add(said)
+        self.shown.update(said.shown)
+
+    def _arms(self, index: int) -> tuple[str, ...]:
+        return self.job.tree.segments[index].arms
+
+    def _is_needed(self, index: int) -> bool:
+        """Whether anything below a segment is still to do; the control always is where orders are moved."""
+        if index in self.todo or ("control" in self._arms(index) and self.clock.delivered.keeping):
+            return True
+        return any(self._is_needed(child) for child in self.job.tree.children(index))
+
+    def _go_on(self, index: int) -> None:
+        """From here on, this process is another segment."""
+        self.index = index
+        self.clock.go_on_here()
+        self.observed, self.entries = [], []
+        self.clock.stops = self._stops()
+        if not self.path:
+            before, self._folder = self._folder, folder_of(self.job, self.seed, self._name())
+            shutil.rmtree(self._folder, ignore_errors=True)
+            part(self._folder / "files", also={before: self._folder})
+
+    def _name(self) -> str:
+        """The arm whose output this is: where several are still one, the first of them."""
+        index = self.path[-1] if self.path else self.index
+        return self._arms(index)[0]
+
+    def _get_to_know(self) -> None:
+        """At the fork: finds the sources, and checks that this is the run that it should be."""
+        assert self.first is not None
+        script = self.job.home / self.job.script.path
+        self.live = Live(script, self.clock, self.seed, self.first, self.shown)
+        self.rewriter = Rewriter(self.live.sources, self.seed)
+        self._check_past()
+
+    def _check_past(self) -> None:
+        assert self.live is not None
+        job, mine = self.job, {"chain": list(self.clock.delivered.steps), "state": self._state()}
+        mine["weights"] = digest(self.live.sources["weights"].capture())
+        mine["losses"] = [float(x).hex() for x in self.clock.losses]
+        address = job.addresses.history(self.seed, ())
+        known = job.store.records(address).get("past")
+        if known is None:
+            job.store.write_record(address, "past", {**_EMPTY_RECORD, **mine})
+        elif known["state"] != mine["state"] or known["chain"] != mine["chain"]:
+            raise ScriptError(
+                f"{job.script} does not repeat itself with seed {self.seed}: {_where_parted(known, mine)}. "
+                f"Arms that do not share their past cannot be compared. Something in it is not decided by "
+                f"its seed (a clock, a hash, a thread, another program); or, if this --store was filled "
+                f"before, its data have changed since."
+            )
+        for other in job.study.seeds:
+            theirs = job.store.records(job.addresses.history(other, ())).get("past", {})
+            if other != self.seed and theirs.get("weights") == mine["weights"]:
+                raise ScriptError(
+                    f"seeds {min(self.seed, other)} and {max(self.seed, other)} train the same run: the "
+                    f"seed, handed over by {job.script.seeded_by}, does not reach {job.script.path}. If it "
+                    f"seeds itself, put {{seed}} into its arguments, like --seed {{seed}}, or name an "
+                    f"environment variable that it reads with --seed-env."
+                )
+
+    def _state(self) -> Digest:
+        """Digest of all that training goes on from; a script's own counters (of time, say) left out."""
+        assert self.live is not None
+        sources = {n: s for n, s in self.live.sources.items() if not isinstance(s, Loose)}
+        return digest({name: source.capture() for name, source in sources.items()})
+
+    # ------------------------------------------------------------------ observing and storing
+
+    def _observe(self) -> None:
+        assert self.live is not None
+        live, inputs = self.live, self.job.inputs
+        self.entries.append(live.entry())
+        if self._diverged_at() is not None:
+            self.observed.append(np.full(self.job.shape, math.nan))
+            return
+
+        def look() -> np.ndarray:
+            return observe(inputs, live)[0]
+
+        # Looking in a fork leaves no trace, whatever the model does when it is called.
+        self.observed.append(glance(look) if self.job.forks else look())
+
+    def _diverged_at(self) -> int | None:
+        bad = (s for s, loss in enumerate(self.clock.losses) if not math.isfinite(loss))
+        return next(bad, None)
+
+    def _store(self, state: Digest = "", failed: str = "") -> None:
+        job, segment = self.job, self.segment
+        start, stop = segment.start, segment.stop
+        losses = np.full(stop - start, math.nan, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            mine = np.asarray(self.clock.losses[start:stop], dtype=np.float32)
+        losses[: len(mine)] = mine
+        arrays = {"losses": losses}
+        if self.observed:
+            arrays["observed"] = np.stack(self.observed)
+        if job.inputs.labels is not None:
+            arrays["labels"] = job.inputs.labels
+        meta = {"steps": list(segment.steps), "ledger": self.entries}
+        record = {
+            **_EMPTY_RECORD,
+            "start": start,
+            "stop": stop,
+            "steps": list(segment.steps),
+            "probe": job.addresses.probe,
+            "observed": job.store.put(pack(arrays, meta)),
+            "diverged_at": self.clock.step if failed else self._diverged_at(),
+            "state": state,
+            "failed": failed,
+        }
+        address = job.addresses.history(self.seed, segment.history)
+        job.store.write_record(address, record_name(job, self.index), record)
+
+    # ------------------------------------------------------------------ ending
+
+    def _report(self) -> Report:
+        """Of the control: what it was shown in the steps after the fork."""
+        fork_at = self.job.study.fork_at
+        if "control" not in self.segment.arms:
+            return Report()
+        shown = self.clock.delivered.indices
+        return Report(shown={step: shown[step] for step in shown if step >= fork_at})
+
+    def _ended(self, how: str, *, raised: bool = False) -> NoReturn:
+        """The script is over: after the last horizon that is as it should be, before it that is a failure."""
+        if self.over:
+            self._leave(self._report())
+        study, step, script = self.job.study, self.clock.step, self.job.script
+        if self.live is None or self._is_reference():
+            where = f"the fork at step {study.fork_at}" if self.live is None else ""
+            where = where or f"the last horizon (step {study.end})"
+            self._leave(Report(refused=over_too_soon(script, how, step, where, self.clock)))
+        missing = len(self.segment.steps) - len(self.observed)
+        self.observed += [np.full(self.job.shape, math.nan)] * missing
+        self._store(failed=how)
+        self._leave(Report(failures=[Failure(self.segment.arms, how, step)]))
+
+    def _leave(self, report: Report) -> NoReturn:
+        self.parent.say(report)
+
+
+_EMPTY_RECORD: dict[str, Any] = {
+    "start": 0,
+    "stop": 0,
+    "steps": [],
+    "probe": "",
+    "observed": None,
+    "snapshot": None,
+    "diverged_at": None,
+}
+
+
+def record_name(job: Job, index: int) -> str:
+    """The name of a segment's record: the one that a recipe's would have."""
+    segment = job.tree.segments[index]
+    work = Work(index, segment.start, segment.stop, segment.steps, None)
+    return work.record_name(job.addresses.probe)
+
+
+def folder_of(job: Job, seed: int, name: str) -> Path:
+    """Where the files and the printed output of an arm lie."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return job.output / f"seed-{seed}" / plain
+
+
+def allowed_folders(job: Job) -> tuple[Path, ...]:
+    """Where a process may write besides its own folder: bygones itself keeps things there."""
+    store = getattr(job.store, "folder", None)
+    return tuple(Path(p).resolve() for p in (job.output, store) if p is not None)
+
+
+def _where_parted(known: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """The first step at which two runs of one seed were not the same."""
+    for step, (one, other) in enumerate(zip(known["chain"], mine["chain"], strict=False)):
+        if one != other:
+            return f"the data differ first in step {step}"
+    for step, (one, other) in enumerate(zip(known["losses"], mine["losses"], strict=False)):
+        if one != other:
+            return f"the loss differs first in step {step}"
+    return "the state at the fork differs, though the data and losses before it do not"

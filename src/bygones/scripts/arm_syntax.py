@@ -1,0 +1,134 @@
+"""Arms as they are typed: `NAME=INTERVENTION:SOURCE[@WINDOW]`, and those that are taken if none is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+
+from bygones.core.errors import DesignError
+from bygones.core.values import Window
+from bygones.study.design import Arm
+from bygones.training.interventions import (
+    INTERVENTIONS,
+    AbstractIntervention,
+    Nudge,
+    Reseed,
+    Reset,
+    SwapWindows,
+)
+from bygones.training.sources import AbstractSource
+from bygones.training.treatment import Treatment
+
+_FORM = (
+    "NAME=INTERVENTION:SOURCE[@WINDOW], like drop=reset:moments or half=scale(0.5):moments@100:120"
+)
+_VERB = re.compile(r"^(?P<verb>[a-z-]+)(?:\((?P<setting>[^()]*)\))?$")
+_SOURCE = re.compile(r"^(?P<source>[^@\[\]]+)(?:\[(?P<leaves>.+)\])?(?:@(?P<window>[^@]*))?$")
+
+
+def parse_arm(text: str, fork_at: int) -> Arm:
+    """One arm; several treatments are joined by `+`.
+
+    The window is `@START` (one boundary) or `@START:STOP` (half-open, in optimizer steps); without one it
+    is the fork's boundary. `SOURCE[PATTERN]` treats the leaves that match.
+
+    >>> print(parse_arm("half=scale(0.5):moments[*/exp_avg]@5:7", fork_at=5))
+    scaling moments (*/exp_avg) (0.5) over steps 5–6
+    """
+    name, equals, said = text.partition("=")
+    if not equals or not name.strip() or not said:
+        raise DesignError(f"'{text}' is no arm. Expected {_FORM}.")
+    treatments = [_treatment(part, fork_at, text) for part in _split(said)]
+    return Arm(name.strip(), treatments)
+
+
+def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: int) -> list[Arm]:
+    """What anybody would ask first, of the sources that there are and that hold something."""
+    at = Window(fork_at, fork_at + 1)
+    arms = []
+    for name, source in sources.items():
+        resettable = name in ("moments", "batchnorm") or source.origin == "averaging"
+        if resettable and "new" in source.offers and source.capture():
+            arms.append(Arm(f"reset {name}", Treatment(name, Reset(), at)))
+    half = min(
+        10, horizon // 2
+    )  # of the two windows that are swapped; both have to be seen through
+    if "order" in sources and half:
+        windows = Window(fork_at, fork_at + 2 * half)
+        name = f"swap two {half}-step windows"
+        arms.append(Arm(name, Treatment("order", SwapWindows(), windows)))
+    if "order" in sources:
+        arms.append(Arm("re-draw the order", Treatment("order", Reseed(), at)))
+    arms.append(Arm("re-draw torch's stream", Treatment("streams", Reseed(), at, leaves="torch/*")))
+    arms.append(Arm("nudge weights 1e-3", Treatment("weights", Nudge(1e-3), at)))
+    return arms
+
+
+def _split(said: str) -> list[str]:
+    """At `+`, but not inside brackets."""
+    return re.split(r"\+(?![^\[(]*[\])])", said)
+
+
+def _treatment(part: str, fork_at: int, whole: str) -> Treatment:
+    said, colon, where = part.strip().partition(":")
+    found = _SOURCE.match(where.strip())
+    if not colon or found is None:
+        raise DesignError(
+            f"'{part.strip()}' in the arm '{whole}' is no treatment. Expected {_FORM}."
+        )
+    window = _window(found["window"], fork_at, whole)
+    return Treatment(
+        found["source"].strip(), parse_intervention(said), window, found["leaves"] or "*"
+    )
+
+
+def parse_intervention(text: str) -> AbstractIntervention:
+    """An intervention as it is typed: its name in the catalogue, and its number in brackets if it takes one.
+
+    >>> parse_intervention("scale(0.5)")
+    Scale(alpha=0.5)
+    """
+    found = _VERB.match(text.strip())
+    if found is None:
+        raise DesignError(
+            f"'{text}' is no intervention. Expected a name from `bygones list interventions`, with its "
+            f"number in brackets if it takes one, like scale(0.5)."
+        )
+    kind = INTERVENTIONS[found["verb"]]
+    takes = list(inspect.signature(kind).parameters.values())
+    needed = [p.name for p in takes if p.default is inspect.Parameter.empty]
+    if found["verb"] in ("kick", "replace", "matched-null"):
+        raise DesignError(
+            f"'{found['verb']}' takes values that cannot be typed here; use it from Python. The matched "
+            f"null of each arm is added by itself."
+        )
+    setting = found["setting"]
+    if setting is None:
+        if needed:
+            raise DesignError(
+                f"'{found['verb']}' needs a number for {needed[0]}: write {found['verb']}(0.5), say."
+            )
+        return kind()
+    if not takes:
+        raise DesignError(f"'{found['verb']}' takes no number; got '{text}'.")
+    try:
+        number = int(setting) if takes[0].name == "draw" else float(setting)
+    except ValueError:
+        raise DesignError(
+            f"'{setting}' is no number; '{found['verb']}' takes one for {takes[0].name}."
+        ) from None
+    made: AbstractIntervention = kind(number)  # type: ignore[call-arg]
+    return made
+
+
+def _window(text: str | None, fork_at: int, whole: str) -> Window:
+    if text is None:
+        return Window(fork_at, fork_at + 1)
+    start, colon, stop = text.partition(":")
+    if not start.isdigit() or (colon and not stop.isdigit()):
+        raise DesignError(
+            f"'@{text}' in the arm '{whole}' is no window. Expected @START or @START:STOP in optimizer "
+            f"steps, like @{fork_at} or @{fork_at}:{fork_at + 20}."
+        )
+    return Window(int(start), int(stop) if colon else int(start) + 1)

@@ -1,0 +1,76 @@
+"""The RNG contract of a script, written down: its generators are memory that is carried from step to step."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from bygones.attach.isolation.script import Script
+from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.step_clock import Clock
+from bygones.core.digest import same
+from bygones.core.values import State
+from bygones.training.generators import global_generators
+from bygones.training.rng_contract import stream, surroundings
+
+_DERIVATION = (
+    "each draw goes on from where the last one left its generator, so one more draw shifts all that come "
+    "after it"
+)
+_WORKERS = {
+    "name": "workers",
+    "generator": "the global generators of each of a loader's worker processes",
+    "derived": "seeded by torch, anew in each epoch, from a number that its global generator draws",
+    "drawn": None,
+    "drawn_by": "",
+}
+
+
+def carried(live: Live, first: FirstLook, script: Script, clock: Clock) -> dict[str, Any]:
+    """The RNG contract at this boundary. What draws is what has moved since before the first update."""
+    streams: Any = live.sources["streams"]
+    before, now = first.states["streams"], streams.capture()
+    rows = [
+        _row(name, generator, before, now, script)
+        for name, generator in streams.generators().items()
+    ]
+    return {
+        "contract": "carried",
+        "derivation": _DERIVATION,
+        "looked_at": [0, clock.step],
+        "streams": [*rows, *([_WORKERS] if clock.num_workers else [])],
+        **surroundings(live.parameters.values()),
+    }
+
+
+def _row(name: str, generator: Any, before: State, now: State, script: Script) -> dict[str, Any]:
+    """One generator; `drawn` is None for one that was not there yet before the first update."""
+    leaf = f"{name}/state"
+    moved = not same(before[leaf], now[leaf]) if leaf in before else None
+    is_global = name in global_generators()
+    kind = _kind(generator)
+    seeded = f"a seed reaches it by {script.seeded_by}" if is_global else "seeded by the script"
+    return stream(
+        name,
+        f"the global generator of {name} ({kind})" if is_global else f"a private {kind}",
+        f"carried from step to step; {seeded}",
+        drawn=moved,
+        drawn_by="the script",
+    )
+
+
+def _kind(generator: Any) -> str:
+    match generator:
+        case torch.Generator():
+            return f"torch.Generator on {generator.device}"
+        case np.random.Generator():
+            return f"numpy Generator, {type(generator.bit_generator).__name__}"
+        case np.random.RandomState():
+            return "numpy RandomState, MT19937"
+        case random.Random():
+            return "random.Random, MT19937"
+        case _:
+            return type(generator).__name__

@@ -1,0 +1,133 @@
+"""The numeric and the RNG contract that something was made under: read back, said, compared. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bygones.core.errors import LedgerError, StoreError
+from bygones.store import is_remote, open_store
+from bygones.store.ledger import read_header
+from bygones.store.outcomes import read_manifest
+
+NOT_RECORDED = "not recorded"
+_BUNDLED = "contract.json"  # what a bundle keeps its two contracts in
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The two contracts of a ledger, a stored study or a bundle. `rng` is None where it was not recorded."""
+
+    numeric: Mapping[str, Any]
+    rng: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"numeric": self.numeric, "rng": self.rng}
+
+
+def read_terms(place: Path | str, study: str | None = None) -> Terms:
+    """The contracts of what lies there: a ledger's file, a store's folder or URL, or a bundle's folder."""
+    return _stored(place, study) if is_remote(place) else _read(Path(place), study)
+
+
+def _stored(place: Path | str, study: str | None) -> Terms:
+    attributes = read_manifest(open_store(place), study).attributes
+    return Terms(attributes["contract"], attributes.get("rng"))
+
+
+def _read(path: Path, study: str | None) -> Terms:
+    if path.is_file():
+        header = read_header(path)
+        return Terms(header.get("contract", {}), header.get("rng"))
+    if (path / _BUNDLED).is_file():
+        return _bundled(path / _BUNDLED)
+    if not path.is_dir():
+        raise StoreError(
+            f"there is nothing at '{path}'. Expected a ledger's file, or the folder of a store or a bundle."
+        )
+    return _stored(path, study)
+
+
+def _bundled(path: Path) -> Terms:
+    try:
+        said = json.loads(path.read_bytes())
+        return Terms(said["numeric"], said["random"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LedgerError(
+            f"{path}: not the contracts of a bundle ({type(error).__name__})."
+        ) from None
+
+
+def rows_of(terms: Terms) -> list[tuple[str, str]]:
+    """All that is said besides the streams: name and value, in words."""
+    rows = [(name, in_words(value)) for name, value in terms.numeric.items()]
+    if terms.rng is None:
+        return [*rows, ("random numbers", NOT_RECORDED)]
+    rows.append(("random numbers", in_words(terms.rng.get("contract"))))
+    rows.append(("derived from", in_words(terms.rng.get("derivation"))))
+    rows.append(("parameters", in_words(terms.rng.get("dtypes"))))
+    rows += [(name, in_words(value)) for name, value in terms.rng.get("environment", {}).items()]
+    return rows
+
+
+STREAM_COLUMNS = ("stream", "generator", "derived", "draws")
+
+
+def stream_rows(rng: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Each random stream: its name, its generator, how it is derived, and what was seen to draw from it."""
+    return [(one["name"], one["generator"], one["derived"], _draws(one)) for one in rng["streams"]]
+
+
+def _draws(one: Mapping[str, Any]) -> str:
+    if one["drawn"] is None:
+        return "not looked at"
+    return one["drawn_by"] or "yes" if one["drawn"] else "not seen to"
+
+
+def in_words(value: Any) -> str:
+    """
+    >>> in_words(True), in_words(["float32"]), in_words(None), in_words("")
+    ('yes', 'float32', 'not set', 'not set')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(in_words(item) for item in value)
+    return "not set" if value in (None, "") else str(value)
+
+
+def differences(one: Terms, other: Terms) -> list[tuple[str, Any, Any]]:
+    """What two do not agree in: (path, here, there). Where the steps were looked at does not count."""
+    return [
+        found for found in _differing(one.to_dict(), other.to_dict()) if found[0] not in _PLACES
+    ]
+
+
+_PLACES = ("rng/looked_at",)
+_ABSENT = object()
+
+
+def _differing(one: Any, other: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    one, other = _by_name(one), _by_name(other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return [
+            found
+            for key in [*one, *(key for key in other if key not in one)]
+            for found in _differing(
+                one.get(key, _ABSENT), other.get(key, _ABSENT), f"{where}/{key}".lstrip("/")
+            )
+        ]
+    if one == other and type(one) is type(other):
+        return []
+    here, there = (NOT_RECORDED if value is _ABSENT else value for value in (one, other))
+    return [(where, here, there)]
+
+
+def _by_name(value: Any) -> Any:
+    """Streams are compared by their names, not by their places."""
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        return {str(v.get("name", place)): v for place, v in enumerate(value)}
+    return value

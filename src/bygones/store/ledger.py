@@ -1,0 +1,191 @@
+"""What a run was shown and what it carried at each boundary, as a hash chain that anybody can check.
+
+A file of JSON lines, written from the top and never changed:
+
+    {"ledger": 1, "run": …, "seed": …, "every": k, "contract": {…}, "rng": {…}, "entry": E}
+    {"step": s, "ids": …, "batches": …, "loss": …, "holds": {source: digest}, "entry": E}       each k steps
+    {"end": number of entries, "header": the first line's E, "entry": E}
+
+    E = SHA-256(P | newline | J)   J  the line's JSON without "entry": keys sorted, no blanks
+                                   P  the E of the entry before; "" for the header and the first entry
+
+`ids` and `batches` are chains themselves, over the ids of all examples and the contents of all batches up
+to this boundary; `loss` is the last step's; `holds` has each source, and each random stream by its own.
+So entries of equal runs are equal from the first to the last, and after the first difference none is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from bygones.core.errors import LedgerError
+from bygones.core.values import Digest
+
+FORMAT = 1
+
+
+class Writer:
+    """Writes one ledger, line by line; what is written outlives the process, however that ends.
+
+    Left without `end`, as by a run that raised, a ledger lacks its last line and can be read all the same.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self._file: IO[str] = _created(path)
+        self._header = self._write({"ledger": FORMAT, **header}, "")
+        self._last, self._count = "", 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the ledger as it is."""
+        self._file.close()
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        self._last = self._write(line, self._last)
+        self._count += 1
+
+    def end(self) -> Digest:
+        """Closes the ledger: after this line it cannot be cut short or gone on with unnoticed."""
+        sealed = self._write({"end": self._count, "header": self._header}, self._last)
+        self._file.close()
+        return sealed
+
+    def _write(self, line: Mapping[str, Any], previous: str) -> Digest:
+        content = {key: value for key, value in line.items() if key != "entry"}
+        sealed = _seal(content, previous)
+        self._file.write(_json({**content, "entry": sealed}) + "\n")
+        self._file.flush()
+        return sealed
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuses a path at which there is something."""
+    if path.exists():
+        raise LedgerError(
+            f"there is a '{path}' already, and a ledger is never written over. Choose another name."
+        )
+
+
+def _created(path: Path) -> IO[str]:
+    """A new file; one that is there is left alone, since a ledger is never changed."""
+    refuse_existing(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("x", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LedgerError(f"cannot write the ledger {path}: {error.strerror}.") from error
+
+
+def write_ledger(
+    path: Path, header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]
+) -> Digest:
+    """Writes a whole ledger, and returns the seal of its last line."""
+    with Writer(path, header) as writer:
+        for line in lines:
+            writer.add(line)
+        return writer.end()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A ledger that was read and whose chain holds. `whole`: it has its last line."""
+
+    header: dict[str, Any]
+    entries: list[dict[str, Any]]
+    whole: bool
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Reads a ledger and checks every link of it. Raises `LedgerError` with the line that is wrong."""
+    header: dict[str, Any] = {}
+    entries: list[dict[str, Any]] = []
+    whole, previous, step, sealed = False, "", -1, ""
+    for number, line in enumerate(_lines_of(path), start=1):
+        place = f"{path}, line {number}"
+        content = {key: value for key, value in line.items() if key != "entry"}
+        if whole:
+            raise LedgerError(f"{place}: the ledger goes on after its last line.")
+        if line.get("entry") != _seal(content, previous):
+            raise LedgerError(
+                f"{place}: the chain is broken. The line, or one before it, is not the one that was written."
+            )
+        if number == 1:
+            header = check_header(content, place)
+            sealed = str(line["entry"])
+        elif "end" in content:
+            whole = True
+            if content != {"end": len(entries), "header": sealed}:
+                raise LedgerError(f"{place}: the last line closes another ledger than this one.")
+        else:
+            if not isinstance(content.get("step"), int) or content["step"] <= step:
+                raise LedgerError(f"{place}: steps must rise from line to line.")
+            previous, step = line["entry"], content["step"]
+            entries.append(line)
+    if not header:
+        raise LedgerError(f"{path} is empty; expected a ledger.")
+    return Ledger(header, entries, whole)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The first line alone, checked; what follows is not read."""
+    for line in _lines_of(path):
+        content = {key: value for key, value in line.items() if key != "entry"}
+        if line.get("entry") != _seal(content, ""):
+            raise LedgerError(f"{path}, line 1: not the line that was written.")
+        return check_header(content, f"{path}, line 1")
+    raise LedgerError(f"{path} is empty; expected a ledger.")
+
+
+def check_header(header: dict[str, Any], place: str) -> dict[str, Any]:
+    if header.get("ledger") != FORMAT:
+        raise LedgerError(
+            f"{place}: not the first line of a ledger of format {FORMAT} (found {header.get('ledger')!r})."
+        )
+    return header
+
+
+def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                yield parse_line(raw, f"{path}, line {number}")
+    except OSError as error:
+        raise LedgerError(f"cannot read the ledger {path}: {error.strerror}.") from error
+
+
+def parse_line(raw: bytes, place: str) -> dict[str, Any]:
+    """A line as it was written, to the byte: another spelling of the same values is another line."""
+    if not raw.endswith(b"\n"):
+        raise LedgerError(
+            f"{place}: the line was cut short, as when a run is killed while it writes. What stands before "
+            f"it can be read without it."
+        )
+    try:
+        line = json.loads(raw)
+        written = _json(line).encode() + b"\n"
+    except (ValueError, RecursionError):
+        raise LedgerError(f"{place}: not a line of JSON.") from None
+    if not isinstance(line, dict) or written != raw:
+        raise LedgerError(f"{place}: not a line as a ledger writes it.")
+    return line
+
+
+def _seal(line: Mapping[str, Any], previous: str) -> Digest:
+    return hashlib.sha256(f"{previous}\n{_json(line)}".encode()).hexdigest()
+
+
+def _json(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+# ------------------------------------------------------------------ two ledgers

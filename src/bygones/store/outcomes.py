@@ -1,0 +1,161 @@
+"""What a study saw, as one labelled dataset: xarray, dims seed, arm, step, input, class. No torch.
+
+A study's *manifest* lists, for each seed and segment, the stored object that holds what was observed
+there. With it a study can be read on a machine that could not train it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from bygones.core.catalogue import unknown
+from bygones.core.digest import digest
+from bygones.core.errors import StoreError
+from bygones.core.hash_chain import ledger_entry
+from bygones.core.values import Digest
+from bygones.store import AbstractStore, unpack
+
+_STUDIES = digest("bygones.studies")  # the address under which manifests lie, by study name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object of a manifest: what these arms of this seed did from `low` to `high`.
+
+    The object's losses begin at step `start`; its observations are those of `steps`, in order.
+    """
+
+    seed: int
+    arms: list[int]
+    object: Digest
+    start: int
+    low: int
+    high: int
+    steps: list[int]
+    diverged_at: int | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Where everything lies that a study saw, and what a reader has to know besides."""
+
+    kind: Literal["logits", "values"]
+    seeds: list[int]
+    steps: list[int]
+    end: int
+    entries: list[Entry]
+    attributes: dict[str, Any]
+    images: Digest | None = None  # what the probe inputs look like, if they are pictures
+
+
+def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
+    """Keeps a manifest in the store, under its study's name."""
+    store.write_record(_STUDIES, _file_name(manifest.attributes["study"]), asdict(manifest))
+
+
+def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
+    """The manifest of a study in the store; the name may be left out if there is only one."""
+    found = {r["attributes"]["study"]: r for r in store.records(_STUDIES).values()}
+    if not found:
+        raise StoreError(
+            "there is no finished study in this store. `bygones run STUDY --store …` makes one; an "
+            "interrupted run goes on where it stopped."
+        )
+    if name is None and len(found) > 1:
+        raise StoreError(f"this store holds several studies; choose one of: {', '.join(found)}.")
+    chosen = name if name is not None else next(iter(found))
+    if chosen not in found:
+        raise unknown("study in this store", chosen, found)
+    record = found[chosen]
+    return Manifest(**{**record, "entries": [Entry(**entry) for entry in record["entries"]]})
+
+
+def ledger_lines(
+    store: AbstractStore, manifest: Manifest, seed: int, arm: str
+) -> list[dict[str, Any]]:
+    """The ledger's entries along one arm of one seed, at every boundary that was observed."""
+    row = [one["name"] for one in manifest.attributes["arms"]].index(arm)
+    lines: dict[int, dict[str, Any]] = {}
+    losses: dict[int, float] = {}
+    for stored in manifest.entries:
+        if stored.seed == seed and row in stored.arms:
+            arrays, meta = unpack(store.get(stored.object))
+            mine = arrays["losses"][stored.low - stored.start : stored.high - stored.start]
+            losses |= dict(enumerate(mine.tolist(), start=stored.low + 1))
+            seen = zip(stored.steps, meta.get("ledger", []), strict=False)
+            lines |= {step: line for step, line in seen if step >= 0}
+    return [
+        ledger_entry(step, line["ids"], line["batches"], losses.get(step), line["holds"])
+        for step, line in sorted(lines.items())
+    ]
+
+
+def _file_name(study: str) -> str:
+    """A name for a study's manifest that any disk will take; odd names keep apart by their digest."""
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in study)[:60]
+    return plain if plain == study else f"{plain}-{digest(study)[:8]}"
+
+
+def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
+    """Reads the observations of every seed and arm from the store, checking each object's digest.
+
+    `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
+    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any.
+    After a divergence everything is NaN, nothing is dropped.
+    """
+    arms = [arm["name"] for arm in manifest.attributes["arms"]]
+    size = (len(manifest.seeds), len(arms))
+    losses = np.full((*size, manifest.end), math.nan, dtype=np.float32)
+    diverged = np.full(size, math.nan)
+    observed: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    row_of = {seed: row for row, seed in enumerate(manifest.seeds)}
+    for entry in manifest.entries:
+        arrays, _ = unpack(store.get(entry.object))
+        labels = arrays.get("labels", labels)
+        row = row_of[entry.seed]
+        losses[row, entry.arms, entry.low : entry.high] = arrays["losses"][
+            entry.low - entry.start : entry.high - entry.start
+        ]
+        if entry.diverged_at is not None:
+            diverged[row, entry.arms] = entry.diverged_at
+        for index, step in enumerate(entry.steps):
+            if step not in manifest.steps:
+                continue
+            seen = arrays["observed"][index]
+            if observed is None:
+                shape = (*size, len(manifest.steps), *seen.shape)
+                observed = np.full(shape, math.nan, dtype=seen.dtype)
+            observed[row, entry.arms, manifest.steps.index(step)] = seen
+    if observed is None:
+        raise StoreError("the manifest names no observations; run the study again.")
+    outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)
+    if manifest.images is not None:
+        images, _ = unpack(store.get(manifest.images))
+        outcomes["images"] = (("input", "height", "width"), images["images"])
+    return outcomes
+
+
+def _dataset(
+    manifest: Manifest,
+    arms: Sequence[str],
+    observed: np.ndarray,
+    labels: np.ndarray | None,
+    losses: np.ndarray,
+    diverged: np.ndarray,
+) -> xr.Dataset:
+    variables: dict[str, Any] = {
+        manifest.kind: (("seed", "arm", "step", "input", "class"), observed),
+        "train_loss": (("seed", "arm", "train_step"), losses),
+        "diverged_at": (("seed", "arm"), diverged),
+    }
+    if manifest.kind == "logits" and labels is not None:
+        variables["labels"] = (("input",), labels)
+    coordinates = {"seed": manifest.seeds, "arm": list(arms), "step": manifest.steps}
+    return xr.Dataset(variables, coords=coordinates, attrs=manifest.attributes)

@@ -1,0 +1,289 @@
+"""The design of a study, as frozen values: what is compared, over which seeds, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from bygones.analysis.metrics import METRICS
+from bygones.analysis.multiplicity import Family
+from bygones.core.catalogue import unknown
+from bygones.core.code_digest import foreign_code
+from bygones.core.digest import digest
+from bygones.core.errors import DesignError
+from bygones.core.values import Digest, Lifetime, Window, matching, whole
+from bygones.training.interventions import Sham
+from bygones.training.probes import Logits
+from bygones.training.recipe import Recipe, RecipeFunction
+from bygones.training.sources import AbstractSource
+from bygones.training.treatment import Treatment, check_pair, matched_null
+
+Role = Literal["control", "sham", "null", "treated"]
+
+
+class Trained(Protocol):
+    """What is trained: identified by its code, and named in reports by `str`."""
+
+    def code(self) -> Digest: ...
+
+
+class Running(Protocol):
+    """A run, of a recipe or of a script, as far as a design has to know it."""
+
+    @property
+    def sources(self) -> Mapping[str, AbstractSource]: ...
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A name, and the treatments that set this arm apart from the control."""
+
+    name: str
+    treatments: tuple[Treatment, ...]
+    role: Role = "treated"
+    null_of: str | None = None
+
+    def __init__(
+        self,
+        name: str,
+        treatments: Treatment | Iterable[Treatment] = (),
+        role: Role = "treated",
+        null_of: str | None = None,
+    ) -> None:
+        given = (treatments,) if isinstance(treatments, Treatment) else tuple(treatments)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "treatments", tuple(sorted(given, key=lambda t: t.window)))
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "null_of", null_of)
+
+    def __str__(self) -> str:
+        return " and ".join(str(treatment) for treatment in self.treatments) or "carrying on"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Seed-paired arms that share their past up to `fork_at` and are observed at each horizon after it.
+
+    `horizons` are counted in optimizer steps after the fork; at horizon 0 the treatment has acted and
+    nothing has been trained since. Control, sham and matched nulls are added by `full_arms`, so no
+    study can forget its references.
+
+    What is declared before the run: `family`, the comparisons that are read together (default: every
+    arm at the last horizon in the headline distance, by Holm), and `margins`, by metric the size below
+    which an effect counts as none (without one, no absence of an effect can be claimed).
+    """
+
+    recipe: Any  # a Recipe, or something else that is `Trained`: a script
+    arms: tuple[Arm, ...]
+    fork_at: int
+    horizons: tuple[int, ...]
+    seeds: tuple[int, ...]
+    name: str = "study"
+    probe: Any = field(default_factory=Logits)  # an AbstractProbe, or a script's
+    family: Family | None = None
+    margins: tuple[tuple[str, float], ...] = ()
+
+    def __init__(
+        self,
+        recipe: Trained | RecipeFunction | str,
+        arms: Iterable[Arm],
+        fork_at: int,
+        horizons: Iterable[int],
+        seeds: Iterable[int] = range(8),
+        name: str = "study",
+        probe: Any = None,
+        family: Family | None = None,
+        margins: Mapping[str, float] | Iterable[tuple[str, float]] = (),
+    ) -> None:
+        known = hasattr(recipe, "code")
+        object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
+        object.__setattr__(self, "arms", tuple(arms))
+        object.__setattr__(self, "fork_at", whole(fork_at, "fork_at"))
+        object.__setattr__(self, "horizons", tuple(whole(h, "a horizon") for h in horizons))
+        object.__setattr__(self, "seeds", tuple(whole(seed, "a seed") for seed in seeds))
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "probe", probe if probe is not None else Logits())
+        object.__setattr__(self, "family", family)
+        object.__setattr__(self, "margins", tuple(sorted(dict(margins).items())))
+        _check(self)
+
+    @property
+    def headline(self) -> str:
+        """The distance that a study of this probe leads with."""
+        return self.probe.headline or {"logits": "tv", "values": "rms"}[self.probe.kind]
+
+    @property
+    def declared(self) -> Family:
+        """The family of comparisons: the study's own, or every arm's headline at the last horizon."""
+        names = tuple(arm.name for arm in self.arms)
+        return self.family or Family("every arm", names, (self.headline,), (self.horizons[-1],))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The boundaries at which the function is observed."""
+        return tuple(self.fork_at + horizon for horizon in self.horizons)
+
+    @property
+    def end(self) -> int:
+        return self.steps[-1]
+
+    def with_seeds(self, seeds: Sequence[int]) -> Study:
+        return Study(**{**_fields(self), "seeds": tuple(seeds)})
+
+    def digest(self) -> Digest:
+        """Digest of the design: code, arms, horizons, probe, and what was declared. Not of the seeds."""
+        arms = [
+            [arm.name, [treatment.digest() for treatment in arm.treatments]] for arm in self.arms
+        ]
+        shown = [self.fork_at, self.horizons, probe_digest(self.probe)]
+        return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
+
+
+def probe_digest(probe: Any) -> Digest:
+    """Digest of what a probe reads: its class, its settings, and its code if it is not of bygones."""
+    return digest([type(probe).__qualname__, probe, foreign_code(type(probe))])
+
+
+def full_arms(study: Study, run: Running) -> tuple[Arm, ...]:
+    """The control, the sham, then each arm followed by its matched null where one is defined.
+
+    The sham goes through the same motions as the arms: it copies and restores every source that any
+    arm treats, at every boundary at which one does.
+    """
+    windows: dict[str, Window] = {}
+    for treatment in (t for arm in study.arms for t in arm.treatments):
+        seen = windows.get(treatment.source, treatment.window)
+        windows[treatment.source] = Window(
+            min(seen.start, treatment.window.start), max(seen.stop, treatment.window.stop)
+        )
+    sham = [Treatment(source, Sham(), window) for source, window in windows.items()]
+    arms = [Arm("control", role="control"), Arm("sham", sham, role="sham")]
+    for arm in study.arms:
+        arms.append(arm)
+        nulls = [
+            matched_null(treatment, run.sources[treatment.source]) for treatment in arm.treatments
+        ]
+        if nulls and all(null is not None for null in nulls):
+            matched = [null for null in nulls if null is not None]
+            arms.append(Arm(_null_name(arm.name), matched, role="null", null_of=arm.name))
+    return tuple(arms)
+
+
+def _null_name(arm: str) -> str:
+    return f"null of {arm}"
+
+
+def check_design(study: Study, run: Running) -> None:
+    """Refuses a study whose treatments mean nothing in this run: names, pairs, leaves, windows."""
+    for arm in study.arms:
+        for treatment in arm.treatments:
+            source = run.sources[treatment.source]
+            check_pair(treatment, source)
+            state = source.capture()
+            if state and not matching(state, treatment.leaves):
+                raise DesignError(
+                    f"arm '{arm.name}': no leaf of {treatment.source} matches '{treatment.leaves}'. "
+                    f"There are: {', '.join(list(state)[:6])}{', …' if len(state) > 6 else ''}."
+                )
+
+
+def findings(study: Study, run: Running) -> list[str]:
+    """What a reader has to know about this design: windows that do not match their source's lifetime."""
+    arms_of: dict[str, list[str]] = {}
+    for arm in study.arms:
+        for treatment in arm.treatments:
+            lifetime = run.sources[treatment.source].lifetime()
+            for note in _mismatches(treatment, lifetime, study.end):
+                arms_of.setdefault(note, []).append(f"'{arm.name}'")
+    return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
+
+
+def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[str]:
+    source, length = treatment.source, treatment.window.length
+    observed = end - treatment.window.start
+    fades = lifetime.kind in ("e-fold", "phase")
+    if fades and 1 < length and length > 3 * lifetime.steps:
+        yield (
+            f"Window longer than the memory: {source} is treated over {length} steps, but its lifetime is "
+            f"{lifetime}; for most of that time there is nothing left to treat."
+        )
+    if lifetime.kind == "e-fold" and observed < lifetime.steps:
+        yield (
+            f"Followed for less than the memory lasts: {source} has a lifetime of {lifetime} and is "
+            f"observed for {observed} steps."
+        )
+
+
+def _fields(study: Study) -> dict[str, Any]:
+    names = ("recipe", "arms", "fork_at", "horizons", "seeds", "name", "probe", "family", "margins")
+    return {name: getattr(study, name) for name in names}
+
+
+def _check(study: Study) -> None:
+    """What can be refused without building a run."""
+    if study.fork_at < 0:
+        raise DesignError(f"fork_at is a step, 0 or later; got {study.fork_at}.")
+    if not study.horizons:
+        raise DesignError("a study needs at least one horizon: steps after the fork to observe at.")
+    if min(study.horizons) < 0:
+        raise DesignError(
+            f"a horizon lies before the fork: {min(study.horizons)}. Horizons are steps after fork_at="
+            f"{study.fork_at}, so 0 or more."
+        )
+    if list(study.horizons) != sorted(set(study.horizons)):
+        raise DesignError(f"horizons must ascend without repeats; got {list(study.horizons)}.")
+    if not study.seeds:
+        raise DesignError("a study needs seeds; got none. Try seeds=range(8).")
+    twice = sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1})
+    if twice:
+        raise DesignError(
+            f"seeds must differ, since the seed is the unit; {twice} come more than once."
+        )
+    if any(seed < 0 for seed in study.seeds):
+        raise DesignError(f"seeds are whole numbers, 0 or more; got {min(study.seeds)}.")
+    if not study.arms:
+        raise DesignError("a study needs at least one arm with a treatment.")
+    names = [arm.name for arm in study.arms]
+    taken = {"control", "sham", *(_null_name(name) for name in names)}
+    for name in names:
+        if names.count(name) > 1 or name in taken:
+            raise DesignError(
+                f"arm names must differ (control, sham and '{_null_name('…')}' are taken); '{name}' repeats."
+            )
+    for arm in study.arms:
+        _check_arm(study, arm)
+    _check_declared(study)
+
+
+def _check_arm(study: Study, arm: Arm) -> None:
+    if not arm.treatments:
+        raise DesignError(f"arm '{arm.name}' has no treatment; the control is added by itself.")
+    addresses = [treatment.digest() for treatment in arm.treatments]
+    for treatment in arm.treatments:
+        if addresses.count(treatment.digest()) > 1:
+            raise DesignError(f"arm '{arm.name}' has one treatment twice: {treatment}.")
+        if treatment.window.start < study.fork_at or treatment.window.stop > study.end + 1:
+            raise DesignError(
+                f"arm '{arm.name}' treats {treatment.source} at {treatment.window}, outside the run: the "
+                f"fork is at step {study.fork_at} and the last horizon at step {study.end}."
+            )
+
+
+def _check_declared(study: Study) -> None:
+    """Family and margins speak of arms, metrics and horizons that there are."""
+    family = study.declared
+    known = {"arm": [arm.name for arm in study.arms], "horizon": [*map(str, study.horizons)]}
+    for arm in family.arms:
+        if arm not in known["arm"]:
+            raise unknown(f"arm of this study (in the family '{family.name}')", arm, known["arm"])
+    for horizon in map(str, family.horizons):
+        if horizon not in known["horizon"]:
+            where = f"horizon of this study (in the family '{family.name}')"
+            raise unknown(where, horizon, known["horizon"])
+    for metric in (*family.metrics, *dict(study.margins)):
+        METRICS[metric]  # raises, with the nearest name
+    for metric, margin in study.margins:
+        if not 0 < margin < math.inf:
+            raise DesignError(f"the margin for {metric} must be a number above 0; got {margin}.")

@@ -1,0 +1,235 @@
+"""A study written down as plain JSON, and made again from it: what a bundle re-runs.
+
+    {"kind": "recipe", "recipe": …, "arms": […], "probe": …, "code": [{"root": folder, "home": file}]}
+
+What is no JSON is written as an object of one key that says what it is:
+
+    {"tuple": […]}  {"list": […]}  {"map": [[key, value], …]}  {"float": "inf"}
+    {"array": base64, "dtype": …, "shape": […]}      also of tensors
+    {"is": {"name": address, "code": i}, "fields": {…}}      a frozen value of a class
+
+An address is `module:name` or `file.py:name`, found from the root of code `i`; one without `code` belongs
+to an installed package. A study that cannot be written down so is still a study: it says why not.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bygones.core.code_digest import SCRIPTS, code_parts, machine_digest
+from bygones.core.digest import array_of, digest, is_array
+from bygones.core.errors import DesignError
+from bygones.core.importing import load_object
+from bygones.core.values import Digest, Window
+from bygones.study.design import Arm, Study
+from bygones.training.recipe import Recipe
+from bygones.training.treatment import Treatment
+
+_MOST = 1 << 20  # bytes of an array that is written into the design
+_VERSION = "version of "
+
+
+def design(study: Study) -> dict[str, Any]:
+    """The study as JSON: enough to run it again where its code lies, or why that cannot be."""
+    recipe = study.recipe
+    if hasattr(recipe, "seed_env"):
+        return _script(recipe)
+    if not isinstance(recipe, Recipe):
+        return {"kind": "other", "why_not": "its runs are made by a program of somebody else's"}
+    writer = _Writer()
+    try:
+        parts = code_parts(recipe.load())
+        own, versions = divided(parts)
+        return {
+            "kind": "recipe",
+            "recipe": {
+                "function": writer.address(recipe.source),
+                "settings": writer.write(dict(recipe.settings)),
+                "own": own,
+                "versions": versions,
+            },
+            "arms": [
+                [arm.name, [_treatment(writer, one) for one in arm.treatments]]
+                for arm in study.arms
+            ],
+            "fork_at": study.fork_at,
+            "horizons": list(study.horizons),
+            "name": study.name,
+            "probe": writer.write(study.probe),
+            "family": writer.write(study.family),
+            "margins": [list(margin) for margin in study.margins],
+            "code": writer.code,
+        }
+    except DesignError as error:
+        return {"kind": "other", "why_not": str(error).rstrip(".")}
+
+
+def divided(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
+    """The digest of the recipe's own source alone, and the versions of the packages that it uses."""
+    own = {name: text for name, text in parts.items() if not name.startswith(_VERSION)}
+    versions = {
+        name.removeprefix(_VERSION): text
+        for name, text in parts.items()
+        if name.startswith(_VERSION)
+    }
+    return digest(own), versions
+
+
+def study_of(written: Mapping[str, Any], roots: list[Path], seeds: list[int]) -> Study:
+    """The study that was written down. `roots`: where the code lies now. Imports that code."""
+    reader = _Reader(roots)
+    function, settings = written["recipe"]["function"], reader.read(written["recipe"]["settings"])
+    arms = [
+        Arm(name, [Treatment(t[0], reader.read(t[1]), Window(*t[2]), t[3]) for t in treatments])
+        for name, treatments in written["arms"]
+    ]
+    return Study(
+        Recipe.of(reader.source(function), **settings),
+        arms,
+        written["fork_at"],
+        written["horizons"],
+        seeds,
+        written["name"],
+        reader.read(written["probe"]),
+        reader.read(written["family"]),
+        [(metric, margin) for metric, margin in written["margins"]],
+    )
+
+
+def _script(script: Any) -> dict[str, Any]:
+    """A script is not run again from a bundle; what its digest is made of can be checked by hand."""
+    path = Path(script.path).resolve()
+    return {
+        "kind": "script",
+        "why_not": "a script is run with what lies around it, and that is not in a bundle",
+        "script": {name: _listed(value) for name, value in dataclasses.asdict(script).items()},
+        "machine": machine_digest(SCRIPTS),
+        "code": [{"root": str(path.parent), "home": path.name}],
+    }
+
+
+def _treatment(writer: _Writer, one: Treatment) -> list[Any]:
+    window = [one.window.start, one.window.stop]
+    return [one.source, writer.write(one.intervention), window, one.leaves]
+
+
+class _Writer:
+    """Writes values, and notes where the code lies that they need."""
+
+    def __init__(self) -> None:
+        self.code: list[dict[str, str]] = []
+
+    def write(self, value: Any) -> Any:
+        match value:
+            case None | bool() | int() | str():
+                return value
+            case float():
+                return value if math.isfinite(value) else {"float": repr(value)}
+            case tuple():
+                return {"tuple": [self.write(item) for item in value]}
+            case list():
+                return {"list": [self.write(item) for item in value]}
+            case Mapping():
+                return {"map": [[self.write(k), self.write(v)] for k, v in value.items()]}
+            case np.generic() | np.ndarray() | torch.Tensor():
+                return _array(value)
+            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                fields = [f.name for f in dataclasses.fields(value) if f.init]
+                return {
+                    "is": self.address(_address(type(value))),
+                    "fields": {name: self.write(getattr(value, name)) for name in fields},
+                }
+            case _:
+                raise DesignError(f"its design holds a {type(value).__name__}, {value!r:.60}")
+
+    def address(self, source: str) -> dict[str, Any]:
+        """An address without the folders of this machine."""
+        place, _, name = source.rpartition(":")
+        if place.endswith(".py"):
+            path = Path(place).resolve()
+            return {"name": f"{path.name}:{name}", "code": self._noted(path.parent, path.name)}
+        load_object(source)
+        file = getattr(sys.modules[place], "__file__", None) or ""
+        if not file or "site-packages" in file or place.partition(".")[0] == "bygones":
+            return {"name": source}
+        path = Path(file).resolve()
+        depth = place.count(".") + (path.name == "__init__.py")
+        root = path.parents[depth]
+        return {"name": source, "code": self._noted(root, path.relative_to(root).as_posix())}
+
+    def _noted(self, root: Path, home: str) -> int:
+        row = {"root": str(root), "home": home}
+        if row not in self.code:
+            self.code.append(row)
+        return self.code.index(row)
+
+
+class _Reader:
+    """Reads what was written; classes come from the code that the bundle brings, or from packages."""
+
+    def __init__(self, roots: list[Path]) -> None:
+        self._roots = roots
+        self._kinds: dict[str, Callable[[Any], Any]] = {
+            "tuple": lambda v: tuple(self.read(item) for item in v["tuple"]),
+            "list": lambda v: [self.read(item) for item in v["list"]],
+            "map": lambda v: {self.read(k): self.read(item) for k, item in v["map"]},
+            "float": lambda v: float(v["float"]),
+            "array": _array_of,
+            "is": self._made,
+        }
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kind = next((kind for kind in self._kinds if kind in value), None)
+        if kind is None:
+            raise DesignError(f"the design holds something that is no value: {value!r:.80}.")
+        return self._kinds[kind](value)
+
+    def source(self, address: Mapping[str, Any]) -> str:
+        name = str(address["name"])
+        in_file = name.rpartition(":")[0].endswith(".py")
+        return f"{self._roots[address['code']] / name}" if in_file else name
+
+    def _made(self, value: Mapping[str, Any]) -> Any:
+        kind = load_object(self.source(value["is"]))
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+            raise DesignError(f"{value['is']['name']} is no class of frozen values.")
+        return kind(**{name: self.read(item) for name, item in value["fields"].items()})
+
+
+def _address(kind: Any) -> str:
+    """Where a class is found: the same way as a recipe."""
+    return Recipe.of(kind).source
+
+
+def _array(value: Any) -> dict[str, Any]:
+    array = np.asarray(array_of(value) if is_array(value) else value)
+    widened = not isinstance(value, np.generic) and tuple(value.shape) != array.shape
+    if widened or array.dtype.hasobject or array.nbytes > _MOST:
+        raise DesignError(
+            f"its design holds an array that cannot be written down: {tuple(value.shape)} of {value.dtype}"
+        )
+    content = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    written = {"array": content, "dtype": array.dtype.str, "shape": list(array.shape)}
+    return {**written, "tensor": True} if isinstance(value, torch.Tensor) else written
+
+
+def _array_of(value: Mapping[str, Any]) -> Any:
+    flat = np.frombuffer(base64.b64decode(value["array"]), dtype=np.dtype(value["dtype"]))
+    array = flat.reshape(value["shape"]).copy()
+    return torch.from_numpy(array) if value.get("tensor") else array
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, all the way down: what JSON would make of them."""
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,113 @@
+"""Jobs over the cores of this machine, a process and a thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from typing import Any
+
+from bygones.core.errors import WorkerError
+from bygones.study.executors.base import AbstractExecutor
+from bygones.study.executors.parcels import done, opened, packed
+
+_PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
+# What takes long to import: a job itself, with torch, and what torch and sklearn import on first use.
+_TAKES_LONG = ["bygones.study.segment", "torch._inductor.config", "scipy.stats"]
+_START = "forkserver" if sys.platform == "linux" else "spawn"
+
+
+class Processes(AbstractExecutor):
+    """`num_workers` processes with one torch thread each; a worker that dies is replaced.
+
+    A fork of a process that has used torch's threads may hang. So on Linux workers are forks of a server
+    that has imported torch, once for all of them, and done nothing else; elsewhere they are started afresh.
+    Either way, a program that uses this must guard its own start with `if __name__ == "__main__":`.
+    """
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        self.num_workers = self._most = num_workers or os.cpu_count() or 1
+
+    def get_ready(self) -> None:
+        if _START == "forkserver":
+            forkserver.set_forkserver_preload(_TAKES_LONG)
+            with _ctrl_c_is_ours():
+                forkserver.ensure_running()
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        todo = {index: packed(function, job) for index, job in enumerate(jobs)}
+        setbacks = 0
+        while todo:
+            self.get_ready()
+            pool = ProcessPoolExecutor(
+                min(self._most, len(todo)),
+                multiprocessing.get_context(_START),
+                initializer=_prepare_worker,
+                initargs=(dict(os.environ),),
+            )
+            try:
+                with _ctrl_c_is_ours():
+                    futures = {pool.submit(done, parcel): index for index, parcel in todo.items()}
+                for future in _as_they_finish(futures):
+                    result = opened(future.result())
+                    del todo[futures[future]]
+                    setbacks = 0
+                    yield result
+            except BrokenProcessPool:
+                setbacks += 1
+                if setbacks >= _PATIENCE:
+                    raise WorkerError(
+                        f"worker processes died {setbacks} times in a row without finishing a job (killed, "
+                        f"or out of memory?). What is finished is stored. Try fewer --workers or --lanes."
+                    ) from None
+            finally:
+                _stop(pool)
+
+
+def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        # Finished jobs first: if the pool broke, they count all the same.
+        yield from sorted(done, key=lambda f: isinstance(f.exception(), BrokenProcessPool))
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    workers = list((pool._processes or {}).values())  # 3.14 has terminate_workers; until then
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()
+
+
+@contextmanager
+def _ctrl_c_is_ours() -> Iterator[None]:
+    """Workers that are started here are born with Ctrl-C blocked, so none dies of it while it starts."""
+    resource_tracker.ensure_running()  # some versions let Ctrl-C through again once they have begun it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare_worker(environment: dict[str, str]) -> None:
+    """A worker leaves Ctrl-C and standard output to its parent, and does not outlive it.
+
+    Its environment is the parent's of now, and not of when the server that forked it was begun.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout = sys.stderr
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -1,0 +1,276 @@
+"""Training what is missing of some seeds' trees: the one function that an executor is handed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bygones.core.digest import digest
+from bygones.core.errors import OutOfMemory, RecipeError, StoreError
+from bygones.core.importing import import_file, imported_files
+from bygones.core.keyed_rng import mix
+from bygones.core.values import Digest
+from bygones.store import AbstractStore, Damaged, pack
+from bygones.study.executors.parcels import line_of
+from bygones.study.snapshot_bytes import decode, encode
+from bygones.study.tree import Addresses, Segment, Tree, Work, donor_boundaries, remaining
+from bygones.training.contract import Contract
+from bygones.training.lanes import Alone, Lanes, Unlike, crew
+from bygones.training.probes import AbstractProbe
+from bygones.training.recipe import Recipe
+from bygones.training.run import Donor, Run, Snapshot
+
+
+@dataclass(frozen=True)
+class SeedsJob:
+    """Everything that a worker needs to train some seeds; it travels to another process.
+
+    Where the contract has lanes, the seeds are lanes of one step; otherwise they follow one another.
+    """
+
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    probe: AbstractProbe
+    tree: Tree
+    addresses: Addresses
+    contract: Contract
+    store: AbstractStore
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Files that were imported by their path go first: the worker may need classes out of them."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _arrive, (imported_files(), pickle.dumps(values))
+
+
+def _arrive(files: list[Path], values: bytes) -> SeedsJob:
+    for file in files:
+        import_file(file)
+    return SeedsJob(**pickle.loads(values))
+
+
+def run_seeds(job: SeedsJob) -> int:
+    """Trains what the store does not hold yet of a job's seeds. Returns the number of steps trained.
+
+    Returns at once if nothing is missing. An object found damaged on the way is made again.
+    """
+    trained = 0
+    # Each of the snapshots may turn out damaged.
+    for _ in range(3 + 3 * len(job.tree.segments) * len(job.seeds)):
+        group = next(_groups(job), None)
+        if group is None:
+            return trained
+        try:
+            with job.contract.in_force():
+                for num_steps in _train(job, group):
+                    trained += num_steps
+            continue
+        except Damaged:
+            continue
+        except torch.OutOfMemoryError as error:
+            said = line_of(error, 0)
+        except Unlike as unlike:  # the first seeds could; see `lanes.choosing`
+            raise RecipeError(
+                f"seeds {_in_words(tuple(group))} cannot take their steps together: {unlike}. Run the study "
+                f"again with --lanes 1; what is finished was trained under another contract, and stays."
+            ) from unlike
+        # Not in the clause above: a caller that tries again must not hold on to what fills the memory.
+        raise OutOfMemory(
+            f"seeds {_in_words(tuple(group))} do not fit into the memory of {job.contract.device} ({said}). "
+            f"What is finished is stored. Try a smaller --lanes, or fewer --workers."
+        )
+    raise StoreError(
+        f"seeds {_in_words(job.seeds)}: objects in the store are damaged as fast as they are written. "
+        f"Check the disk, or use another --store."
+    )
+
+
+def _groups(job: SeedsJob) -> Iterator[dict[int, list[Work]]]:
+    """Seeds that have work left, with the work of each: as many together as there are lanes.
+
+    Seeds share a step only where the same pieces of their trees are left to train.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    left = {seed: remaining(job.tree, seed, job.addresses, job.store) for seed in job.seeds}
+    for seed, work in left.items():
+        if work:
+            pieces = tuple(
+                (item.index, item.start, item.stop, item.steps, item.snapshot is None)
+                for item in work
+            )
+            alike.setdefault(pieces, []).append(seed)
+    for seeds in alike.values():
+        for start in range(0, len(seeds), job.contract.lanes):
+            yield {seed: left[seed] for seed in seeds[start : start + job.contract.lanes]}
+
+
+def _in_words(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def donor_seed(seed: int) -> int:
+    """The seed of the run that a transplant into `seed` comes from: outside any range of seeds."""
+    return (1 << 30) + mix(seed, "donor") % (1 << 30)
+
+
+def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
+    """Trains what is left to do of some seeds; gives the number of steps after each piece of it."""
+    runs = [Run(job.recipe, seed, job.contract.device) for seed in group]
+    for run in runs:
+        _check_built(job, run)
+    beginning = [run.snapshot() for run in runs]
+    together = crew(runs, job.contract.lanes)
+    pieces = list(zip(*group.values(), strict=True))  # each with the work of every seed
+    todo = {works[0].index for works in pieces}
+    donors = _donors(job, list(group), donor_boundaries(job.tree, next(iter(group.values()))))
+    ends: dict[int, list[Snapshot]] = {}
+    for works in pieces:
+        item = works[0]
+        segment = job.tree.segments[item.index]
+        at_parents_end = segment.parent in ends and item.start == segment.start
+        for place, run in enumerate(runs):
+            run.learn(segment.history)
+            stored = works[place].snapshot
+            if stored is not None and not at_parents_end:
+                run.restore(decode(job.store.get(stored), job.contract.device))
+            else:
+                run.restore((beginning if segment.parent is None else ends[segment.parent])[place])
+        end = _train_segment(job, together, segment, item, donors)
+        if item.stop == segment.stop and any(c in todo for c in job.tree.children(item.index)):
+            ends[item.index] = end
+        if segment.parent in ends and not any(
+            child > item.index and child in todo for child in job.tree.children(segment.parent)
+        ):
+            del ends[segment.parent]  # the last child has started from it
+        yield item.num_steps * len(runs)
+
+
+def _train_segment(
+    job: SeedsJob, together: Lanes | Alone, segment: Segment, item: Work, donors: Sequence[Donor]
+) -> list[Snapshot]:
+    """Trains one segment, observes on the way, and stores what it made. Returns the states at its end."""
+    seen = [_Seen() for _ in together.runs]
+    of = {id(run): mine for run, mine in zip(together.runs, seen, strict=True)}
+
+    def look(run: Run) -> None:
+        mine = of[id(run)]
+        shown = run.observe(job.probe, check=not mine.observed)
+        mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
+        mine.entries.append(run.entry())
+
+    together.advance(item.stop, segment.history, donors=donors, at_boundary=look, looks=item.steps)
+    ends = []
+    for place, (run, mine) in enumerate(zip(together.runs, seen, strict=True)):
+        with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
+            losses = np.asarray(run.losses, dtype=np.float32)
+        # Before the treatments of the last boundary, so that training can go on.
+        ends.append(run.snapshot())
+        if item.stop in item.steps:
+            run.intervene(segment.history, donors[place] if donors else None)
+            look(run)
+        _store(job, run, segment, item, mine, losses, ends[-1])
+    return ends
+
+
+@dataclass
+class _Seen:
+    """What was seen of one run along a segment."""
+
+    observed: list[np.ndarray] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _store(
+    job: SeedsJob,
+    run: Run,
+    segment: Segment,
+    item: Work,
+    seen: _Seen,
+    losses: np.ndarray,
+    end: Snapshot,
+) -> None:
+    arrays = {"losses": losses}
+    if seen.observed:
+        arrays["observed"] = np.stack(seen.observed)
+    if job.probe.kind == "logits" and run.parts.probe_set is not None:
+        arrays["labels"] = run.parts.probe_set[1].cpu().numpy().astype(np.int64)
+    record = {
+        "start": item.start,
+        "stop": item.stop,
+        "steps": list(item.steps),
+        "probe": job.addresses.probe,
+        "kind": job.probe.kind,
+        "observed": job.store.put(
+            pack(arrays, {"steps": list(item.steps), "ledger": seen.entries})
+        ),
+        "snapshot": job.store.put(encode(end)),
+        "diverged_at": end.diverged_at,
+    }
+    address = job.addresses.history(run.seed, segment.history)
+    job.store.write_record(address, item.record_name(job.addresses.probe), record)
+
+
+def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> list[Donor]:
+    """Each seed's donor's snapshots at these boundaries; the donors are trained when first asked for."""
+    taken: dict[int, list[Snapshot]] = {}
+
+    def train() -> None:
+        device, lanes = job.contract.device, job.contract.lanes
+        donors = crew([Run(job.recipe, donor_seed(seed), device) for seed in seeds], lanes)
+        for boundary in boundaries:
+            donors.advance(boundary)
+            taken[boundary] = [run.snapshot() for run in donors.runs]
+
+    def donor(place: int) -> Donor:
+        def at(step: int) -> Snapshot:
+            if not taken:
+                train()
+            return taken[step][place]
+
+        return at
+
+    return [donor(place) for place in range(len(seeds))]
+
+
+def _check_built(job: SeedsJob, run: Run) -> None:
+    """A recipe must build the same run from the same seed, today and when the store was filled."""
+    address = job.addresses.history(run.seed, ())
+    built = built_digest(run)
+    known = job.store.records(address).get("built")
+    if known is None:
+        if built_digest(Run(job.recipe, run.seed, job.contract.device)) != built:
+            raise RecipeError(
+                f"the recipe {job.recipe} builds two different runs from seed {run.seed}. Everything random "
+                f"in it must come from its seed or from the global generators, which are seeded for it."
+            )
+        job.store.write_record(address, "built", _built_record(built))
+    elif known["built"] != built:
+        raise RecipeError(
+            f"the recipe {job.recipe} builds another run from seed {run.seed} than when this store was "
+            f"filled: its data or something else outside its code has changed. Use another --store, or "
+            f"put the data back."
+        )
+
+
+def _built_record(built: Digest) -> dict[str, object]:
+    return {
+        "built": built,
+        "start": 0,
+        "stop": 0,
+        "steps": [],
+        "probe": "",
+        "observed": None,
+        "snapshot": None,
+    }
+
+
+def built_digest(run: Run) -> Digest:
+    """Digest of a run as built: its starting state, its probe set, and its data where it is tensors."""
+    data = run.parts.data if isinstance(run.parts.data, tuple) else None
+    return digest([run.snapshot().digest(), run.parts.probe_set, data])

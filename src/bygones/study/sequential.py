@@ -1,0 +1,91 @@
+"""Adding seeds until the answer is narrow enough, without the interval paying for the looking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from bygones.analysis.effects import per_seed
+from bygones.analysis.estimators import Estimate, confidence_sequence, half_width_reached
+from bygones.core.errors import DesignError
+from bygones.store import AbstractStore, MemoryStore
+from bygones.study.design import Study
+from bygones.study.executors import AbstractExecutor, Serial
+from bygones.study.measure import measure
+from bygones.study.plan import Plan, plan
+from bygones.training.lanes.choosing import Width
+
+
+def measure_until(
+    study: Study,
+    half_width: float,
+    *,
+    store: AbstractStore | None = None,
+    executor: AbstractExecutor | None = None,
+    lanes: Width | None = None,
+    device: str = "cpu",
+    batch: int = 4,
+    max_seeds: int = 128,
+    on_batch: Callable[[Plan], None] | None = None,
+) -> xr.Dataset:
+    """Adds seeds to a study, `batch` at a time, until every arm's excess is known within ± half_width.
+
+    Judged by the anytime-valid confidence sequence of each arm's excess over its matched null (headline
+    distance, last horizon), so the interval at the stop still covers; Student's t, looked at again and
+    again, would not. The first seeds are the study's own; more follow upwards from the largest. Stops at
+    `max_seeds` at the latest. `on_batch` is called with each plan before it is trained. `lanes` and `device`
+    as in `plan`; where seeds take their steps together, a batch is at least one job of them.
+    """
+    if not half_width > 0:
+        raise DesignError(
+            f"a half-width is a number above 0, in the metric's unit; got {half_width}."
+        )
+    if batch < 1 or max_seeds < len(study.seeds):
+        raise DesignError(
+            f"seeds are added at least one at a time, up to at least the study's own "
+            f"{len(study.seeds)}; got batch={batch} and max_seeds={max_seeds}."
+        )
+    store = store if store is not None else MemoryStore()
+    executor = executor or Serial()
+    executor.get_ready()
+    while True:
+        workers = executor.num_workers or 1
+        planned = plan(study, store, lanes=lanes, device=device, workers=workers)
+        if on_batch is not None:
+            on_batch(planned)
+        outcomes = measure(study, executor=executor, planned=planned, on_plan=on_batch)
+        num_more = min(max(batch, planned.contract.lanes), max_seeds - len(study.seeds))
+        if num_more == 0 or _reached(outcomes, half_width):
+            return outcomes
+        following = max(study.seeds) + 1
+        study = study.with_seeds([*study.seeds, *range(following, following + num_more)])
+
+
+def anytime_estimates(outcomes: xr.Dataset) -> dict[str, Estimate]:
+    """Each treated arm's excess at the last horizon, with its anytime-valid interval."""
+    return {arm: confidence_sequence(pairs) for arm, pairs in judged_pairs(outcomes).items()}
+
+
+def judged_pairs(outcomes: xr.Dataset) -> dict[str, np.ndarray]:
+    """The numbers, one a seed, that the number of seeds is judged by: each treated arm's excess.
+
+    Headline distance at the last horizon, less that of the matched null. Where no null is defined it is
+    the distance itself, whose pairs may be skewed: there the confidence sequence promises less
+    (docs/coverage.md).
+    """
+    metric = outcomes.attrs["headline"]
+    arms = [arm for arm in outcomes.attrs["arms"] if arm["role"] in ("treated", "null")]
+    last = {arm["name"]: per_seed(outcomes, metric, arm["name"])[:, -1].values for arm in arms}
+    null_of = {arm["null_of"]: arm["name"] for arm in arms if arm["role"] == "null"}
+    return {
+        arm["name"]: last[arm["name"]]
+        - (last[null_of[arm["name"]]] if arm["name"] in null_of else 0)
+        for arm in arms
+        if arm["role"] == "treated"
+    }
+
+
+def _reached(outcomes: xr.Dataset, half_width: float) -> bool:
+    return all(half_width_reached(pairs, half_width) for pairs in judged_pairs(outcomes).values())

@@ -1,0 +1,99 @@
+"""Snapshots as bytes and back, exact to the bit, without pickle."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from bygones.core.errors import RecipeError
+from bygones.core.values import Leaf, State
+from bygones.store import unpack_meta
+from bygones.training.run import Snapshot
+
+_SEPARATOR = "\x1f"
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """safetensors: tensors as they are, everything else in one JSON entry of the header."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    nans: dict[str, str] = {}
+    on_device: list[str] = []
+    groups = {f"state{_SEPARATOR}{name}": state for name, state in snapshot.states.items()}
+    groups |= {f"entry{_SEPARATOR}{name}": state for name, state in snapshot.entries.items()}
+    for group, state in groups.items():
+        for name, leaf in state.items():
+            path = f"{group}{_SEPARATOR}{name}"
+            if isinstance(leaf, torch.Tensor):
+                tensors[path] = leaf.detach().cpu().contiguous()
+                if leaf.device.type != "cpu":
+                    on_device.append(path)
+            elif isinstance(leaf, np.ndarray):
+                arrays[path] = [leaf.dtype.str, list(leaf.shape)]
+                tensors[path] = torch.frombuffer(
+                    bytearray(leaf.tobytes() or b"\0"), dtype=torch.uint8
+                )
+            elif isinstance(leaf, float) and leaf != leaf:
+                nans[path] = struct.pack(">d", leaf).hex()  # JSON has one NaN, a float has many
+            else:
+                plain[path] = leaf
+    order = [[group, list(state)] for group, state in groups.items()]
+    meta = {
+        "step": snapshot.step,
+        "diverged_at": snapshot.diverged_at,
+        "shown": snapshot.shown,
+        "delivered": snapshot.delivered,
+        "plain": plain,
+        "arrays": arrays,
+        "nans": nans,
+        "order": order,
+    }
+    if on_device:
+        meta["on_device"] = on_device
+    return save(tensors, metadata={"bygones": json.dumps(meta, sort_keys=True)})
+
+
+def decode(content: bytes, device: str = "cpu") -> Snapshot:
+    """The snapshot that was encoded. Raises if the bytes are not a snapshot.
+
+    `device`: where those tensors are put that were on a device.
+    """
+    try:
+        tensors, meta = load(content), unpack_meta(content)
+    except Exception as error:
+        raise RecipeError(f"these bytes are not a snapshot: {error}.") from error
+
+    for path in meta.get("on_device", []):
+        tensors[path] = tensors[path].to(device)
+
+    def leaf(path: str) -> Leaf:
+        if path in meta["arrays"]:
+            dtype, shape = meta["arrays"][path]
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            return np.frombuffer(tensors[path].numpy().tobytes()[:size], dtype=dtype).reshape(shape)
+        if path in meta["nans"]:
+            return struct.unpack(">d", bytes.fromhex(meta["nans"][path]))[0]
+        return tensors[path] if path in tensors else meta["plain"][path]
+
+    groups: dict[str, State] = {
+        group: {name: leaf(f"{group}{_SEPARATOR}{name}") for name in names}
+        for group, names in meta["order"]
+    }
+    kinds: dict[str, dict[str, State]] = {"state": {}, "entry": {}}
+    for group, state in groups.items():
+        kind, _, name = group.partition(_SEPARATOR)
+        kinds[kind][name] = state
+    return Snapshot(
+        meta["step"],
+        kinds["state"],
+        kinds["entry"],
+        meta["diverged_at"],
+        meta["shown"],
+        meta["delivered"],
+    )

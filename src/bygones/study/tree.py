@@ -1,0 +1,225 @@
+"""The tree of segments: arms that share a past share the computation.
+
+A segment trains from one boundary to another under some treatments. What it makes is addressed by its
+*history*: recipe, seed, contract, and every treatment that acts before it ends. The address does not
+say where the tree was cut, so adding an arm, a seed or a horizon leaves the finished ones valid.
+Sharing, resuming and caching are this one mechanism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bygones.core.digest import digest
+from bygones.core.values import Digest
+from bygones.store import AbstractStore, Damaged, Record
+from bygones.study.design import Arm, Study, probe_digest
+from bygones.training.contract import Contract
+from bygones.training.treatment import Treatment
+
+_FORMAT = 2  # a change here gives every segment a new address
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Train from boundary `start` to `stop`, treating as the history says; observe at `steps`.
+
+    `parent` is the index of the segment that ends where this one starts (None: the run's beginning).
+    """
+
+    start: int
+    stop: int
+    history: tuple[Treatment, ...]
+    steps: tuple[int, ...]
+    arms: tuple[str, ...]
+    parent: int | None
+    leaf: bool
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One seed's study: segments in the order in which they can be trained, parents first."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps to train, with every shared stretch trained once."""
+        return sum(segment.stop - segment.start for segment in self.segments)
+
+    def path(self, arm: str) -> list[int]:
+        """Indices of an arm's segments, from the beginning to the end."""
+        return [index for index, segment in enumerate(self.segments) if arm in segment.arms]
+
+    def children(self, index: int) -> list[int]:
+        return [i for i, segment in enumerate(self.segments) if segment.parent == index]
+
+
+def plan_tree(arms: Sequence[Arm], steps: Sequence[int]) -> Tree:
+    """Cuts where arms part and nowhere else."""
+    segments: list[Segment] = []
+    _grow(list(arms), 0, None, tuple(steps), segments)
+    return Tree(tuple(segments))
+
+
+def _grow(
+    arms: list[Arm], start: int, parent: int | None, steps: tuple[int, ...], out: list[Segment]
+) -> None:
+    """Arms that agree before `start`: divide them there, and train each group to where it parts."""
+    for group in _grouped(arms, start):
+        parting = _parting(group, start)
+        stop = steps[-1] if parting is None else parting
+        out.append(_segment(group, start, stop, parent, steps, leaf=parting is None))
+        if parting is not None:
+            _grow(group, parting, len(out) - 1, steps, out)
+
+
+def _segment(
+    arms: list[Arm],
+    start: int,
+    stop: int,
+    parent: int | None,
+    steps: tuple[int, ...],
+    *,
+    leaf: bool,
+) -> Segment:
+    observed = tuple(s for s in steps if start <= s < stop or (leaf and s == stop))
+    before = [
+        t for t in arms[0].treatments if t.window.start < stop or (leaf and t.window.start == stop)
+    ]
+    names = tuple(arm.name for arm in arms)
+    return Segment(start, stop, tuple(before), observed, names, parent, leaf)
+
+
+def _beginning(arm: Arm, step: int) -> tuple[Digest, ...]:
+    return tuple(t.digest() for t in arm.treatments if t.window.start == step)
+
+
+def _grouped(arms: Iterable[Arm], step: int) -> list[list[Arm]]:
+    """Arms by the treatments that begin at a step."""
+    groups: dict[tuple[Digest, ...], list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(_beginning(arm, step), []).append(arm)
+    return list(groups.values())
+
+
+def _parting(arms: Sequence[Arm], after: int) -> int | None:
+    """The first step after `after` at which not every arm begins the same treatments in the same order."""
+    starts = {t.window.start for arm in arms for t in arm.treatments if t.window.start > after}
+    parts = (step for step in sorted(starts) if len({_beginning(arm, step) for arm in arms}) > 1)
+    return next(parts, None)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to do of a segment: train from `start` to `stop`, and observe at `steps`."""
+
+    index: int
+    start: int
+    stop: int
+    steps: tuple[int, ...]
+    snapshot: Digest | None  # the stored snapshot to begin with; None: the parent's end
+
+    @property
+    def num_steps(self) -> int:
+        return self.stop - self.start
+
+    def record_name(self, probe: Digest) -> str:
+        """The name of the record that is written when this is done."""
+        return f"{self.start}-{self.stop}-{digest([probe, self.steps])[:16]}"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """What all addresses of a study have in common."""
+
+    recipe: Digest
+    contract: Digest
+    probe: Digest
+
+    @staticmethod
+    def of(study: Study, contract: Contract) -> Addresses:
+        return Addresses(study.recipe.code(), contract.digest(), probe_digest(study.probe))
+
+    def history(self, seed: int, treatments: Sequence[Treatment]) -> Digest:
+        """Where everything lies that was trained from this seed under these treatments."""
+        acts = [treatment.digest() for treatment in treatments]
+        return digest(["bygones.history", _FORMAT, self.recipe, self.contract, seed, acts])
+
+
+def remaining(tree: Tree, seed: int, addresses: Addresses, store: AbstractStore) -> list[Work]:
+    """The work that the store does not hold yet, parents first.
+
+    A segment is trained if an observation or a loss is missing, or if a child needs the state at its end
+    and no snapshot of it is stored. It begins at the latest stored snapshot that is early enough, and ends
+    where nothing more is missing.
+    """
+    work: dict[int, Work] = {}
+    for index in reversed(range(len(tree.segments))):
+        segment = tree.segments[index]
+        records = list(store.records(addresses.history(seed, segment.history)).values())
+        snapshots = _snapshots(records, store)
+        sound = [record for record in records if _is_sound(record, store)]
+        seen = {s for r in sound if r["probe"] == addresses.probe for s in r["steps"]}
+        missing = sorted(set(segment.steps) - seen)
+        untrained = _untrained(segment, sound)
+        children = (work[child] for child in tree.children(index) if child in work)
+        end_needed = any(child.start == segment.stop and not child.snapshot for child in children)
+        if end_needed and segment.stop not in snapshots:
+            untrained.append(segment.stop - 1)
+        if not missing and not untrained:
+            continue
+        first = min([*missing, *untrained])
+        stop = max([*missing, *(step + 1 for step in untrained)])
+        start = max((s for s in snapshots if segment.start < s <= first), default=segment.start)
+        snapshot = snapshots.get(start)
+        if snapshot is None and segment.parent is not None:
+            before = addresses.history(seed, tree.segments[segment.parent].history)
+            snapshot = _snapshots(store.records(before).values(), store).get(start)
+        work[index] = Work(index, start, stop, tuple(missing), snapshot)
+    return [work[index] for index in sorted(work)]
+
+
+def _snapshots(records: Iterable[Record], store: AbstractStore) -> dict[int, Digest]:
+    """Stored snapshots, by the boundary at which they were taken."""
+    return {r["stop"]: r["snapshot"] for r in records if r["snapshot"] and store.has(r["snapshot"])}
+
+
+def _is_sound(record: Record, store: AbstractStore) -> bool:
+    """Whether a record's losses and observations can be read."""
+    if not record["observed"]:
+        return False
+    try:
+        store.get(record["observed"])
+    except Damaged:
+        return False
+    return True
+
+
+def _untrained(segment: Segment, records: Iterable[Record]) -> list[int]:
+    """Steps of a segment whose loss is in none of these records (any probe's will do)."""
+    trained = {step for r in records for step in range(r["start"], r["stop"])}
+    return [step for step in range(segment.start, segment.stop) if step not in trained]
+
+
+def donor_steps(arms: Sequence[Arm]) -> int:
+    """Steps that the donor of one seed is trained for, if any arm transplants."""
+    starts = [t.window.start for arm in arms for t in arm.treatments if t.needs_donor]
+    return max(starts, default=0)
+
+
+def donor_boundaries(tree: Tree, work: Iterable[Work]) -> list[int]:
+    """The boundaries at which some work looks at the donor's run, in order."""
+    return sorted(
+        {
+            t.window.start
+            for item in work
+            for t in tree.segments[item.index].history
+            if t.needs_donor
+            and (
+                item.start <= t.window.start < item.stop
+                or t.window.start == item.stop == (item.steps or (None,))[-1]
+            )
+        }
+    )

@@ -1,0 +1,308 @@
+"""What is done at the boundaries of one run of a trainer: rewriting, looking, and leaving no trace.
+
+    boundary s: after s optimizer updates, before the forward pass of the next batch
+
+A library's callback says when an update is done and when the next step begins; all that happens then
+happens here. Knows no library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bygones.attach.discovery import Alive
+from bygones.attach.live_run import sources_of
+from bygones.core.catalogue import Catalogue
+from bygones.core.digest import digest
+from bygones.core.errors import BygonesError, DesignError, ProbeError
+from bygones.core.values import Digest, whole
+from bygones.study.describe import inventory
+from bygones.training.generators import kept_globals
+from bygones.training.rewriter import Donor, Rewriter
+from bygones.training.sources import AbstractSource
+from bygones.training.sources.averages import Averages
+from bygones.training.treatment import Treatment, check_pair
+
+Probe = Callable[[Any], Any]  # of the model: numbers [inputs, outputs]
+Fingerprint = Mapping[str, Mapping[str, Digest]]  # source -> leaf -> digest
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a trainer hands over when it is about to train."""
+
+    found: Alive
+    model: nn.Module
+    seed: int
+    step: int  # where it begins; above 0 if it resumes
+    last: float  # the step after which it ends; infinite if that is not known
+
+
+@dataclass(frozen=True)
+class LiveSources:
+    """The sources of a run that is under way, by name."""
+
+    sources: Catalogue[AbstractSource]
+
+
+class AtBoundaries:
+    """The treatments and observations of one run.
+
+    `before` and `after`: what else is to be done at a boundary, before its treatments and after its
+    observation. `stops`: nothing is asked of the run after the last of these, so it may end there.
+    """
+
+    def __init__(
+        self,
+        treatments: Iterable[Treatment] = (),
+        observe_at: Iterable[int] = (),
+        probe: Probe | None = None,
+        seed: int | None = None,
+        *,
+        before: Mapping[int, Callable[[AtBoundaries], None]] | None = None,
+        after: Mapping[int, Callable[[AtBoundaries], None]] | None = None,
+        donor: Donor | None = None,
+        stops: bool = False,
+    ) -> None:
+        self.treatments = tuple(treatments)
+        self.observe_at = tuple(sorted({whole(s, "a step to observe at") for s in observe_at}))
+        self.probe = probe
+        self.seed = seed
+        self.observed: dict[int, np.ndarray] = {}
+        self.losses: dict[int, float] = {}  # of the update from step s to s + 1
+        self.model: nn.Module | None = None
+        self.live: LiveSources | None = None
+        self.device = "cpu"
+        self._before, self._after = before or {}, after or {}
+        self._donor, self._stops = donor, stops
+        self._handled: set[int] = set()
+        self._loss: float | None = None
+        self._rewriter: Rewriter | None = None
+        acts = {s for t in self.treatments for s in range(t.window.start, t.window.stop)}
+        # Boundaries that have to come; and those at which something is put back, if training goes on so long.
+        self._required = frozenset({*self.observe_at, *acts, *self._before, *self._after})
+        self._wanted = self._required | {t.window.stop for t in self.treatments if _puts_back(t)}
+        self._check_asked()
+
+    # ------------------------------------------------------------------ what a library's callback says
+
+    def begin(self, handed: Handed) -> None:
+        """Training is about to begin: everything is built, and nothing is trained yet."""
+        seed = self.seed if self.seed is not None else handed.seed
+        self.model = handed.model
+        self.device = str(next((p.device for p in handed.model.parameters()), "cpu"))
+        self.live = LiveSources(_catalogue(handed.found, seed, self.device))
+        self._rewriter = Rewriter(self.live.sources, seed)
+        self._handled, self.observed, self.losses = set(), {}, {}
+        for treatment in self.treatments:
+            check_pair(treatment, self.live.sources[treatment.source])
+        self._check_reach(handed.step, handed.last)
+
+    def descended(self, loss: Any) -> None:
+        """A batch was trained on; several of them are added up, as accumulation adds their gradients."""
+        value = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
+        self._loss = value if self._loss is None else self._loss + value
+
+    def updated(self, step: int, over: bool) -> None:
+        """The weights were updated and `step` updates are done; `over`: training ends with this one.
+
+        The last boundary is taken here already, where nothing is trained after it or nothing is changed
+        at it: a trainer may put other weights into its model before it says that it is at its end.
+        """
+        if self._loss is not None:
+            self.losses[step - 1], self._loss = self._loss, None
+        if step == max(self._required, default=-1):
+            if over or self._stops or not self._is_treated(step):
+                self.reached(step)
+
+    def reached(self, step: int) -> None:
+        """The next step is about to begin, after `step` updates. Nothing is done twice."""
+        self._check_passed_over(step)
+        if step in self._handled or step not in self._wanted:
+            return
+        self._handled.add(step)
+        assert self._rewriter is not None
+        self._before.get(step, _nothing)(self)
+        self._rewriter.intervene(step, self.treatments, self._donor)
+        if step in self.observe_at:
+            self.observed[step] = self._observe(step)
+        self._after.get(step, _nothing)(self)
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether everything that was asked of this run has been done, and nobody wants the rest."""
+        return self._stops and self._required <= self._handled
+
+    def ended(self, step: int) -> None:
+        """Training is over after `step` updates."""
+        self.reached(step)
+        missed = sorted(self._required - self._handled)
+        if missed:
+            raise DesignError(
+                f"training ended after {step} optimizer steps, so {_boundaries(missed)} never came. Let it "
+                f"train for longer (max_steps, or whatever stopped it early), or ask for an earlier one."
+            )
+
+    # ------------------------------------------------------------------ looking
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every source of the run as it stands now: origin, visibility, lifetime, leaves and bytes."""
+        if self.live is None:
+            raise DesignError("the sources of a run are known once its trainer has begun to train.")
+        return inventory(self.live)
+
+    def fingerprint(self) -> Fingerprint:
+        """The digest of every leaf of every source: what two runs are compared by."""
+        assert self.live is not None
+        return {
+            name: {leaf: digest(value) for leaf, value in source.capture().items()}
+            for name, source in self.live.sources.items()
+        }
+
+    def diverged_at(self) -> int | None:
+        """The first step whose loss was not finite."""
+        return next((s for s in sorted(self.losses) if not math.isfinite(self.losses[s])), None)
+
+    def _observe(self, step: int) -> np.ndarray:
+        assert self.model is not None
+        assert self.probe is not None
+        before = self.fingerprint()
+        with _untouched(self.model, self.device):
+            self.model.eval()
+            try:
+                said = self.probe(self.model)
+            except BygonesError:
+                raise
+            except Exception as error:
+                raise ProbeError(
+                    f"the probe raised {type(error).__name__} at step {step}: {error}."
+                ) from error
+        changed = first_difference(before, self.fingerprint())
+        if changed is not None:
+            raise ProbeError(
+                f"the probe changed the run that it observed at step {step} (first in {changed}). A probe "
+                f"may only read; work on a copy of the model."
+            )
+        return _as_rows(said)
+
+    # ------------------------------------------------------------------ what can be refused
+
+    def _is_treated(self, step: int) -> bool:
+        return any(
+            step in t.window or (step == t.window.stop and _puts_back(t)) for t in self.treatments
+        )
+
+    def _check_asked(self) -> None:
+        if self.observe_at and self.probe is None:
+            raise DesignError(
+                "steps to observe at were given, and no probe. Give probe=, a function of the model that "
+                "returns numbers [inputs, outputs]."
+            )
+        if self.probe is not None and not self.observe_at:
+            raise DesignError(
+                "a probe was given, and no steps to observe at. Give observe_at=(100, …)."
+            )
+        for treatment in self.treatments:
+            if treatment.needs_donor and self._donor is None:
+                raise DesignError(
+                    f"{treatment} needs another run to take it from. Use `measure`, which trains one, or "
+                    f"`rewrite_checkpoint(…, donor=…)`, which takes it from a checkpoint."
+                )
+
+    def _check_reach(self, first: int, last: float) -> None:
+        early = sorted(step for step in self._required if step < first)
+        if early:
+            raise DesignError(
+                f"this training begins at step {first} (it resumes a checkpoint), so {_boundaries(early)} "
+                f"never comes. Ask for step {first} or later, or begin at step 0."
+            )
+        late = sorted(step for step in self._required if step > last)
+        if late:
+            raise DesignError(
+                f"this training ends after {last:g} optimizer steps, so {_boundaries(late)} never comes. "
+                f"Ask for a step up to {last:g}, or train for longer."
+            )
+
+    def _check_passed_over(self, step: int) -> None:
+        missed = sorted(s for s in self._required - self._handled if s < step)
+        if missed:
+            raise DesignError(
+                f"{_boundaries(missed)} was passed over: the trainer went on to its next batch at step "
+                f"{step} without stopping there. A training step that makes several optimizer updates has "
+                f"boundaries between batches only; ask for multiples of the updates a batch makes."
+            )
+
+
+def first_difference(one: Fingerprint, other: Fingerprint) -> str | None:
+    """The first leaf that differs, as `source/leaf`; None if everything is equal to the bit."""
+    for source in {**one, **other}:
+        mine, theirs = one.get(source, {}), other.get(source, {})
+        for leaf in sorted(mine.keys() | theirs.keys()):
+            if mine.get(leaf) != theirs.get(leaf):
+                return f"{source}/{leaf}"
+    return None
+
+
+def _catalogue(found: Alive, seed: int, device: str) -> Catalogue[AbstractSource]:
+    """The sources of what a trainer holds; averages of the trained module are added to those."""
+    if device.startswith("cuda"):  # dropout on a GPU draws from that GPU's own generator
+        drawn = torch.cuda.default_generators[torch.device(device).index or 0]
+        found = replace(found, generators={**found.generators, "cuda": drawn})
+    sources = sources_of(found, seed)
+    student = next(iter(found.trained.values()))
+    for name, average in found.averaged.items():
+        averages: Any = Averages(average, student)
+        averages.name = "averages" if len(found.averaged) == 1 else name
+        sources.append(averages)
+    return Catalogue("memory source of this run", {source.name: source for source in sources})
+
+
+@contextmanager
+def _untouched(model: nn.Module, device: str) -> Iterator[None]:
+    """Whatever happens inside, modes of modules and global generators are as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    cuda = [torch.device(device)] if device.startswith("cuda") else []
+    with kept_globals(), torch.random.fork_rng(devices=cuda), torch.no_grad():
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _as_rows(said: Any) -> np.ndarray:
+    """What a probe said as numbers [N, C]: of more dimensions, every position is an input of its own."""
+    said = getattr(said, "logits", said)
+    if isinstance(said, Tensor):
+        said = said.detach().cpu()
+        said = (said if said.dtype == torch.float64 else said.float()).numpy()
+    array = np.array(said)
+    if array.ndim < 2 or not np.issubdtype(array.dtype, np.number):
+        raise ProbeError(
+            f"the probe must return numbers of two dimensions [inputs, outputs]; it returned "
+            f"{array.dtype} {list(array.shape)}."
+        )
+    return array.reshape(-1, array.shape[-1])
+
+
+def _puts_back(treatment: Treatment) -> bool:
+    return treatment.intervention.puts_back
+
+
+def _boundaries(steps: list[int]) -> str:
+    named = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
+    return (
+        f"the boundary at step {named}" if len(steps) == 1 else f"the boundaries at steps {named}"
+    )
+
+
+def _nothing(_: AtBoundaries) -> None:
+    pass

@@ -1,0 +1,170 @@
+"""The door for transformers.Trainer. The one file that imports transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from bygones.analysis.multiplicity import Family
+from bygones.attach.discovery import Alive
+from bygones.core.errors import DesignError
+from bygones.store import AbstractStore
+from bygones.study.design import Arm
+from bygones.trainers.boundary_hooks import AtBoundaries, Handed, Probe
+from bygones.trainers.checkpoint_surgery import rewrite_checkpoint
+from bygones.trainers.measure import Asked, measure_trainer
+from bygones.training.treatment import Treatment
+
+try:
+    from transformers import Trainer, TrainerCallback, set_seed
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "bygones.trainers.huggingface needs transformers and accelerate: "
+        "pip install 'bygones[huggingface]'."
+    ) from error
+
+__all__ = ["Boundaries", "measure", "rewrite_checkpoint"]
+
+
+class Boundaries(TrainerCallback):
+    """A callback that rewrites sources at boundaries of a Trainer's run, and observes its function there.
+
+    Boundary s is where `state.global_step` is s and the next step begins (`on_step_begin`): evaluation
+    and saving at step s come before it, so checkpoint-s is the run as it was before the treatments of s.
+    `probe`: a function of the model, called in evaluation mode without gradients, that returns numbers
+    [inputs, outputs]. `seed` decides random kicks and re-drawn streams; it is the Trainer's own if not given.
+
+    >>> from bygones import Reset, Window
+    >>> Boundaries([Treatment("moments", Reset(), Window(10, 11))]).observed
+    {}
+    """
+
+    def __init__(
+        self,
+        treatments: Iterable[Treatment] = (),
+        observe_at: Iterable[int] = (),
+        probe: Probe | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._work = AtBoundaries(treatments, observe_at, probe, seed)
+
+    @property
+    def observed(self) -> dict[int, np.ndarray]:
+        """What the probe saw, by step: [inputs, outputs]."""
+        return self._work.observed
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Every source of the run as it stands now: name, origin, visibility, lifetime, leaves, bytes."""
+        return self._work.rows()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **handed: Any) -> None:
+        if args.world_size > 1 or args.n_gpu > 1:
+            raise DesignError(
+                f"this training is spread over {max(args.world_size, args.n_gpu)} devices, and a boundary is "
+                f"one place in one process. Train on one device (CUDA_VISIBLE_DEVICES=0, without a launcher)."
+            )
+        self._work.begin(
+            Handed(_alive(handed), handed["model"], args.seed, state.global_step, state.max_steps)
+        )
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **handed: Any) -> None:
+        self._work.reached(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **handed: Any) -> None:
+        self._work.updated(state.global_step, over=state.global_step >= state.max_steps)
+        if self._work.may_stop:
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **handed: Any) -> None:
+        self._work.ended(state.global_step)
+
+
+def measure(
+    make_trainer: Callable[[int], Trainer],
+    arms: Iterable[Arm],
+    fork_at: int,
+    horizons: Iterable[int],
+    seeds: Iterable[int],
+    probe: Probe,
+    labels: Any = None,
+    name: str = "trainer",
+    *,
+    kind: Literal["logits", "values"] = "logits",
+    family: Family | None = None,
+    margins: Mapping[str, float] | None = None,
+    store: AbstractStore | None = None,
+) -> xr.Dataset:
+    """Trains control, sham, every arm and its matched null from the start, for each seed, and compares.
+
+    `make_trainer(seed)` builds a new Trainer with a new model and `TrainingArguments(seed=seed)`. Python's,
+    numpy's and torch's generators are seeded by `transformers.set_seed(seed)` before it is called, and
+    given back afterwards. Each run is stopped after the last horizon. `kind`: whether the probe returns
+    logits of classes or plain values; `labels`: the right class of each input of the probe.
+
+    Returns what `bygones.all_effects` and `bygones.write_report` read. With a `FolderStore` it is kept,
+    for `bygones report` and `bygones compare`. A pair counts only if its arms share their past to the
+    bit: anything else raises `ForkError` with the first leaf that differs.
+    """
+
+    def train(seed: int, work: AtBoundaries) -> None:
+        set_seed(seed)
+        trainer = make_trainer(seed)
+        _check_trainer(trainer, seed)
+        callback = Boundaries()
+        callback._work = work
+        trainer.add_callback(callback)
+        descend = trainer.training_step
+
+        def training_step(*given: Any, **named: Any) -> Any:
+            loss = descend(*given, **named)
+            work.descended(loss)
+            return loss
+
+        trainer.training_step = training_step
+        trainer.train()
+
+    asked = Asked(
+        make_trainer, tuple(arms), fork_at, tuple(horizons), tuple(seeds), probe, labels, name, kind
+    )
+    return measure_trainer(train, asked, family=family, margins=margins or {}, store=store)
+
+
+def _alive(handed: Mapping[str, Any]) -> Alive:
+    """What the Trainer holds, out of the wrappers that accelerate puts around it."""
+    optimizer, scheduler = handed["optimizer"], handed["lr_scheduler"]
+    scaler = getattr(optimizer, "scaler", None)
+    model = handed["model"]
+    return Alive(
+        optimizers={"optimizer": _unwrapped(optimizer, "optimizer")},
+        schedulers={} if scheduler is None else {"scheduler": _unwrapped(scheduler, "scheduler")},
+        scalers={} if scaler is None else {"scaler": scaler},
+        trained={"model": model},
+        averaged={},
+        others={},
+        generators={},
+        loose=(),
+    )
+
+
+def _unwrapped(thing: Any, name: str) -> Any:
+    """accelerate keeps the true optimizer and scheduler in an attribute of that name."""
+    while type(thing).__module__.startswith("accelerate.") and hasattr(thing, name):
+        thing = getattr(thing, name)
+    return thing
+
+
+def _check_trainer(trainer: Any, seed: int) -> None:
+    if not isinstance(trainer, Trainer):
+        raise DesignError(
+            f"make_trainer({seed}) must return a transformers.Trainer; it returned a "
+            f"{type(trainer).__name__}."
+        )
+    if trainer.args.seed != seed:
+        raise DesignError(
+            f"make_trainer({seed}) returned a Trainer with args.seed={trainer.args.seed}, so the order of "
+            f"its data and its dropout do not follow the seed. Write TrainingArguments(…, seed=seed)."
+        )

@@ -1,0 +1,208 @@
+"""The door for lightning.Trainer. The one file that imports lightning, under either of its names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from bygones.analysis.multiplicity import Family
+from bygones.attach.discovery import Alive
+from bygones.core.errors import DesignError
+from bygones.store import AbstractStore
+from bygones.study.design import Arm
+from bygones.trainers.boundary_hooks import AtBoundaries, Handed, Probe
+from bygones.trainers.checkpoint_surgery import rewrite_checkpoint
+from bygones.trainers.measure import Asked, measure_trainer
+from bygones.training.treatment import Treatment
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, seed_everything
+else:
+    try:
+        from lightning.pytorch import Callback, seed_everything
+    except ModuleNotFoundError:
+        try:
+            from pytorch_lightning import Callback, seed_everything
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "bygones.trainers.lightning needs lightning (or pytorch-lightning): "
+                "pip install 'bygones[lightning]'."
+            ) from error
+
+__all__ = ["Boundaries", "measure", "rewrite_checkpoint"]
+
+_SEEDED_BY = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # what seed_everything leaves in the environment
+
+
+class Boundaries(Callback):
+    """A callback that rewrites sources at boundaries of a Trainer's run, and observes its function there.
+
+    Boundary s is where `trainer.global_step` is s and the next batch begins (`on_train_batch_start`):
+    validation at step s and what is saved there come before it. `global_step` counts every update of every
+    optimizer, so with two a batch only even steps are boundaries. `probe`: a function of the module, called
+    in evaluation mode without gradients, that returns numbers [inputs, outputs]. `seed` decides random
+    kicks and re-drawn streams; it is the one of `seed_everything` if not given, else 0.
+
+    >>> from bygones import Reset, Window
+    >>> Boundaries([Treatment("moments", Reset(), Window(10, 11))]).observed
+    {}
+    """
+
+    def __init__(
+        self,
+        treatments: Iterable[Treatment] = (),
+        observe_at: Iterable[int] = (),
+        probe: Probe | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._work = AtBoundaries(treatments, observe_at, probe, seed)
+        self._step = 0
+
+    @property
+    def observed(self) -> dict[int, np.ndarray]:
+        """What the probe saw, by step: [inputs, outputs]."""
+        return self._work.observed
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Every source of the run as it stands now: name, origin, visibility, lifetime, leaves, bytes."""
+        return self._work.rows()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.world_size > 1:
+            raise DesignError(
+                f"this training is spread over {trainer.world_size} devices, and a boundary is one place in "
+                f"one process. Give Trainer(devices=1)."
+            )
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        self._step = trainer.global_step
+        found = _alive(trainer, pl_module)
+        self._work.begin(Handed(found, pl_module, seed, self._step, _last(trainer)))
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._work.reached(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if loss is not None:
+            self._work.descended(loss)
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self._work.updated(self._step, over=self._step == trainer.max_steps)
+            if self._work.may_stop:
+                trainer.should_stop = True
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._work.ended(trainer.global_step)
+
+
+def measure(
+    make_trainer: Callable[[int], Sequence[Any]],
+    arms: Iterable[Arm],
+    fork_at: int,
+    horizons: Iterable[int],
+    seeds: Iterable[int],
+    probe: Probe,
+    labels: Any = None,
+    name: str = "trainer",
+    *,
+    kind: Literal["logits", "values"] = "logits",
+    family: Family | None = None,
+    margins: Mapping[str, float] | None = None,
+    store: AbstractStore | None = None,
+) -> xr.Dataset:
+    """Trains control, sham, every arm and its matched null from the start, for each seed, and compares.
+
+    `make_trainer(seed)` builds a new run: it returns `(trainer, module)` or `(trainer, module, data)`, and
+    `trainer.fit(module, data)` is called. Python's, numpy's and torch's generators are seeded by
+    `seed_everything(seed)` before, and given back afterwards. Each run is stopped after the last horizon.
+    `kind`: whether the probe returns logits of classes or plain values; `labels`: the right class of each
+    input of the probe.
+
+    Returns what `bygones.all_effects` and `bygones.write_report` read. With a `FolderStore` it is kept,
+    for `bygones report` and `bygones compare`. A pair counts only if its arms share their past to the
+    bit: anything else raises `ForkError` with the first leaf that differs.
+    """
+
+    def train(seed: int, work: AtBoundaries) -> None:
+        with _kept_environment():
+            seed_everything(seed, verbose=False)
+            trainer, *fitted = _checked(make_trainer(seed), seed)
+            callback = Boundaries()
+            callback._work = work
+            trainer.callbacks.append(callback)
+            trainer.fit(*fitted)
+
+    asked = Asked(
+        make_trainer, tuple(arms), fork_at, tuple(horizons), tuple(seeds), probe, labels, name, kind
+    )
+    return measure_trainer(train, asked, family=family, margins=margins or {}, store=store)
+
+
+def _alive(trainer: Any, module: nn.Module) -> Alive:
+    """What the Trainer holds: its optimizers, schedulers, scaler, and the averages of its callbacks."""
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    averaged = [
+        held
+        for callback in trainer.callbacks
+        for held in vars(callback).values()
+        if isinstance(held, AveragedModel)
+    ]
+    return Alive(
+        optimizers={
+            f"optimizer{i}": getattr(optimizer, "optimizer", optimizer)
+            for i, optimizer in enumerate(trainer.optimizers)
+        },
+        schedulers={f"scheduler{i}": scheduler for i, scheduler in enumerate(schedulers)},
+        scalers={} if scaler is None else {"scaler": scaler},
+        trained={"model": module},
+        averaged={f"averages{i}": average for i, average in enumerate(averaged)},
+        others={},
+        generators={},
+        loose=(),
+    )
+
+
+def _last(trainer: Any) -> float:
+    """The step after which training ends; unknown where a module steps its optimizers itself."""
+    if not trainer.lightning_module.automatic_optimization:
+        return trainer.max_steps if trainer.max_steps >= 0 else float("inf")
+    last = trainer.estimated_stepping_batches
+    return last if last >= 0 else float("inf")
+
+
+def _checked(made: Any, seed: int) -> Sequence[Any]:
+    parts = list(made) if isinstance(made, tuple | list) else [made]
+    if len(parts) < 2 or not hasattr(parts[0], "fit") or not isinstance(parts[1], nn.Module):
+        found = ", ".join(type(part).__name__ for part in parts)
+        raise DesignError(
+            f"make_trainer({seed}) must return (trainer, module) or (trainer, module, data), for "
+            f"trainer.fit(module, data); it returned {found}."
+        )
+    return parts
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """seed_everything tells worker processes by the environment; afterwards it is as before."""
+    before = {name: os.environ.get(name) for name in _SEEDED_BY}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

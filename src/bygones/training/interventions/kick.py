@@ -1,0 +1,42 @@
+"""A given displacement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from bygones.core.catalogue import unknown
+from bygones.core.errors import DesignError
+from bygones.core.values import Leaf, Offer, State
+from bygones.training.interventions.base import AbstractIntervention, Boundary
+from bygones.training.leaves import add
+
+
+@dataclass(frozen=True, eq=False)
+class Kick(AbstractIntervention):
+    """x <- x + by[leaf]. Only the leaves that are named move; `by` maps leaf names to arrays or numbers.
+
+    On a flat loss, a kick q of a heavy-ball buffer moves the weights by lr·mu(1-mu^H)/(1-mu)·q in H
+    steps, when mu·b is what the step adds (the buffer decays before it is used).
+    """
+
+    by: Mapping[str, Leaf]
+    needs: ClassVar[Offer] = "numbers"
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        kicked = dict(state)
+        for name, delta in self.by.items():
+            if name not in state:
+                raise unknown(f"leaf of {at.source}", name, state)
+            by = np.asarray(delta, dtype=np.float64)
+            shape = tuple(getattr(state[name], "shape", ()))
+            if by.shape not in ((), shape):
+                raise DesignError(
+                    f"the kick of {at.source}/{name} has shape {list(by.shape)}; the leaf has "
+                    f"{list(shape)}."
+                )
+            kicked[name] = add(state[name], by)
+        return kicked

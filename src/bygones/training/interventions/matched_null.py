@@ -1,0 +1,57 @@
+"""A random kick as large as the treatment: what its size alone would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from bygones.core.values import Leaf, Offer, State
+from bygones.training.interventions.base import AbstractIntervention, Boundary
+from bygones.training.leaves import add, is_continuous, numbers, unit_direction
+
+
+@dataclass(frozen=True)
+class MatchedNull(AbstractIntervention):
+    """x <- x + |of(x) - x|·u for each leaf, u uniform on the leaf's unit sphere.
+
+    The kick has, leaf by leaf, the same norm as the displacement by `of`. A leaf that is nowhere
+    negative before and after the treatment (a variance, a second moment) is reflected at zero, and the
+    kick lengthened until the norm is met again. Counters stay as they are. A leaf that the treatment
+    removes counts as zero. `draw` numbers the nulls, if one wants several.
+    """
+
+    of: AbstractIntervention
+    draw: int = 0
+    needs: ClassVar[Offer] = "numbers"
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        treated = self.of(state, at)
+        kicked = dict(state)
+        for name in sorted(state):
+            if is_continuous(state[name]):
+                before = numbers(state[name])
+                after = numbers(treated[name]) if name in treated else np.zeros_like(before)
+                direction = [unit_direction(before.shape, at.rng) for _ in range(self.draw + 1)][-1]
+                kicked[name] = _kicked(state[name], before, after, direction)
+        return kicked
+
+
+def _kicked(leaf: Leaf, before: np.ndarray, after: np.ndarray, direction: np.ndarray) -> Leaf:
+    size = float(np.linalg.norm(after - before))
+    if size == 0.0:
+        return leaf
+    if before.min() < 0 or after.min() < 0:
+        return add(leaf, size * direction)
+
+    def reflected(length: float) -> np.ndarray:
+        return np.abs(before + length * direction) - before
+
+    low, high = 0.0, size
+    while np.linalg.norm(reflected(high)) < size:
+        high *= 2.0
+    for _ in range(60):  # bisection to the last bits of a double
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if np.linalg.norm(reflected(middle)) < size else (low, middle)
+    return add(leaf, reflected(high))

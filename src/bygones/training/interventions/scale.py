@@ -1,0 +1,33 @@
+"""Multiply the source: the dose of a dose-response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from bygones.core.values import Leaf, Offer, State
+from bygones.training.interventions.base import AbstractIntervention, Boundary
+from bygones.training.leaves import is_continuous
+
+
+@dataclass(frozen=True)
+class Scale(AbstractIntervention):
+    """x <- alpha·x. Counters and settings (leaves without dimensions) stay, unless named by `leaves`.
+
+    alpha = 1 is a sham, alpha = 0 a reset that keeps the counters.
+    """
+
+    alpha: float
+    needs: ClassVar[Offer] = "numbers"
+
+    def __call__(self, state: State, at: Boundary) -> State:
+        return {name: self._scaled(leaf, at.leaves != "*") for name, leaf in state.items()}
+
+    def _scaled(self, leaf: Leaf, named: bool) -> Leaf:
+        if is_continuous(leaf) or (
+            isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and named
+        ):
+            return leaf * float(self.alpha)
+        return leaf * float(self.alpha) if isinstance(leaf, float) and named else leaf

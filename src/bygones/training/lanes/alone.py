@@ -1,0 +1,33 @@
+"""A single run, for whom lanes do not pay: the same interface, one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from bygones.training.run import Donor, Run
+from bygones.training.treatment import Treatment
+
+
+class Alone:
+    """One run that takes its steps by itself."""
+
+    def __init__(self, run: Run) -> None:
+        self.runs = [run]
+
+    def advance(
+        self,
+        until: int,
+        treatments: Sequence[Treatment] = (),
+        *,
+        donors: Sequence[Donor] | None = None,
+        at_boundary: Callable[[Run], None] | None = None,
+        looks: Collection[int] = (),
+    ) -> None:
+        """As `Run.advance`; `at_boundary` is called at the steps in `looks` alone."""
+
+        def look(run: Run) -> None:
+            if at_boundary is not None and run.step in looks:
+                at_boundary(run)
+
+        donor = donors[0] if donors else None
+        self.runs[0].advance(until, treatments, donor=donor, at_boundary=look)

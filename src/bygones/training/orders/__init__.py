@@ -1,0 +1,30 @@
+"""Order policies: WHICH examples at which step."""
+
+from bygones.core.catalogue import Catalogue
+from bygones.training.orders.base import AbstractOrder
+from bygones.training.orders.curriculum import Curriculum
+from bygones.training.orders.reshuffle import Reshuffle
+from bygones.training.orders.sequential import Sequential
+from bygones.training.orders.shuffle_once import ShuffleOnce
+from bygones.training.orders.with_replacement import WithReplacement
+
+ORDERS: Catalogue[type[AbstractOrder]] = Catalogue(
+    "order policy",
+    {
+        "reshuffle": Reshuffle,
+        "shuffle-once": ShuffleOnce,
+        "with-replacement": WithReplacement,
+        "sequential": Sequential,
+        "curriculum": Curriculum,
+    },
+)
+
+__all__ = [
+    "ORDERS",
+    "AbstractOrder",
+    "Reshuffle",
+    "ShuffleOnce",
+    "WithReplacement",
+    "Sequential",
+    "Curriculum",
+]

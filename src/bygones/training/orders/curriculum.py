@@ -1,0 +1,62 @@
+"""Easy first: the share of the examples that may be drawn grows with a given score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bygones.core.errors import DesignError
+from bygones.core.keyed_rng import generator
+from bygones.core.values import Lifetime
+from bygones.training.orders.base import AbstractOrder
+
+
+@dataclass(frozen=True)
+class Curriculum(AbstractOrder):
+    """Draws from the easiest part of the data, which grows linearly to all of it.
+
+        open(position) = first + (1 - first) · min(1, position / growth)
+        rows = without replacement from the round(open · num_examples) lowest scores
+
+    `scores` [num_examples]: lower is easier; ties by index. `first`: the share open at the start.
+    `growth`: the phase's length in steps, and so the order's lifetime; batches within the phase are
+    drawn independently of each other, so nothing else is remembered.
+    Bengio et al. 2009 (doi:10.1145/1553374.1553380); linear pacing as in Platanios et al. 2019.
+
+    >>> order = Curriculum(6, 2, scores=(5, 4, 3, 2, 1, 0), growth=10, first=0.34)
+    >>> sorted(order.rows(7, 0).tolist())
+    [4, 5]
+    """
+
+    scores: tuple[float, ...]
+    growth: int
+    first: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.scores) != self.num_examples:
+            raise DesignError(
+                f"a curriculum needs one score an example; got {len(self.scores)} scores for "
+                f"{self.num_examples} examples."
+            )
+        if not 0 < self.first <= 1 or self.growth < 1:
+            raise DesignError(
+                f"a curriculum opens a share 0 < first <= 1 and grows over at least one step; "
+                f"got first={self.first}, growth={self.growth}."
+            )
+
+    @cached_property
+    def _easiest_first(self) -> np.ndarray:
+        return np.argsort(np.asarray(self.scores), kind="stable")
+
+    def rows(self, key: int, position: int) -> np.ndarray:
+        share = self.first + (1 - self.first) * min(1.0, position / self.growth)
+        num_open = max(self.batch_size, round(share * self.num_examples))
+        picked = generator(key, position).choice(num_open, size=self.batch_size, replace=False)
+        return self._easiest_first[picked]
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return Lifetime("phase", self.growth)

@@ -1,0 +1,29 @@
+"""Each example drawn independently."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bygones.core.keyed_rng import generator
+from bygones.core.values import Lifetime
+from bygones.training.orders.base import AbstractOrder
+
+
+@dataclass(frozen=True)
+class WithReplacement(AbstractOrder):
+    """Each batch drawn uniformly and independently. The memoryless order: forgets at once.
+
+        rows = uniform(key, position) on {0 … num_examples - 1}
+
+    >>> WithReplacement(num_examples=100, batch_size=3).rows(7, 0).shape
+    (3,)
+    """
+
+    def rows(self, key: int, position: int) -> np.ndarray:
+        return generator(key, position).integers(self.num_examples, size=self.batch_size)
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return Lifetime("exact", 1)

@@ -1,0 +1,38 @@
+"""The carrier itself: what a source holds, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from bygones.core.errors import RecipeError
+from bygones.core.values import matching
+from bygones.training.leaves import is_continuous, numbers
+from bygones.training.probes.base import AbstractProbe
+from bygones.training.recipe import Parts
+from bygones.training.sources import find_sources
+
+
+@dataclass(frozen=True)
+class Carrier(AbstractProbe):
+    """The float arrays of a source, end to end: float64 [1, total size], leaves by name.
+
+    The distance between a treated carrier and the control's says how long the *carrier* remembers,
+    which is another quantity than how long the function does.
+    """
+
+    source: str
+    leaves: str = "*"
+    kind: ClassVar[Literal["logits", "values"]] = "values"
+
+    def __call__(self, parts: Parts) -> np.ndarray:
+        state = find_sources(parts)[self.source].capture()
+        chosen = [state[n] for n in sorted(matching(state, self.leaves)) if is_continuous(state[n])]
+        if not chosen:
+            raise RecipeError(
+                f"'{self.source}' holds no arrays of floats here that match '{self.leaves}', so there "
+                f"is no carrier to observe. (An optimizer is empty until its first step.)"
+            )
+        return np.concatenate([numbers(leaf).reshape(-1) for leaf in chosen])[None, :]

@@ -1,0 +1,73 @@
+"""What a layer makes of the probe set: a representation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bygones.core.catalogue import unknown
+from bygones.core.errors import RecipeError
+from bygones.training.probes.base import AbstractProbe
+from bygones.training.recipe import Parts
+
+
+@dataclass(frozen=True)
+class Features(AbstractProbe):
+    """Outputs of one layer, the model in evaluation mode, on the probe set: [N, D], flat an input.
+
+        φ(x) = output of `layer` while model.eval()(x) is computed,  no gradients
+
+    `layer`: a name of `model.named_modules()`, such as "3" or "encoder.block1". Compare them with the
+    metrics for representations (`cka`, `procrustes`, `rsa`), which do not mind a rotation that the
+    next layer undoes. Numbers stay as they are (float32 or float64; narrower ones become float32).
+    Reads through a forward hook that is taken off again, also when the model raises.
+    """
+
+    layer: str
+    kind: ClassVar[Literal["logits", "values"]] = "values"
+    headline: ClassVar[str] = "cka"
+
+    def __call__(self, parts: Parts) -> np.ndarray:
+        if parts.probe_set is None:
+            raise RecipeError(
+                "the recipe gives no probe_set, so there is nothing to observe a layer on. "
+                "Return Parts(…, probe_set=(inputs, …))."
+            )
+        layers = dict(parts.model.named_modules())
+        if self.layer not in layers:
+            raise unknown("layer", self.layer, (name for name in layers if name))
+        seen: list[Any] = []
+
+        def keep(module: nn.Module, given: Any, output: Any) -> None:
+            seen.append(output.detach().clone() if isinstance(output, Tensor) else output)
+
+        parts.model.eval()
+        hook = layers[self.layer].register_forward_hook(keep)
+        try:
+            with torch.no_grad():
+                parts.model(parts.probe_set[0])
+        finally:
+            hook.remove()
+        return self._flat(seen, len(parts.probe_set[0]))
+
+    def _flat(self, seen: list[Any], num_inputs: int) -> np.ndarray:
+        if len(seen) != 1:
+            raise RecipeError(
+                f"layer '{self.layer}' was called {len(seen)} times for one prediction, so its output "
+                f"is not one representation; name a layer that is called once."
+            )
+        (output,) = seen
+        if not isinstance(output, Tensor) or output.ndim < 1 or len(output) != num_inputs:
+            found = (
+                list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            )
+            raise RecipeError(
+                f"layer '{self.layer}' must give one tensor with a row for each of the {num_inputs} "
+                f"probe inputs; it gave {found}."
+            )
+        wide = output if output.dtype == torch.float64 else output.float()
+        return wide.cpu().numpy().reshape(num_inputs, -1).copy()

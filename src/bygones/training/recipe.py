@@ -1,0 +1,197 @@
+"""How a run is built from a seed: `recipe(seed) -> Parts`, and what identifies a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import default_collate
+
+from bygones.core.code_digest import code_digest
+from bygones.core.digest import digest
+from bygones.core.errors import BygonesError, RecipeError
+from bygones.core.importing import address_of, load_object
+from bygones.core.keyed_rng import ROLES, Streams
+from bygones.core.values import Digest, Lifetime, Origin, Visibility
+from bygones.training.devices import move, put
+from bygones.training.generators import global_states, seeded_globals
+from bygones.training.orders.base import AbstractOrder
+from bygones.training.orders.cursor import Cursor
+
+Batch = Any
+
+
+def supervised(parts: Parts, batch: Batch) -> Tensor:
+    """The default training step: one gradient of `loss(model(inputs), labels)`, one update.
+
+    Gradients are cleared at the end, so that none is left lying across the boundary.
+    """
+    inputs, labels = batch
+    loss = parts.loss(parts.model(inputs), labels)
+    loss.backward()
+    for optimizer in parts.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad()
+    for scheduler in parts.schedulers.values():
+        scheduler.step()
+    if parts.averages is not None:
+        parts.averages.update_parameters(parts.model)
+    return loss
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Anything else with state, said in full: what it is, how long it lasts, who can see it.
+
+    `value`: a tensor, module, numpy array, generator, a dict of such, or an object with
+    `state_dict`/`load_state_dict`. `fresh`: a function of the parts giving the value of a new one;
+    without it, new means "as the recipe built it".
+    """
+
+    value: Any
+    origin: Origin = "auxiliary"
+    visibility: Visibility = "process"
+    lifetime: Lifetime = field(default_factory=lambda: Lifetime("unbounded"))
+    fresh: Callable[[Parts], Any] | None = None
+
+
+@dataclass(eq=False)
+class Parts:
+    """What a recipe returns: ordinary PyTorch objects, and which function takes a step with them.
+
+    model        the module that is trained and probed
+    optimizer    any torch optimizer, or several by name
+    data         tensors [num_examples, …] (a batch is `tuple(t[rows] for t in data)`), or a map-style
+                 Dataset (collated as DataLoader does)
+    order        which examples at which step
+    loss         used by the default step
+    scheduler    stepped by the default step, after the optimizer; or several by name
+    averages     an AveragedModel (EMA or SWA), updated by the default step
+    others       anything else with state, by name: a queue tensor, a teacher module, a dict of counters
+    augment      batch, generator -> batch; draws only from the generator it is given
+    train_step   parts, batch -> loss; `supervised` unless the recipe brings its own
+    probe_set    inputs and labels on which the function is observed
+    probe_images what the probe inputs look like [N, height, width], if they are pictures; for reports
+    """
+
+    model: nn.Module
+    optimizer: Optimizer | Mapping[str, Optimizer]
+    data: tuple[Tensor, ...] | Any
+    order: AbstractOrder
+    loss: Callable[..., Tensor] = nn.functional.cross_entropy
+    scheduler: LRScheduler | Mapping[str, LRScheduler] | None = None
+    averages: AveragedModel | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    augment: Callable[[Batch, torch.Generator], Batch] | None = None
+    train_step: Callable[[Parts, Batch], Tensor] = supervised
+    probe_set: tuple[Tensor, Tensor] | None = None
+    probe_images: Tensor | None = None
+
+    # Set by `build`: where the run stands in its order, the key of each random stream, which of the global
+    # generators building it drew from, and where its tensors lie.
+    cursor: Cursor = field(init=False, repr=False)
+    keys: dict[str, int] = field(init=False, repr=False)
+    built_from: tuple[str, ...] = field(init=False, repr=False)
+    device: str = field(init=False, default="cpu", repr=False)
+
+    @property
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """The optimizers by name; a single one is called ''."""
+        return {"": self.optimizer} if isinstance(self.optimizer, Optimizer) else self.optimizer
+
+    @property
+    def schedulers(self) -> Mapping[str, LRScheduler]:
+        """The schedulers by name; a single one is called ''."""
+        if self.scheduler is None:
+            return {}
+        return self.scheduler if isinstance(self.scheduler, Mapping) else {"": self.scheduler}
+
+    def fetch(self, rows: np.ndarray) -> Batch:
+        """The examples at these indices, as one batch on the CPU; `augment` sees it before the device."""
+        if isinstance(self.data, tuple):
+            index = torch.tensor(rows)
+            return tuple(tensor[index] for tensor in self.data)
+        return default_collate([self.data[int(row)] for row in rows])
+
+
+RecipeFunction = Callable[..., Parts]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe function by its address, with its settings: it compares, hashes and travels.
+
+    `source` is `package.module:function` or `path/to/file.py:function`; `settings` are keyword
+    arguments handed to the function after the seed.
+    """
+
+    source: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @staticmethod
+    def of(function: RecipeFunction | Recipe | str, **settings: Any) -> Recipe:
+        """From a function (which must be at the top level of its module) or from an address."""
+        if isinstance(function, Recipe):
+            return Recipe(
+                function.source, tuple(sorted({**dict(function.settings), **settings}.items()))
+            )
+        if not isinstance(function, str):
+            function = address_of(function)
+        return Recipe(function, tuple(sorted(settings.items())))
+
+    def load(self) -> RecipeFunction:
+        return load_object(self.source)
+
+    def code(self) -> Digest:
+        """Digest of the recipe's own code, of the code that it uses, and of its settings."""
+        return digest([code_digest(self.load()), self.settings])
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings)
+        name = self.source.rpartition("/")[2]
+        return f"{name}({settings})" if settings else name
+
+
+def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
+    """Calls the recipe with its `init` stream in place, and gives the run its addresses and its place.
+
+    What the recipe makes on the CPU is moved to the device: a seed begins with the same weights anywhere.
+    """
+    streams = Streams(seed)
+    function = recipe.load()
+    with seeded_globals({role: streams.key("init") for role in ("dropout", "numpy", "python")}, 0):
+        before = global_states()
+        try:
+            parts = function(seed, **dict(recipe.settings))
+        except BygonesError:
+            raise
+        except Exception as error:
+            raise RecipeError(
+                f"the recipe {recipe} raised {type(error).__name__} for seed {seed}: {error}."
+            ) from error
+        after = global_states()
+    if not isinstance(parts, Parts):
+        raise RecipeError(
+            f"the recipe {recipe} must return bygones.Parts; it returned a {type(parts).__name__}."
+        )
+    parts.keys = {role: streams.key(role) for role in ROLES if role not in ("init", "order")}
+    parts.cursor = Cursor(parts.order, streams.key("order"))
+    parts.built_from = tuple(name for name in before if before[name] != after[name])
+    if device != "cpu":
+        _place(parts, device)
+    return parts
+
+
+def _place(parts: Parts, device: str) -> None:
+    others = [one.value if isinstance(one, Memory) else one for one in parts.others.values()]
+    for value in (parts.model, parts.averages, parts.loss, *others, *parts.optimizers.values()):
+        move(value, device)
+    parts.probe_set = put(parts.probe_set, device)
+    parts.device = device

@@ -1,0 +1,65 @@
+"""Averaged weights: EMA and SWA, with their counters."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from bygones.core.values import Lifetime, Origin, State, Visibility
+from bygones.training.leaves import clone
+from bygones.training.recipe import Parts
+from bygones.training.sources.base import AbstractSource, overwrite_all
+
+
+class Averages(AbstractSource):
+    """An AveragedModel: its weights, its buffers and how many models it has seen.
+
+        EMA:  a <- d·a + (1-d)·w      e-fold -1/ln(d) steps
+        SWA:  a <- a + (w - a)/(n+1), n <- n+1      never forgets by itself
+
+    A new average equals today's weights and has seen none (the count is memory too: it decides
+    whether the next update copies or mixes). Izmailov et al. 2018 (arXiv:1803.05407).
+    """
+
+    name = "averages"
+    origin: Origin = "averaging"
+    visibility: Visibility = "state_dict"
+
+    def __init__(self, averages: AveragedModel, model: torch.nn.Module) -> None:
+        self._averages = averages
+        self._model = model
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        return cls(parts.averages, parts.model) if parts.averages is not None else None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self._averages.named_parameters()), **dict(self._averages.named_buffers())}
+
+    def capture(self) -> State:
+        return {name: clone(tensor) for name, tensor in self._tensors().items()}
+
+    def restore(self, state: State) -> None:
+        overwrite_all(self._tensors(), state, self.name)
+
+    def fresh(self) -> State:
+        today = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        state = {f"module.{name}": clone(tensor) for name, tensor in today.items()}
+        counters = {n: torch.zeros_like(t) for n, t in self._tensors().items() if n == "n_averaged"}
+        return {**state, **counters}
+
+    def lifetime(self) -> Lifetime:
+        """EMA's decay is read from the averaging function's closure; without one it is SWA."""
+        for function in (self._averages.multi_avg_fn, self._averages.avg_fn):
+            plain = (
+                inspect.unwrap(function) if function is not None else None
+            )  # torch wraps in no_grad
+            if inspect.isfunction(plain):
+                decay = inspect.getclosurevars(plain).nonlocals.get("decay")
+                if decay is not None:
+                    return Lifetime.decaying(float(decay))
+        return Lifetime("unbounded")

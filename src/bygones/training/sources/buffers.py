@@ -1,0 +1,59 @@
+"""Buffers of the model that are not a normalisation layer's."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from bygones.core.values import Lifetime, Origin, State, Visibility
+from bygones.training.leaves import clone
+from bygones.training.recipe import Parts
+from bygones.training.sources.base import AbstractSource, overwrite_all
+
+
+class Buffers(AbstractSource):
+    """Every other buffer of the model, the non-persistent ones too: queues, counters, masks.
+
+    What a buffer remembers is for the model to say, so its lifetime is given as unbounded; name it in
+    `Parts.others` as a `Memory` to say more. "New" means as the recipe built it.
+    """
+
+    name = "buffers"
+    origin: Origin = "auxiliary"
+
+    def __init__(self, owners: dict[str, nn.Module], visibility: Visibility) -> None:
+        self._owners = owners
+        self.visibility = visibility
+        self.as_built = self.capture()
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        owners: dict[str, nn.Module] = {}
+        hidden = False
+        for prefix, module in parts.model.named_modules():
+            if isinstance(module, _NormBase):
+                continue
+            for key, _ in module.named_buffers(prefix, recurse=False):
+                owners[key] = module
+                hidden |= key.rpartition(".")[2] in module._non_persistent_buffers_set
+        return cls(owners, "non-persistent" if hidden else "state_dict") if owners else None
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Looked up anew each time: `self.count = self.count + 1` puts another tensor in its place."""
+        return {
+            key: module.get_buffer(key.rpartition(".")[2]) for key, module in self._owners.items()
+        }
+
+    def capture(self) -> State:
+        return {name: clone(buffer) for name, buffer in self._buffers().items()}
+
+    def restore(self, state: State) -> None:
+        overwrite_all(self._buffers(), state, self.name)
+
+    def fresh(self) -> State:
+        return self.as_built
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("unbounded")

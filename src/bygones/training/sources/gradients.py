@@ -1,0 +1,54 @@
+"""Gradients still waiting to be applied."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor
+
+from bygones.core.values import Lifetime, Origin, State, Visibility
+from bygones.training.leaves import clone
+from bygones.training.recipe import Parts
+from bygones.training.sources.base import AbstractSource, named_parameters
+
+
+class Gradients(AbstractSource):
+    """Gradients that lie across the boundary, as accumulation leaves them: `<parameter>/grad`.
+
+        g <- g + gradient(batch), until the window of the accumulation ends
+
+    A step that clears its gradients leaves none, and then this source is empty.
+    """
+
+    name = "gradients"
+    origin: Origin = "optimizer"
+    visibility: Visibility = "process"
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        self._parameters = parameters
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        names = named_parameters(parts)
+        trained: dict[str, Tensor] = {}
+        for label, optimizer in parts.optimizers.items():
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for index, parameter in enumerate(parameters):
+                unnamed = f"{label}:parameter{index}".lstrip(":")
+                trained[names.get(id(parameter), unnamed)] = parameter
+        return cls({**dict(parts.model.named_parameters()), **trained})
+
+    def capture(self) -> State:
+        return {
+            f"{n}/grad": clone(p.grad) for n, p in self._parameters.items() if p.grad is not None
+        }
+
+    def restore(self, state: State) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.grad = clone(state.get(f"{name}/grad"))
+
+    def fresh(self) -> State:
+        return {}
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("exact", 1)

@@ -1,0 +1,76 @@
+"""Where the run stands in its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+
+from bygones.core.errors import DesignError
+from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.training.orders.base import AbstractOrder
+from bygones.training.orders.cursor import NO_DETOUR
+from bygones.training.recipe import Parts
+from bygones.training.sources.base import AbstractSource
+
+
+class Order(AbstractSource):
+    """The data order: which policy, which draw of it, how far, and any detour on the way.
+
+        batch at a step = policy.rows(key, detour[0] if there is a detour else position)
+
+    Lasts as the policy says: to the epoch's end when reshuffled, the whole run when shuffled once.
+    A new order has the same draw at position 0: the epochs start again, as when a loader's position
+    is lost on resume. Leaves: `policy` (its hash), `key`, `position`, `detour`.
+    """
+
+    name = "order"
+    origin: Origin = "order"
+    visibility: Visibility = "process"
+    offers: frozenset[Offer] = frozenset({"new", "order", "draws"})
+
+    def __init__(self, parts: Parts) -> None:
+        self._cursor = parts.cursor
+        self._policies = {parts.order.policy_hash(): parts.order}
+        self._key_as_built = parts.cursor.key
+        self._policy_as_built = parts.order.policy_hash()
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        return cls(parts)
+
+    def learn(self, policies: Iterable[AbstractOrder]) -> None:
+        """Makes policies known that a treatment brings along, so that snapshots may name them."""
+        self._policies |= {policy.policy_hash(): policy for policy in policies}
+
+    def capture(self) -> State:
+        return {
+            "policy": self._cursor.order.policy_hash(),
+            "key": self._cursor.key,
+            "position": self._cursor.position,
+            "detour": self._cursor.detour.copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        policy = state["policy"]
+        if policy not in self._policies:
+            raise DesignError(
+                f"the snapshot uses an order policy that this run does not know (hash "
+                f"{str(policy)[:12]}…). Restore it into a run of the same recipe and treatments."
+            )
+        self._cursor.order = self._policies[policy]
+        self._cursor.key = state["key"]
+        self._cursor.position = state["position"]
+        self._cursor.detour = np.asarray(state["detour"], dtype=np.int64).copy()
+
+    def fresh(self) -> State:
+        return {
+            "policy": self._policy_as_built,
+            "key": self._key_as_built,
+            "position": 0,
+            "detour": NO_DETOUR,
+        }
+
+    def lifetime(self) -> Lifetime:
+        return self._cursor.order.lifetime

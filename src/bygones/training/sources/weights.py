@@ -1,0 +1,50 @@
+"""The trained parameters themselves."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from torch import Tensor
+
+from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.training.leaves import clone
+from bygones.training.recipe import Parts
+from bygones.training.sources.base import AbstractSource, overwrite_all, refuse_reset
+
+
+class Weights(AbstractSource):
+    """The model's parameters: the path so far, written into one point.
+
+        w <- w + update(gradient, optimizer memory)
+
+    Everything that ever happened may still be in them, so they never forget by themselves. They
+    cannot be reset; kick them, transplant them, or compare twins.
+    """
+
+    name = "weights"
+    origin: Origin = "path"
+    visibility: Visibility = "state_dict"
+    offers: frozenset[Offer] = frozenset({"numbers"})
+    why_not_reset: ClassVar[str] = (
+        "the weights are the path itself, and there is no new path. Use kick, nudge or transplant."
+    )
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        self._parameters = parameters
+
+    @classmethod
+    def find(cls, parts: Parts) -> Self | None:
+        parameters: dict[str, Tensor] = dict(parts.model.named_parameters())
+        return cls(parameters) if parameters else None
+
+    def capture(self) -> State:
+        return {name: clone(parameter) for name, parameter in self._parameters.items()}
+
+    def restore(self, state: State) -> None:
+        overwrite_all(self._parameters, state, self.name)
+
+    def fresh(self) -> State:
+        raise refuse_reset(self.name, self.why_not_reset)
+
+    def lifetime(self) -> Lifetime:
+        return Lifetime("unbounded")

@@ -1,0 +1,167 @@
+"""A treatment: which source is rewritten, how, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bygones.core.code_digest import foreign_code
+from bygones.core.digest import digest
+from bygones.core.errors import DesignError
+from bygones.core.values import Digest, Offer, Window
+from bygones.training.interventions import (
+    AbstractIntervention,
+    Carry,
+    MatchedNull,
+    Permute,
+    Replace,
+    Reseed,
+    Sham,
+    SwapWindows,
+)
+from bygones.training.orders.base import AbstractOrder
+from bygones.training.sources import AbstractSource
+
+_LACKS: dict[Offer, str] = {
+    "numbers": "it holds no arrays of floats",
+    "order": "it is not an order of batches",
+    "draws": "nothing is drawn from it",
+    "new": "",
+}
+
+_VERBS = {
+    "reset": "resetting",
+    "hold": "holding",
+    "sham": "doing nothing to",
+    "carry": "carrying",
+    "permute": "permuting",
+    "reseed": "re-drawing",
+    "swap-windows": "swapping two windows of",
+    "transplant": "transplanting",
+    "nudge": "nudging",
+    "kick": "kicking",
+    "scale": "scaling",
+    "replace": "replacing",
+    "matched-null": "randomly kicking",
+}
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """Rewrite `source` by `intervention` at each boundary of `window`, on the leaves that match.
+
+    >>> from bygones.training.interventions import Reset
+    >>> print(Treatment("moments", Reset(), Window(300, 301)))
+    resetting moments at step 300
+    """
+
+    source: str
+    intervention: AbstractIntervention
+    window: Window
+    leaves: str = "*"
+
+    def __str__(self) -> str:
+        verb = _VERBS.get(self.intervention.verb, str(self.intervention))
+        settings = str(self.intervention).partition("(")[2]
+        what = self.source if self.leaves == "*" else f"{self.source} ({self.leaves})"
+        how = (
+            f" ({settings.rstrip(')')})"
+            if settings and "draw" not in self.intervention.__dict__
+            else ""
+        )
+        place = "at" if self.window.length == 1 else "over"
+        return f"{verb} {what}{how} {place} {self.window}"
+
+    def digest(self) -> Digest:
+        """Digest of names, window and the rule's settings, and of the rule's code if it is not ours."""
+        rule = self.intervention
+        code = foreign_code(type(rule))
+        return digest([self.source, rule.verb, rule, code, self.window, self.leaves])
+
+    @property
+    def needs_donor(self) -> bool:
+        """Whether the intervention looks at another seed's run."""
+        return self._inner.needs_donor
+
+    @property
+    def needs_fresh(self) -> bool:
+        """Whether the intervention looks at what a new source would hold."""
+        return self._inner.needs == "new"
+
+    @property
+    def _inner(self) -> AbstractIntervention:
+        """The intervention itself, or the one that it is the null of."""
+        return (
+            self.intervention.of
+            if isinstance(self.intervention, MatchedNull)
+            else self.intervention
+        )
+
+    def brings(self) -> list[AbstractOrder]:
+        """Order policies that the treatment carries with it."""
+        if isinstance(self.intervention, Replace):
+            return [v for v in self.intervention.with_.values() if isinstance(v, AbstractOrder)]
+        return []
+
+
+def check_pair(treatment: Treatment, source: AbstractSource) -> None:
+    """Refuses, before anything is trained, an intervention that means nothing on its source."""
+    intervention = treatment.intervention
+    if isinstance(intervention, MatchedNull):
+        check_pair(
+            Treatment(source.name, intervention.of, treatment.window, treatment.leaves), source
+        )
+    if intervention.single_step and treatment.window.length > 1:
+        raise DesignError(
+            f"{intervention.verb} acts at one boundary; its window must be one step long, got "
+            f"{treatment.window}."
+        )
+    if isinstance(intervention, SwapWindows) and treatment.window.length % 2:
+        raise DesignError(
+            f"swap-windows exchanges the two halves of its window, so the length must be even; got "
+            f"{treatment.window.length} steps ({treatment.window})."
+        )
+    permutes = isinstance(intervention, Permute) and source.offers & {"numbers", "order"}
+    if intervention.needs in ("anything", *source.offers) and (
+        permutes or not isinstance(intervention, Permute)
+    ):
+        return
+    if intervention.needs == "new":
+        raise DesignError(f"'{source.name}' cannot be reset: {source.why_not_reset}")
+    need: Offer = "numbers" if isinstance(intervention, Permute) else intervention.needs
+    raise DesignError(f"'{intervention.verb}' means nothing for '{source.name}': {_LACKS[need]}.")
+
+
+def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | None:
+    """The null that matches a treatment, or None where none is defined.
+
+    Arrays: a random kick of the same norm. An order's rearranged window: a random permutation of the
+    same window. A re-drawn stream, or an order that is otherwise changed: another draw.
+    """
+    intervention = treatment.intervention
+    match intervention:
+        case Carry() | Sham() | MatchedNull():
+            return None
+        case SwapWindows():
+            null: AbstractIntervention = Permute()
+        case Permute() if "order" in source.offers:
+            null = Permute(draw=intervention.draw + 1)
+        case Reseed():
+            null = Reseed(draw=intervention.draw + 1)
+        case _ if "numbers" in source.offers:
+            null = MatchedNull(of=intervention)
+        case _ if "draws" in source.offers:
+            null = Reseed(draw=1)
+        case _:
+            return None
+    return Treatment(treatment.source, null, treatment.window, treatment.leaves)
+
+
+def noun(treatment: Treatment) -> str:
+    """What a matched null does, as a noun."""
+    match treatment.intervention:
+        case Permute():
+            return "another shuffle of the window"
+        case Reseed():
+            return "another draw"
+        case _:
+            return "a random kick as large"

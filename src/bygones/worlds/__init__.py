@@ -1,5 +1,0 @@
-"""Worlds: runs whose memory is known in closed form."""
-
-from bygones.worlds import heavy_ball
-
-__all__ = ["heavy_ball"]

@@ -1,0 +1,1 @@
+"""The zoo: ready-made runs, real ones (regimes) and ones with a closed-form answer (worlds)."""

@@ -1,0 +1,13 @@
+"""Regimes: real small studies, each a recipe and a default study."""
+
+from collections.abc import Callable
+
+from bygones.core.catalogue import Catalogue
+from bygones.study.design import Study
+from bygones.zoo.regimes import digits, mnist1d
+
+REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
+    "regime", {"digits": digits.study, "mnist1d": mnist1d.study}
+)
+
+__all__ = ["REGIMES", "digits", "mnist1d"]

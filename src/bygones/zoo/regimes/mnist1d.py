@@ -1,0 +1,72 @@
+"""MNIST-1D: a ReLU MLP at a learning rate where training is chaotic.
+
+Data: the generator on PyPI as `mnist1d` (Greydanus & Kobak 2024, arXiv:2011.14439), with its default
+arguments and seed: 4 000 signals to train on; the function is observed on 512 of the 1 000 others.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from bygones.core.values import Window
+from bygones.study.design import Arm, Study
+from bygones.training.interventions import Nudge, Reseed, Reset, SwapWindows
+from bygones.training.orders import Reshuffle
+from bygones.training.recipe import Parts
+from bygones.training.treatment import Treatment
+
+
+def recipe(seed: int, lr: float = 0.1, momentum: float = 0.9, width: int = 100) -> Parts:
+    """MLP 40-100-100-10, ReLU, no normalisation; SGD with momentum, batches of 100."""
+    data = _data()
+    model = nn.Sequential(
+        nn.Linear(40, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, 10),
+    )
+    return Parts(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum),
+        data=(torch.from_numpy(data["x"]), torch.from_numpy(data["y"])),
+        order=Reshuffle(num_examples=len(data["x"]), batch_size=100),
+        probe_set=(torch.from_numpy(data["x_test"][:512]), torch.from_numpy(data["y_test"][:512])),
+    )
+
+
+def study() -> Study:
+    """A butterfly: does a poke of one part in 10^6 grow to the difference between two seeds?"""
+    at = Window(200, 201)
+    return Study(
+        name="mnist1d",
+        recipe=recipe,
+        fork_at=200,
+        horizons=(0, 1, 3, 10, 30, 100, 300, 1000, 2000),
+        seeds=range(8),
+        arms=(
+            Arm("nudge weights 1e-6", Treatment("weights", Nudge(1e-6), at)),
+            Arm("reset momentum", Treatment("moments", Reset(), at)),
+            Arm("swap two 10-step windows", Treatment("order", SwapWindows(), Window(200, 220))),
+            Arm("re-draw the order", Treatment("order", Reseed(), at)),
+        ),
+    )
+
+
+@cache
+def _data() -> dict[str, np.ndarray]:
+    from mnist1d.data import get_dataset_args, make_dataset  # an optional extra: needed here alone
+
+    made = make_dataset(
+        get_dataset_args()
+    )  # seeded inside; draws from numpy's and python's globals
+    return {
+        "x": made["x"].astype(np.float32),
+        "y": made["y"].astype(np.int64),
+        "x_test": made["x_test"].astype(np.float32),
+        "y_test": made["y_test"].astype(np.int64),
+    }

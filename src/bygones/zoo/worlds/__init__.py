@@ -1,0 +1,5 @@
+"""Worlds: runs whose memory is known in closed form."""
+
+from bygones.zoo.worlds import heavy_ball
+
+__all__ = ["heavy_ball"]

@@ -1,0 +1,83 @@
+"""Commands of `bygones`, each run in a fork of one process that is warm: a start of its own costs seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from bygones.attach.isolation.environment import ALONE
+from bygones.cli.app import main
+
+ALONE_HERE = {**os.environ, **ALONE}
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Commands = Callable[..., Said]  # (folder, *arguments)
+
+
+def start_server(*warmed: str) -> subprocess.Popen[str]:
+    """A process that runs scripts must be single-threaded, which a test runner is not.
+
+    `warmed`: modules that it imports beforehand, if others than usual.
+    """
+    command = [sys.executable, "-P", str(Path(__file__).parent / "script_server.py"), *warmed]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ALONE_HERE, text=True
+    )
+
+
+def ask(server: subprocess.Popen[str], folder: Path, *arguments: object) -> Said:
+    return Said(*_answer(server, [[str(a) for a in arguments], str(folder)]))
+
+
+def begin(
+    server: subprocess.Popen[str], folder: Path, environment: dict[str, str], *arguments: object
+) -> int:
+    """Begins a command in a process group of its own, and gives its number."""
+    return _answer(server, [[str(a) for a in arguments], str(folder), environment])
+
+
+def end(server: subprocess.Popen[str], process: int) -> int:
+    """The exit code of a command that was begun; waits for it."""
+    return _answer(server, process)
+
+
+def _answer(server: subprocess.Popen[str], request: object) -> Any:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
+
+
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> Said:
+    """Runs a command in this process, as the command line would."""
+    monkeypatch.setattr(sys, "argv", ["bygones", *map(str, arguments)])
+    code = 0
+    capsys.readouterr()
+    try:
+        main()
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    captured = capsys.readouterr()
+    return Said(code, captured.out, captured.err)
+
+
+def stop_server(server: subprocess.Popen[str]) -> None:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.close()
+    server.stdout.close()
+    server.wait(timeout=60)

@@ -1,0 +1,86 @@
+"""The built-in regimes, short: they fork without loss, their shams are exactly zero, their bits repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bygones.core.values import Window
+from bygones.study.design import Arm, Study
+from bygones.study.measure import measure
+from bygones.study.plan import plan
+from bygones.training.fork_check import Certificate, check_fork
+from bygones.training.treatment import Treatment
+from bygones.zoo.regimes import REGIMES
+
+FORK, HORIZONS = 12, (0, 1, 20)
+NEEDED = {
+    "digits": {"weights", "moments", "batchnorm", "order", "streams"},
+    "mnist1d": {"weights", "moments", "order", "streams"},
+}
+regimes = pytest.mark.parametrize("name", list(REGIMES))
+
+
+def earlier(treatment: Treatment, by: int) -> Treatment:
+    window = Window(treatment.window.start - by, treatment.window.stop - by)
+    return dataclasses.replace(treatment, window=window)
+
+
+def short(name: str) -> Study:
+    """The regime's own study, forked early and followed for a few steps, with two seeds."""
+    study = REGIMES[name]()
+    by = study.fork_at - FORK
+    arms = [Arm(arm.name, [earlier(t, by) for t in arm.treatments]) for arm in study.arms]
+    return Study(study.recipe, arms, FORK, HORIZONS, seeds=(0, 1), name=study.name)
+
+
+@cache
+def outcomes(name: str) -> xr.Dataset:
+    return measure(short(name))
+
+
+@cache
+def certificate(name: str) -> Certificate:
+    return check_fork(REGIMES[name]().recipe, at=[1, 22, 23], until=25)
+
+
+def test_every_regime_is_tested_here():
+    assert NEEDED.keys() == REGIMES.keys()
+
+
+@regimes
+def test_forks_are_bit_equal_and_need_what_the_run_carries(name):
+    assert set(certificate(name).needed) == NEEDED[name]
+
+
+@regimes
+def test_sham_is_exactly_zero_and_arms_are_not(name):
+    logits = outcomes(name)["logits"]
+    control = logits.sel(arm="control").values
+    assert logits.sel(arm="sham").values.tobytes() == control.tobytes()
+    last = logits.isel(step=-1)
+    for arm in short(name).arms:
+        assert np.all(np.any(last.sel(arm=arm.name) != last.sel(arm="control"), axis=(1, 2))), (
+            arm.name
+        )
+
+
+@regimes
+def test_numbers_are_reproducible_and_seeds_differ(name):
+    again = measure(short(name).with_seeds((1,)))["logits"]
+    first = outcomes(name)["logits"]
+    assert again.sel(seed=1).values.tobytes() == first.sel(seed=1).values.tobytes()
+    assert not np.array_equal(first.sel(seed=0), first.sel(seed=1))
+    assert np.isfinite(first).all()
+
+
+@regimes
+def test_the_regimes_own_study_can_be_planned(name):
+    study = REGIMES[name]()
+    planned = plan(study.with_seeds((0,)))
+    assert planned.steps_left == planned.steps_shared < planned.steps_naive
+    assert len(planned.arms) == 2 + 2 * len(study.arms)
