@@ -30,7 +30,7 @@ from bygones.study.measure import measure
 from bygones.study.plan import Plan, plan
 from bygones.study.snapshot_bytes import encode
 from bygones.training.contract import Contract
-from bygones.training.lanes import Lanes
+from bygones.training.lanes import BatchedRuns
 from bygones.training.run import Run
 
 NAIVE_SEEDS = {"R1": 8, "R2": 2, "R3": 2}
@@ -218,10 +218,10 @@ def _widths() -> Iterator[tuple[str, str]]:
         run.advance(5)
         figures = [f"alone {best(lambda run=run: run.advance(run.step + 5)) / 5 * 1e6:.0f}"]
         for width in (4, 8, 16, 32):
-            lanes = Lanes([Run(recipe, seed) for seed in range(width)], width)
+            lanes = BatchedRuns([Run(recipe, seed) for seed in range(width)], width)
             lanes.advance(2)
 
-            def on(lanes: Lanes = lanes) -> None:
+            def on(lanes: BatchedRuns = lanes) -> None:
                 lanes.advance(lanes.runs[0].step + 5)
 
             figures.append(f"{width} lanes {best(on, 5) / 5 / width * 1e6:.0f}")

@@ -60,7 +60,7 @@ from .analysis.power import seeds_needed as seeds_needed
 from .analysis.power import pairs_for_half_width as pairs_for_half_width
 from .analysis.power import pairs_for_effect as pairs_for_effect
 from .analysis.power import detectable_effect as detectable_effect
-from .analysis.pairing import pairings as pairings
+from .analysis.pairing import pairing_gains as pairing_gains
 from .analysis.meta_analysis import pool as pool
 from .analysis.coverage import measured_coverage as measured_coverage
 

@@ -57,7 +57,7 @@ def test_torchmetrics_agrees(name, size):
     pytest.importorskip("torchmetrics")
     log_p = predictions(size)
     metric = METRICS[name]
-    found = metric(log_p if metric.eats == "log_probabilities" else np.exp(log_p), LABELS)
+    found = metric(log_p if metric.input_kind == "log_probabilities" else np.exp(log_p), LABELS)
     for one, said in zip(found, (torchmetrics_says(name, each) for each in log_p), strict=True):
         assert one == pytest.approx(said, rel=3e-6)  # torchmetrics holds bins in float32
 

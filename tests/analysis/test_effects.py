@@ -20,7 +20,7 @@ from bygones.analysis.predictions import probabilities
 from bygones.core.errors import DesignError, UnknownName
 
 TREATED = ["reset-moments", "reset-batchnorm", "swap-order"]
-ON_LOGITS = [name for name, metric in METRICS.items() if metric.eats != "values"]
+ON_LOGITS = [name for name, metric in METRICS.items() if metric.input_kind != "values"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_told_from_the_null_or_not(outcomes):
 def test_ceiling_is_every_pair_of_seeds(metric, outcomes):
     facts = METRICS[metric]
     p = softmax(outcomes["logits"].sel(arm="control", step=380).values.astype(float), axis=-1)
-    fed = np.log(p) if facts.eats == "log_probabilities" else p
+    fed = np.log(p) if facts.input_kind == "log_probabilities" else p
     pairs = [float(facts(fed[s], fed[t])) for s in range(8) for t in range(8) if s != t]
     found = effect(outcomes, "reset-moments", 380, metric)
     assert found.ceiling is not None
@@ -161,7 +161,7 @@ def test_kl_is_of_the_treated_from_the_control(outcomes):
 
 def _level(outcomes, arm, step, metric):
     p = softmax(outcomes["logits"].sel(arm=arm, step=step).values.astype(float), axis=-1)
-    fed = np.log(p) if METRICS[metric].eats == "log_probabilities" else p
+    fed = np.log(p) if METRICS[metric].input_kind == "log_probabilities" else p
     return METRICS[metric](fed, outcomes["labels"].values)
 
 

@@ -11,7 +11,7 @@ from tests.helpers.synthetic import make_outcomes
 
 from bygones.analysis.effects import all_effects, per_seed
 from bygones.analysis.estimators import confidence_sequence, half_width_in_spreads, paired_t
-from bygones.analysis.pairing import Pairing, pairings, price_of_pairing
+from bygones.analysis.pairing import PairingGain, pairing_gains, price_of_pairing
 from bygones.analysis.power import (
     detectable_effect,
     half_width,
@@ -171,7 +171,7 @@ def outcomes():
 
 
 def test_pairing_of_a_score_is_that_of_the_effect(outcomes):
-    found = pairings(outcomes, ["nll"], steps=[460])
+    found = pairing_gains(outcomes, ["nll"], steps=[460])
     effects = all_effects(outcomes, ["nll"], steps=[460])
     assert [f.variance_ratio for f in found] == [e.variance_ratio for e in effects]
     assert found[0].pays
@@ -179,7 +179,7 @@ def test_pairing_of_a_score_is_that_of_the_effect(outcomes):
 
 
 def test_pairing_of_a_distance_is_with_its_null(outcomes):
-    (found,) = [f for f in pairings(outcomes, ["tv"], steps=[460]) if f.arm == "reset-moments"]
+    (found,) = [f for f in pairing_gains(outcomes, ["tv"], steps=[460]) if f.arm == "reset-moments"]
     moved, kicked = (
         per_seed(outcomes, "tv", arm).sel(step=460).values
         for arm in ("reset-moments", "reset-moments-null")
@@ -189,9 +189,9 @@ def test_pairing_of_a_distance_is_with_its_null(outcomes):
     assert found.variance_ratio == pytest.approx(ratio)
 
 
-def drifted(correlation: float, num_pairs: int = 16) -> Pairing:
+def drifted(correlation: float, num_pairs: int = 16) -> PairingGain:
     """Two arms of variance 1: Var(unpaired)/Var(paired) is 1/(1 - correlation)."""
-    return Pairing("a", "nll", 100, num_pairs, correlation, 1.0 / (1.0 - correlation))
+    return PairingGain("a", "nll", 100, num_pairs, correlation, 1.0 / (1.0 - correlation))
 
 
 def test_a_warning_where_pairing_has_stopped_paying():
@@ -212,9 +212,13 @@ def test_the_price_of_pairing_is_where_the_intervals_are_as_long():
 
 
 def test_where_nothing_varies_pairing_has_no_worth(outcomes):
-    (found,) = [f for f in pairings(outcomes, ["nll"], steps=[300]) if f.arm == "reset-moments"]
+    (found,) = [
+        f for f in pairing_gains(outcomes, ["nll"], steps=[300]) if f.arm == "reset-moments"
+    ]
     assert found.variance_ratio is None
     assert found.pays is None
     assert "cannot be told" in str(found)
-    (one,) = [f for f in pairings(outcomes.isel(seed=[0]), ["tv"], [600]) if f.arm == "swap-order"]
+    (one,) = [
+        f for f in pairing_gains(outcomes.isel(seed=[0]), ["tv"], [600]) if f.arm == "swap-order"
+    ]
     assert (one.num_pairs, one.variance_ratio) == (1, None)

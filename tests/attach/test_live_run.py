@@ -12,16 +12,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from bygones.attach import discovery as find
-from bygones.attach.batch_hashes import Delivered
-from bygones.attach.discovery import Place, alive
+from bygones.attach.batch_hashes import DeliveredBatches
+from bygones.attach.discovery import Place, discover_objects
 from bygones.attach.live_run import named_parameters, sources_of
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.variables import (
-    Loose,
+    ScriptVariables,
     can_write,
     first_values,
-    loose_sources,
     read,
+    script_variables,
     write,
 )
 from bygones.attach.step_clock import Clock
@@ -68,7 +68,7 @@ def test_what_cannot_be_typed_is_refused(text):
 
 
 def test_the_default_arms_fit_the_horizon():
-    sources = sources_of(alive([], Path(__file__), {}), 0)
+    sources = sources_of(discover_objects([], Path(__file__), {}), 0)
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     assert optimizer is not None
@@ -157,14 +157,14 @@ def test_the_optimizer_that_closes_a_round_is_counted_by():
             last.step()
             first.step()
             first.step()
-    assert alternating.closes_a_round() == 1
-    assert often.closes_a_round() == 0  # it steps once a round, so it is the one to count by
+    assert alternating.slowest_optimizer() == 1
+    assert often.slowest_optimizer() == 0  # it steps once a round, so it is the one to count by
     assert (alternating.step, often.step) == (4, 4)
 
 
 def test_the_chain_depends_on_what_was_delivered_and_on_its_order():
     def chain(*batches: object) -> str:
-        delivered = Delivered()
+        delivered = DeliveredBatches()
         for batch in batches:
             delivered.deliver(None, None, batch)
         return delivered.entry
@@ -176,7 +176,7 @@ def test_the_chain_depends_on_what_was_delivered_and_on_its_order():
 
 
 def test_indices_are_kept_of_the_data_that_a_step_trained_on():
-    delivered, mine, theirs = Delivered(), object(), object()
+    delivered, mine, theirs = DeliveredBatches(), object(), object()
     delivered.keeping = True
     delivered.deliver(mine, [1, 2], None)
     delivered.deliver(theirs, [9], None)
@@ -246,15 +246,15 @@ def test_an_average_of_ones_own_is_known_by_its_names_and_a_new_one_equals_the_w
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     average = Average(model)
-    found = alive([optimizer], Path(__file__), {})
+    found = discover_objects([optimizer], Path(__file__), {})
     before = first_values(found.loose)
     average.updates += 1
     for shadow in average.shadow.values():
         shadow += 1.0
-    found = alive([optimizer], Path(__file__), {})
+    found = discover_objects([optimizer], Path(__file__), {})
     weights = dict(model.named_parameters())
-    sources = loose_sources(found.loose, before, weights, found.trained)
-    assert isinstance(sources["average"], Loose)
+    sources = script_variables(found.loose, before, weights, found.trained)
+    assert isinstance(sources["average"], ScriptVariables)
     ema = sources["average"]
     assert ema.origin == "averaging"
     assert set(ema.capture()) == {"shadow['weight']", "shadow['bias']", "updates"}
@@ -267,11 +267,11 @@ def test_results_that_are_bound_anew_are_no_memory_and_arrays_changed_in_place_a
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     queue, loss = torch.zeros(4), torch.zeros(1)
-    before = first_values(alive([optimizer], Path(__file__), {}).loose)
+    before = first_values(discover_objects([optimizer], Path(__file__), {}).loose)
     queue[0] = 1.0
     loss = loss + 1.0
-    found = alive([optimizer], Path(__file__), {})
-    sources = loose_sources(found.loose, before, {}, found.trained)
+    found = discover_objects([optimizer], Path(__file__), {})
+    sources = script_variables(found.loose, before, {}, found.trained)
     assert "queue" in sources
     assert "loss" not in sources
 
@@ -283,7 +283,7 @@ def test_modules_optimizers_and_schedules_go_by_the_scripts_names_for_them():
     student, teacher = nn.Linear(2, 2), nn.Linear(2, 2)
     descent = torch.optim.Adam(student.parameters())
     schedule = torch.optim.lr_scheduler.StepLR(descent, 5)
-    found = alive([descent], Path(__file__), {})
+    found = discover_objects([descent], Path(__file__), {})
     assert found.optimizers["descent"] is descent  # other tests may have left more in this process
     assert found.schedulers["schedule"] is schedule
     assert found.trained["student"] is student
@@ -295,14 +295,14 @@ def test_modules_optimizers_and_schedules_go_by_the_scripts_names_for_them():
 def test_names_that_were_given_stay():
     student = nn.Linear(2, 2)
     descent = torch.optim.Adam(student.parameters())
-    found = alive([descent], Path(__file__), {id(student): "pupil"})
+    found = discover_objects([descent], Path(__file__), {id(student): "pupil"})
     assert found.trained["pupil"] is student
 
 
 def test_bare_tensors_go_by_their_names():
     slope = torch.zeros(2, requires_grad=True)
     descent = torch.optim.SGD([slope], lr=0.1)
-    found = alive([descent], Path(__file__), {})
+    found = discover_objects([descent], Path(__file__), {})
     mine = replace(found, trained={}, optimizers={"descent": descent})
     assert list(named_parameters(mine)) == ["slope"]
 

@@ -32,9 +32,9 @@ import torch
 from bygones.attach.isolation.overlay import (
     FixedPathError,
     Overlay,
+    detach_overlay,
     flush_all,
     guarding_native_writes,
-    part,
 )
 
 
@@ -535,7 +535,7 @@ def test_a_store_in_the_working_directory_is_allowed_and_the_overlay_may_lie_in_
         writes(tmp_path / "log.txt")
         writes(tmp_path / "new.txt")
         assert sum(1 for _ in os.walk(".")) == 1
-        part(tmp_path / "store" / "arms" / "b")
+        detach_overlay(tmp_path / "store" / "arms" / "b")
         writes(tmp_path / "store" / "arms" / "a" / "log.txt", "b's")
         assert Path("log.txt").read_text() == "b's"
 
@@ -608,7 +608,7 @@ def twins(place: Place, *works: Callable[[], object]) -> None:
     for number, work in enumerate(works):
 
         def twin(number: int = number, work: Callable[[], object] = work) -> None:
-            part(place.base / "arms" / f"{Path.cwd().name}.{number}")
+            detach_overlay(place.base / "arms" / f"{Path.cwd().name}.{number}")
             work()
             flush_all()
 
@@ -661,7 +661,7 @@ def test_a_twin_starts_in_the_folder_it_was_forked_in(place: Place) -> None:
         flush_all()
 
         def twin() -> None:
-            part(place.base / "twin")
+            detach_overlay(place.base / "twin")
             writes("one.txt")
             assert os.getcwd() == os.path.realpath(place.base / "twin" / "runs")
 
@@ -752,7 +752,9 @@ def test_output_that_was_redirected_to_a_file_parts_too(place: Place) -> None:
         for name in ("a", "b"):
 
             def twin(name: str = name) -> None:
-                part(place.base / name, {place.base / "tmp" / "said": place.base / name / "said"})
+                detach_overlay(
+                    place.base / name, {place.base / "tmp" / "said": place.base / name / "said"}
+                )
                 print(name, end=" ", flush=True)
                 os.write(2, b"warned again ")  # one place in the file for both, as before
                 print("done", end="", flush=True)

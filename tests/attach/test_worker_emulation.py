@@ -29,7 +29,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataL
 from bygones.attach.worker_emulation import InProcessWorkers, emulating
 from bygones.core.digest import digest
 from bygones.core.errors import ScriptError
-from bygones.training.generators import kept_globals
+from bygones.training.generators import preserve_global_generators
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 3 workers, 2 cores
 
@@ -477,7 +477,7 @@ def test_other_examples_are_read_and_the_sampler_asked_alike():
     """A replaced index changes which examples come, and no draw of the main process."""
 
     def run(replace: bool) -> tuple[list[Any], list[str]]:
-        with kept_globals(), emulating():
+        with preserve_global_generators(), emulating():
             torch.manual_seed(0)
             batches: Any = iter(loader(Globals(), sampler=DrawsEachTime()))
             shown, states = [], []

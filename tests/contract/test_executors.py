@@ -19,8 +19,8 @@ from tests.helpers import executor_jobs as jobs
 from bygones.core.errors import BygonesError, DesignError, RecipeError, UnknownName, WorkerError
 from bygones.store import Damaged
 from bygones.study.executors import EXECUTORS, AbstractExecutor, Processes, Ray, Serial, Slurm
-from bygones.study.executors.parcels import done, opened, packed
 from bygones.study.executors.slurm import _opened
+from bygones.study.executors.transport import pack_job, run_packed, unpack_result
 
 pytestmark = pytest.mark.xdist_group("clusters")  # what they share is made once
 
@@ -172,7 +172,7 @@ def test_a_job_that_slurm_interrupts_too_often_is_no_error_of_the_recipe():
     said = (
         "the recipe raised UncompletedJobError: Job not requeued because: timed-out too many times."
     )
-    outcome = done(packed(jobs.note_or_raise, ("", 0, RecipeError(said))))
+    outcome = run_packed(pack_job(jobs.note_or_raise, ("", 0, RecipeError(said))))
     with pytest.raises(WorkerError, match=r"ran out of time again and again\. What is finished"):
         _opened(outcome)
 
@@ -198,15 +198,15 @@ def test_what_a_worker_cannot_import_is_one_sentence(name, request, monkeypatch)
 
 
 def test_an_error_that_cannot_travel_is_told_in_words():
-    outcome = done(packed(jobs.raise_awkwardly, None))
+    outcome = run_packed(pack_job(jobs.raise_awkwardly, None))
     with pytest.raises(WorkerError, match=r"^a job raised Awkward: quite odd\.$"):
-        opened(outcome)
+        unpack_result(outcome)
 
 
 def test_an_error_remembers_where_it_was_raised():
-    outcome = done(packed(jobs.note_or_raise, ("", 0, ValueError("odd"))))
+    outcome = run_packed(pack_job(jobs.note_or_raise, ("", 0, ValueError("odd"))))
     with pytest.raises(ValueError, match="odd") as caught:
-        opened(outcome)
+        unpack_result(outcome)
     assert "in note_or_raise" in caught.value.__notes__[0]
 
 

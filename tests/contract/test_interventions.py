@@ -13,10 +13,10 @@ import torch
 from tests.helpers.specimen_recipes import accumulating, assorted, buffered, contrastive, trained
 from torch import Tensor
 
-from bygones.core.digest import digest, same
+from bygones.core.digest import digest, same_bits
 from bygones.core.errors import DesignError, UnknownName
 from bygones.core.keyed_rng import generator
-from bygones.core.values import Leaf, State, Window, matching
+from bygones.core.values import Leaf, State, Window, match_leaves
 from bygones.study.snapshot_bytes import decode, encode
 from bygones.training.interventions import (
     INTERVENTIONS,
@@ -36,7 +36,7 @@ from bygones.training.interventions import (
     SwapWindows,
     Transplant,
 )
-from bygones.training.leaves import add, is_continuous, numbers
+from bygones.training.leaves import add, is_continuous, to_float64
 from bygones.training.orders import Reshuffle, Sequential
 from bygones.training.recipe import Recipe
 from bygones.training.run import Run, Snapshot
@@ -135,7 +135,7 @@ def boundary(run: Run, source: str, leaves: str = "*", verb: str = "sham") -> Bo
     donor = donor_of(run.recipe, run.step).states[source]
 
     def chosen(whole: State) -> State:
-        return {name: whole[name] for name in matching(whole, leaves)}
+        return {name: whole[name] for name in match_leaves(whole, leaves)}
 
     return Boundary(
         step=run.step,
@@ -143,7 +143,7 @@ def boundary(run: Run, source: str, leaves: str = "*", verb: str = "sham") -> Bo
         source=source,
         leaves=leaves,
         entry=chosen(state),
-        fresh=chosen(held.fresh()) if "new" in held.offers else None,
+        fresh=chosen(held.fresh()) if "resettable" in held.capabilities else None,
         donor=chosen(donor),
         rng=generator(run.seed, "intervention", source, run.step),
     )
@@ -166,7 +166,7 @@ def treated(run: Run, intervention: AbstractIntervention, source: str, leaves: s
 
 
 def array_leaves(state: State) -> dict[str, np.ndarray]:
-    return {name: numbers(leaf) for name, leaf in state.items() if is_continuous(leaf)}
+    return {name: to_float64(leaf) for name, leaf in state.items() if is_continuous(leaf)}
 
 
 def norm(array: np.ndarray) -> float:
@@ -218,7 +218,7 @@ def test_a_treatment_changes_its_own_source_and_no_other(recipe: Recipe, source:
 
 
 def same_states(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
 
 
 LEAVES = [
@@ -242,11 +242,11 @@ LEAVES = [
 def test_only_the_selected_leaves_are_touched(source: str, leaves: str, verb: str, recipe: Recipe):
     run = stepped(recipe)
     before = run.sources[source].capture()
-    chosen = set(matching(before, leaves))
+    chosen = set(match_leaves(before, leaves))
     assert 0 < len(chosen) < len(before)
     after = treated(run, EXAMPLES[verb], source, leaves)
     assert after.keys() == before.keys()
-    changed = {name for name in before if not same(before[name], after[name])}
+    changed = {name for name in before if not same_bits(before[name], after[name])}
     assert changed
     assert changed <= chosen
 
@@ -338,7 +338,7 @@ def test_scale_multiplies_arrays_and_leaves_counters(alpha: float, dtype: str):
     after = treated(run, Scale(alpha), "moments")
     for name in before:
         factor = 1.0 if name.endswith("/step") else alpha
-        assert same(after[name], before[name] * factor), name
+        assert same_bits(after[name], before[name] * factor), name
 
 
 def test_scale_reaches_counters_that_are_named():
@@ -366,10 +366,10 @@ def test_a_nudge_is_epsilon_of_each_leaf_and_antisymmetric(
     forth = Nudge(epsilon)(wide, boundary(stepped(recipe), source))
     back = Nudge(-epsilon)(wide, boundary(stepped(recipe), source))
     for name, before in array_leaves(wide).items():
-        there, here = numbers(forth[name]) - before, numbers(back[name]) - before
+        there, here = to_float64(forth[name]) - before, to_float64(back[name]) - before
         assert norm(there) == pytest.approx(epsilon * norm(before), rel=1e-12)
         np.testing.assert_allclose(there, -here, atol=1e-12 * norm(before))
-    assert all(same(forth[n], wide[n]) for n in wide if not is_continuous(wide[n]))
+    assert all(same_bits(forth[n], wide[n]) for n in wide if not is_continuous(wide[n]))
 
 
 @pytest.mark.parametrize(
@@ -421,20 +421,20 @@ def test_a_matched_null_is_leaf_by_leaf_as_large_as_the_treatment(
     run = stepped(RICH)
     state = run.sources[source].capture()
     state = {n: x.double() if is_continuous(x) else x for n, x in state.items()}
-    state = {name: state[name] for name in matching(state, leaves)}
+    state = {name: state[name] for name in match_leaves(state, leaves)}
     moved = array_leaves(intervention(state, boundary(run, source, leaves)))
     null = MatchedNull(of=intervention, draw=draw)(state, boundary(run, source, leaves))
     assert null.keys() == state.keys()
     differs = []
     for name, before in array_leaves(state).items():
-        after, kicked = moved.get(name, np.zeros_like(before)), numbers(null[name])
+        after, kicked = moved.get(name, np.zeros_like(before)), to_float64(null[name])
         # A donor's or a new value has single precision; sizes are matched in double.
         assert norm(kicked - before) == pytest.approx(norm(after - before), rel=1e-9, abs=1e-15)
         if (before >= 0).all() and (after >= 0).all():
             assert (kicked >= 0).all(), name
         differs.append(norm(after - before) > 0 and not np.allclose(kicked, after, atol=0))
     assert any(differs)
-    assert all(same(null[n], state[n]) for n in state if not is_continuous(state[n]))
+    assert all(same_bits(null[n], state[n]) for n in state if not is_continuous(state[n]))
 
 
 def test_a_leaf_that_the_treatment_removes_counts_as_zero():
@@ -446,7 +446,7 @@ def test_a_leaf_that_the_treatment_removes_counts_as_zero():
     null = MatchedNull(of=Reset())(state, at)
     assert null.keys() == state.keys()
     for name, before in array_leaves(state).items():
-        assert norm(numbers(null[name]) - before) == pytest.approx(norm(before), rel=1e-5)
+        assert norm(to_float64(null[name]) - before) == pytest.approx(norm(before), rel=1e-5)
 
 
 def test_two_draws_of_a_null_differ_and_the_same_draw_agrees():
@@ -463,11 +463,11 @@ def test_a_kick_moves_the_named_leaves_by_what_it_says():
     before = run.sources["weights"].capture()
     delta = np.arange(5.0)
     after = treated(run, Kick({"0.bias": delta}), "weights")
-    assert same(after["0.bias"], add(before["0.bias"], delta))
+    assert same_bits(after["0.bias"], add(before["0.bias"], delta))
     torch.testing.assert_close(
         after["0.bias"] - before["0.bias"], torch.arange(5.0), rtol=0, atol=1e-6
     )
-    assert all(same(after[name], before[name]) for name in before if name != "0.bias")
+    assert all(same_bits(after[name], before[name]) for name in before if name != "0.bias")
 
 
 def test_a_kick_of_a_plain_number_keeps_it_a_plain_number():
@@ -531,11 +531,11 @@ def test_permuting_keeps_the_multiset_of_each_leaf(source: str):
     moved = 0
     for name in before:
         if is_continuous(before[name]):
-            one, other = numbers(before[name]).ravel(), numbers(after[name]).ravel()
+            one, other = to_float64(before[name]).ravel(), to_float64(after[name]).ravel()
             assert np.sort(one).tobytes() == np.sort(other).tobytes()
             moved += not np.array_equal(one, other)
         else:
-            assert same(before[name], after[name])
+            assert same_bits(before[name], after[name])
     assert moved
 
 
@@ -615,7 +615,7 @@ def test_two_reseeds_with_one_draw_agree_and_with_another_differ():
     assert key(0) == key(0) != key(1)
     order = treated(stepped(RICH), Reseed(), "order")
     assert order["position"] == STEP
-    assert same(order["detour"], stepped(RICH).sources["order"].capture()["detour"])
+    assert same_bits(order["detour"], stepped(RICH).sources["order"].capture()["detour"])
 
 
 @pytest.mark.parametrize(
@@ -670,7 +670,7 @@ def test_a_window_can_be_cut_by_a_snapshot_that_was_bytes(
     whole, first, second = Run(RICH, 0), Run(RICH, 0), Run(RICH, 0)
     whole.advance(11, treatments)
     first.advance(5, treatments)
-    second.learn(treatments)
+    second.register_policies(treatments)
     second.restore(decode(encode(first.snapshot())))
     second.advance(11, treatments)
     assert second.snapshot().digest() == whole.snapshot().digest()

@@ -26,7 +26,7 @@ every_score = pytest.mark.parametrize("metric", list(SCORES.values()), ids=list(
 def food(metric: Metric, seed: int, shape=(L, N, C), size: float = 1.5) -> np.ndarray:
     """Arrays of the kind that the metric eats; `size` makes predictions sharp or flat."""
     logits = size * np.random.default_rng(seed).standard_normal(shape)
-    match metric.eats:
+    match metric.input_kind:
         case "probabilities":
             return np.exp(log_softmax(logits, axis=-1))
         case "log_probabilities":
@@ -181,7 +181,7 @@ def test_score_stays_within_its_bounds(metric, size):
 def test_being_certain_and_right_is_the_best_score(metric):
     right = np.eye(C)[LABELS]
     with np.errstate(divide="ignore"):
-        found = metric(np.log(right) if metric.eats == "log_probabilities" else right, LABELS)
+        found = metric(np.log(right) if metric.input_kind == "log_probabilities" else right, LABELS)
     assert float(found) == (1.0 if metric.name == "accuracy" else 0.0)
 
 

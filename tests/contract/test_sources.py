@@ -28,7 +28,7 @@ from tests.helpers.specimen_recipes import (
 )
 from torch import Tensor, nn
 
-from bygones.core.digest import digest, is_array, same
+from bygones.core.digest import digest, is_array, same_bits
 from bygones.core.errors import DesignError, RecipeError
 from bygones.core.values import Lifetime
 from bygones.training.fork_check import check_fork
@@ -124,7 +124,7 @@ def test_restore_is_exact_in_a_run_of_another_seed(recipe: Recipe, already: int)
         again = other.snapshot()
         for name, state in snapshot.states.items():
             assert again.states[name].keys() == state.keys()
-            assert all(same(again.states[name][leaf], state[leaf]) for leaf in state), name
+            assert all(same_bits(again.states[name][leaf], state[leaf]) for leaf in state), name
         assert again.digest() == snapshot.digest()
 
 
@@ -186,7 +186,7 @@ def test_float32_moments_of_bfloat16_parameters_stay_float32():
     run = stepped(Recipe.of(wide_moments))
     state = run.sources["moments"].capture()
     assert {leaf.dtype for leaf in state.values()} == {torch.float32}
-    assert any(not same(leaf, leaf.bfloat16().float()) for leaf in state.values())
+    assert any(not same_bits(leaf, leaf.bfloat16().float()) for leaf in state.values())
     twin = stepped(Recipe.of(wide_moments), seed=4)
     twin.sources["moments"].restore(state)
     assert digest(twin.sources["moments"].capture()) == digest(state)
@@ -361,7 +361,8 @@ def test_an_optimizer_that_is_filled_when_it_is_made_is_reset_to_what_it_would_h
     renewed.parts.optimizer = Anchored(renewed.parts.model.parameters())
     held = {name: leaf for name, leaf in reset.sources["moments"].capture().items()}
     assert all(
-        same(held[f"{name}/anchor"], p.detach()) for name, p in reset.parts.model.named_parameters()
+        same_bits(held[f"{name}/anchor"], p.detach())
+        for name, p in reset.parts.model.named_parameters()
     )
     reset.advance(STEP + 3)
     renewed.advance(STEP + 3)
@@ -435,14 +436,14 @@ def test_a_memory_says_itself_what_a_new_one_is():
     queue = run.sources["queue"]
     queue.restore(queue.fresh())
     assert not queue.capture()["value"].any()
-    assert not same(queue.capture(), Run(Recipe.of(assorted), 0).sources["queue"].capture())
+    assert not same_bits(queue.capture(), Run(Recipe.of(assorted), 0).sources["queue"].capture())
 
 
 @in_every_recipe
 def test_fresh_neither_changes_the_run_nor_shares_memory_with_it(recipe: Recipe):
     run = stepped(recipe)
     before = run.snapshot().digest()
-    states = [s.fresh() for s in run.sources.values() if "new" in s.offers]
+    states = [s.fresh() for s in run.sources.values() if "resettable" in s.capabilities]
     assert run.snapshot().digest() == before
     told = digest(states)
     run.advance(STEP + 2)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bygones.core.digest import array_of, chunks, digest, is_array, same
+from bygones.core.digest import as_array, byte_chunks, digest, is_array, same_bits
 from bygones.core.values import Window
 from bygones.training.interventions import MatchedNull, Nudge, Reset, Scale
 from bygones.training.treatment import Treatment
@@ -100,8 +100,8 @@ def test_pairs_that_a_careless_encoding_would_confuse(one: Any, other: Any):
 
 
 def test_whole_numbers_are_written_one_by_one_though_all_at_once():
-    assert b"".join(chunks((1, 22, -3))) == b"l1:3i1:1i2:22i2:-3"
-    assert b"".join(chunks([1, "22", -3])) == b"l1:3i1:1s2:22i2:-3"
+    assert b"".join(byte_chunks((1, 22, -3))) == b"l1:3i1:1i2:22i2:-3"
+    assert b"".join(byte_chunks([1, "22", -3])) == b"l1:3i1:1s2:22i2:-3"
 
 
 @given(float_arrays, st.data())
@@ -111,14 +111,14 @@ def test_one_bit_of_an_array_changes_its_digest(array: np.ndarray, data: st.Data
     raw[bit // 8] ^= 1 << bit % 8
     flipped = np.frombuffer(bytes(raw), dtype=array.dtype).reshape(array.shape)
     assert digest(flipped) != digest(array)
-    assert not same(flipped, array)
-    assert same(array.copy(), array)
+    assert not same_bits(flipped, array)
+    assert same_bits(array.copy(), array)
 
 
 @given(float_arrays)
 def test_layout_in_memory_does_not_matter(array: np.ndarray):
     assert digest(np.asfortranarray(array)) == digest(array)
-    assert same(np.asfortranarray(array), array)
+    assert same_bits(np.asfortranarray(array), array)
     tensor = torch.from_numpy(array.copy())
     assert digest(tensor) == digest(array)
     assert digest(tensor.T.contiguous().T if tensor.ndim == 2 else tensor) == digest(tensor)
@@ -129,10 +129,10 @@ def test_every_type_of_tensor_has_a_digest_that_sees_one_element(dtype: torch.dt
     tensor = torch.tensor([[0, 1], [1, 0]]).to(dtype)
     other = torch.tensor([[0, 1], [1, 1]]).to(dtype)
     assert digest(tensor) == digest(tensor.clone()) != digest(other)
-    assert same(tensor, tensor.clone())
-    assert not same(tensor, other)
+    assert same_bits(tensor, tensor.clone())
+    assert not same_bits(tensor, other)
     assert digest(tensor) != digest(tensor.reshape(4))
-    assert len(array_of(tensor).tobytes()) == tensor.numel() * tensor.element_size()
+    assert len(as_array(tensor).tobytes()) == tensor.numel() * tensor.element_size()
 
 
 def test_types_shapes_and_kinds_are_told_apart():
@@ -169,11 +169,11 @@ def test_types_shapes_and_kinds_are_told_apart():
 
 def test_nan_equals_nan_and_minus_zero_is_not_zero():
     nan = torch.tensor([math.nan, 0.0])
-    assert same(nan, nan.clone())
+    assert same_bits(nan, nan.clone())
     assert digest(math.nan) == digest(math.nan)
-    assert not same(torch.tensor([-0.0]), torch.tensor([0.0]))
-    assert not same(torch.zeros(1), np.zeros(1, dtype=np.float32))
-    assert not same(torch.zeros(1), 0.0)
+    assert not same_bits(torch.tensor([-0.0]), torch.tensor([0.0]))
+    assert not same_bits(torch.zeros(1), np.zeros(1, dtype=np.float32))
+    assert not same_bits(torch.zeros(1), 0.0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.helpers.specimen_recipes import trained
 
 from bygones.core.keyed_rng import ROLES, Streams, generator, mix
-from bygones.training.generators import seeded_globals
+from bygones.training.generators import with_seeded_generators
 from bygones.training.recipe import Recipe, build
 from bygones.training.run import Run
 
@@ -100,7 +100,7 @@ def test_seeded_globals_depend_on_the_address_and_are_given_back():
     random.seed(1)
     inside = []
     for place in (0, 1, 0):
-        with seeded_globals(keys, place):
+        with with_seeded_generators(keys, place):
             inside.append(draws())
     assert inside[0] == inside[2]
     assert all(a != b for a, b in zip(inside[0], inside[1], strict=True))

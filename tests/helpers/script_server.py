@@ -22,7 +22,7 @@ from typing import Any
 from bygones.attach.isolation.fork import scratch_folder
 from bygones.attach.isolation.warmup import warm
 from bygones.cli.app import main
-from bygones.core.code_digest import SCRIPTS, machine_digest, packages
+from bygones.core.code_digest import SCRIPTS, installed_packages, package_digest
 
 
 def run(arguments: list[str], folder: str) -> list[object]:
@@ -88,8 +88,8 @@ if __name__ == "__main__":
     asked = sys.argv[1:] or modules
     run_refused()
     warm(["bygones.cli.terminal", *asked])
-    packages()  # kept once asked for, as are the digests of bygones' own code
-    machine_digest()
-    machine_digest(SCRIPTS)
+    installed_packages()  # kept once asked for, as are the digests of bygones' own code
+    package_digest()
+    package_digest(SCRIPTS)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 from tests.helpers.study_recipes import plain, small
 
 from bygones.cli.app import main
-from bygones.core.code_digest import SCRIPTS, machine_digest, source_digest
+from bygones.core.code_digest import SCRIPTS, package_digest, source_digest
 from bygones.core.digest import digest
 from bygones.core.errors import BundleError, DesignError
-from bygones.publish.bundle import derived, layout, verify_bundle, verifying, write_bundle, writing
-from bygones.publish.bundle.archive import files_of, unpacked, write_zip
-from bygones.publish.bundle.grading import Side, grade
+from bygones.publish.bundle import derived, layout, verify_bundle, write_bundle
+from bygones.publish.bundle import verify as verifying
+from bygones.publish.bundle import write as writing
+from bygones.publish.bundle.archive import files_of, unpacked_bundle, write_zip
+from bygones.publish.bundle.grade import Side, grade
 from bygones.publish.bundle.own_code import own_files
-from bygones.publish.bundle.verifying import chosen
+from bygones.publish.bundle.verify import spread_evenly
 from bygones.store import FolderStore, MemoryStore, pack, unpack
 from bygones.store.ledger import read_ledger, write_ledger
 from bygones.store.outcomes import Manifest, read_manifest, read_outcomes, write_manifest
@@ -221,10 +223,10 @@ def test_every_byte_of_a_small_zip_counts(tmp_path):
             changed = bytearray(content)
             changed[place] ^= by
             path.write_bytes(changed)
-            with pytest.raises(BundleError), unpacked(path):
+            with pytest.raises(BundleError), unpacked_bundle(path):
                 pass
     path.write_bytes(content)
-    with unpacked(path) as folder:
+    with unpacked_bundle(path) as folder:
         assert files_of(folder) == ["a", "inner/b"]
 
 
@@ -497,7 +499,7 @@ def test_a_bundle_runs_again_to_the_bit_with_its_own_code(whole, tmp_path):
     found = verify_bundle(tmp_path / "bundle.zip", rerun=1, run_code=True)
     assert found.rerun is not None
     assert found.rerun.grade == "bitwise"
-    assert list(found.rerun.seeds) == chosen(digest_of(whole), [0, 1, 2, 3, 4], 1)
+    assert list(found.rerun.seeds) == spread_evenly(digest_of(whole), [0, 1, 2, 3, 4], 1)
     assert "equal to the bit" in str(found.rerun)
     verify_bundle(whole, digest=digest_of(whole))
 
@@ -673,7 +675,7 @@ def test_a_scripts_files_are_included_if_they_are_what_was_run(store, tmp_path):
         "files": [["train.py", source_digest(file)]],
         "versions": [["torch", "2"]],
     }
-    machine = machine_digest(SCRIPTS)
+    machine = package_digest(SCRIPTS)
     parts = [script[key] for key in ("files", "versions", "arguments", "seed_env", "clock")]
 
     def change(attributes: dict) -> None:

@@ -19,13 +19,13 @@ from bygones.analysis.equivalence import equivalent_effect
 from bygones.analysis.estimators import paired_t
 from bygones.analysis.meta_analysis import pool
 from bygones.analysis.multiplicity import Family, adjust
-from bygones.analysis.pairing import pairings
+from bygones.analysis.pairing import pairing_gains
 from bygones.core.errors import DesignError
 from bygones.publish.report import figures, forest, write_comparison, write_report
 from bygones.publish.report.drawing import CSS_VARIABLES
 from bygones.publish.report.evidence import leading
-from bygones.publish.report.reading import readings
 from bygones.publish.report.svg import svg
+from bygones.publish.report.verdicts import readings
 
 pytestmark = pytest.mark.xdist_group("report")  # what they share is made once
 
@@ -340,7 +340,9 @@ def test_declared_margins_are_tested(page: str, folder: Path, outcomes: xr.Datas
 
 
 def test_where_pairing_does_not_pay_is_said(page: str, folder: Path, outcomes: xr.Dataset) -> None:
-    found = {(p.arm, p.metric, p.horizon): p for p in pairings(outcomes, ("tv", "accuracy", "nll"))}
+    found = {
+        (p.arm, p.metric, p.horizon): p for p in pairing_gains(outcomes, ("tv", "accuracy", "nll"))
+    }
     written = rows(folder, "pairing")
     assert len(written) == len(found)
     for row in written:

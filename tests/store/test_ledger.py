@@ -21,7 +21,7 @@ from bygones.core.errors import LedgerError
 from bygones.core.hash_chain import extend_chain, ledger_entry, state_digests
 from bygones.store import ledger, ledger_diff
 from bygones.store.ledger import read_ledger, write_ledger
-from bygones.store.ledger_diff import differing, part
+from bygones.store.ledger_diff import differing_fields, first_divergence
 
 HEADER = {"run": "made up, with ü", "seed": 3, "every": 1, "contract": {"threads": 1}}
 SOURCES = ("weights", "moments", "streams/torch", "order")
@@ -88,7 +88,7 @@ def test_a_loss_that_is_no_number_is_written_in_words(tmp_path):
         "nan", "inf", "-inf", None, 0.25
     ]  # fmt: skip
     write_ledger(tmp_path / "b", HEADER, written)
-    assert part(tmp_path / "a", tmp_path / "b").equal
+    assert first_divergence(tmp_path / "a", tmp_path / "b").equal
 
 
 def test_a_ledger_is_never_written_over(tmp_path):
@@ -194,14 +194,14 @@ def test_steps_rise_and_the_format_is_known(tmp_path):
     with pytest.raises(LedgerError, match="line 4: steps must rise"):
         read_ledger(tmp_path / "a")
     write_ledger(tmp_path / "b", {**HEADER, "ledger": 2}, lines_of(2))
-    for read in (read_ledger, lambda path: part(path, path)):
+    for read in (read_ledger, lambda path: first_divergence(path, path)):
         with pytest.raises(LedgerError, match=r"line 1: not the first line .* \(found 2\)"):
             read(tmp_path / "b")
 
 
 def test_what_is_no_ledger_is_said_to_be_none(tmp_path):
     (tmp_path / "empty").write_text("")
-    for read in (read_ledger, lambda path: part(path, path)):
+    for read in (read_ledger, lambda path: first_divergence(path, path)):
         with pytest.raises(LedgerError, match="is empty"):
             read(tmp_path / "empty")
         with pytest.raises(LedgerError, match="cannot read the ledger"):
@@ -210,7 +210,7 @@ def test_what_is_no_ledger_is_said_to_be_none(tmp_path):
             read(tmp_path)
     write_ledger(tmp_path / "bare", HEADER, [])
     with pytest.raises(LedgerError, match="has no entries"):
-        part(tmp_path / "bare", tmp_path / "bare")
+        first_divergence(tmp_path / "bare", tmp_path / "bare")
 
 
 # ------------------------------------------------------------------ where two of them part
@@ -226,7 +226,7 @@ def test_the_parting_is_where_a_linear_search_finds_it(num_one, num_other, parts
     with folder() as place:
         write_ledger(place / "a", {**HEADER, "every": every}, mine)
         write_ledger(place / "b", {**HEADER, "every": every, "seed": 4444}, theirs)
-        found = part(place / "a", place / "b")
+        found = first_divergence(place / "a", place / "b")
     both = list(zip(mine, theirs, strict=False))
     first = next((one["step"] for one, other in both if one != other), None)
     equal = [one["step"] for one, other in both if one == other]
@@ -242,7 +242,7 @@ def test_what_differs_is_named_in_causal_order_and_what_follows_too(tmp_path):
     early = lines_of(12, 5, ["weights", "moments", "batches", "ids", "streams/torch"])
     write_ledger(tmp_path / "a", HEADER, lines_of(12))
     write_ledger(tmp_path / "b", HEADER, early)
-    found = part(tmp_path / "a", tmp_path / "b")
+    found = first_divergence(tmp_path / "a", tmp_path / "b")
     assert found.first == ("streams/torch", "ids", "batches", "moments", "weights")
     later = [{**line} for line in lines_of(12, 5, ["streams/torch"])]
     for step, name in ((6, "order"), (8, "weights")):
@@ -250,7 +250,7 @@ def test_what_differs_is_named_in_causal_order_and_what_follows_too(tmp_path):
             line["holds"] = {**line["holds"], name: "other"}
     later[9]["loss"] = 7.0
     write_ledger(tmp_path / "c", HEADER, later)
-    found = part(tmp_path / "a", tmp_path / "c")
+    found = first_divergence(tmp_path / "a", tmp_path / "c")
     assert (found.step, found.before, found.first) == (5, 4, ("streams/torch",))
     assert found.followed == (("order", 6), ("weights", 8), ("loss", 9))
     assert str(found) == (
@@ -261,13 +261,13 @@ def test_what_differs_is_named_in_causal_order_and_what_follows_too(tmp_path):
 
 def test_a_variable_may_be_called_like_what_an_entry_says_itself():
     one, other = (ledger_entry(1, "a", "b", 0.5, {"loss": held, "ids": "i"}) for held in ("x", "y"))
-    assert differing(one, other) == ("loss (held)",)
+    assert differing_fields(one, other) == ("loss (held)",)
 
 
 def test_from_the_start_on(tmp_path):
     write_ledger(tmp_path / "a", HEADER, lines_of(3))
     write_ledger(tmp_path / "b", HEADER, lines_of(3, 0, ["weights"]))
-    found = part(tmp_path / "a", tmp_path / "b")
+    found = first_divergence(tmp_path / "a", tmp_path / "b")
     assert found.before is None
     assert str(found).startswith(
         "The two runs part from the start on: at boundary 0 they differ in"
@@ -288,7 +288,7 @@ def test_equal_ledgers_are_said_to_be_so(tmp_path):
     }
     for name, content in said.items():
         (tmp_path / name).write_bytes(content)
-    found = {name: part(whole, tmp_path / name) for name in said}
+    found = {name: first_divergence(whole, tmp_path / name) for name in said}
     assert str(found["again"]) == (
         "The two ledgers are equal, all 20 entries of them, up to boundary 19."
     )
@@ -297,7 +297,7 @@ def test_equal_ledgers_are_said_to_be_so(tmp_path):
     shorter = "The two ledgers are equal up to boundary 10, where the shorter ends."
     assert str(found["shorter"]) == str(found["killed earlier"]) == shorter
     assert [name for name in said if not found[name].equal] == ["shorter", "killed earlier"]
-    both = part(tmp_path / "unfinished", tmp_path / "killed")
+    both = first_divergence(tmp_path / "unfinished", tmp_path / "killed")
     assert both.equal
     assert "without the last line of a run that came to its end" in str(both)
 
@@ -307,18 +307,18 @@ def test_the_last_entry_of_a_run_may_lie_between_the_others(tmp_path):
     ends_early = [*steps[:3], {**steps[3], "step": 25}]
     for name, lines in (("a", steps), ("b", ends_early), ("c", ends_early[-1:])):
         write_ledger(tmp_path / name, {**HEADER, "every": 10}, lines)
-    found = part(tmp_path / "a", tmp_path / "b")
+    found = first_divergence(tmp_path / "a", tmp_path / "b")
     assert (found.step, found.before, found.equal) == (None, 20, False)
-    assert part(tmp_path / "b", tmp_path / "b").entries == 4
+    assert first_divergence(tmp_path / "b", tmp_path / "b").entries == 4
     with pytest.raises(LedgerError, match="no boundary in common"):
-        part(tmp_path / "a", tmp_path / "c")
+        first_divergence(tmp_path / "a", tmp_path / "c")
 
 
 def test_entries_at_other_steps_cannot_be_compared(tmp_path):
     for every in (1, 10):
         write_ledger(tmp_path / str(every), {**HEADER, "every": every}, lines_of(3))
     with pytest.raises(LedgerError, match=r"an entry every 1 steps and .* every 10"):
-        part(tmp_path / "1", tmp_path / "10")
+        first_divergence(tmp_path / "1", tmp_path / "10")
 
 
 def test_a_long_ledger_is_bisected_and_not_read(tmp_path, monkeypatch):
@@ -331,9 +331,9 @@ def test_a_long_ledger_is_bisected_and_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(
         ledger_diff, "parse_line", lambda *given: (read.append(1), plain(*given))[1]
     )
-    assert part(tmp_path / "a", tmp_path / "b").step == at
+    assert first_divergence(tmp_path / "a", tmp_path / "b").step == at
     parted = len(read)
-    assert part(tmp_path / "a", tmp_path / "a").entries == num
+    assert first_divergence(tmp_path / "a", tmp_path / "a").entries == num
     size = (tmp_path / "a").stat().st_size
     # Two lines at each halving of the file, the headers, and what is read on from the parting: of that
     # only the loss stays equal here, so the most that is ever followed.

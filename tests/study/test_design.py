@@ -14,7 +14,7 @@ from tests.helpers.study_recipes import at, classifier, one, plain, small
 from bygones.cli.load import load_study, parse_seeds
 from bygones.core.errors import DesignError, UnknownName
 from bygones.core.values import Window
-from bygones.study.design import Arm, Study, check_design, findings, full_arms
+from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.plan import plan
 from bygones.training.interventions import (
     AbstractIntervention,
@@ -277,7 +277,9 @@ def test_seeds_that_are_none(text):
 
 
 def test_control_and_sham_are_added_and_nulls_follow_their_arms(trained):
-    arms = full_arms(small(("reset", "give", "several", "swap", "redraw", "once")), trained)
+    arms = add_reference_arms(
+        small(("reset", "give", "several", "swap", "redraw", "once")), trained
+    )
     assert [(arm.name, arm.role, arm.null_of) for arm in arms] == [
         ("control", "control", None),
         ("sham", "sham", None),
@@ -299,7 +301,7 @@ def test_control_and_sham_are_added_and_nulls_follow_their_arms(trained):
 
 def test_the_sham_goes_through_the_motions_of_every_arm(trained):
     study = small(("hold", "several", "swap"))
-    sham = full_arms(study, trained)[1]
+    sham = add_reference_arms(study, trained)[1]
     assert all(isinstance(t.intervention, Sham) for t in sham.treatments)
     moved = {(t.source, s) for arm in study.arms for t in arm.treatments for s in _steps(t.window)}
     assert moved <= {(t.source, s) for t in sham.treatments for s in _steps(t.window)}
@@ -339,7 +341,11 @@ def test_matched_nulls(source, intervention, window, null, trained):
 
 def test_no_null_is_added_to_an_arm_of_which_one_part_has_none(trained):
     arm = Arm("both", [*ARM.treatments, Treatment("weights", Carry(), at(5))])
-    assert [a.name for a in full_arms(design(arms=[arm]), trained)] == ["control", "sham", "both"]
+    assert [a.name for a in add_reference_arms(design(arms=[arm]), trained)] == [
+        "control",
+        "sham",
+        "both",
+    ]
 
 
 # ------------------------------------------------------------------ findings
@@ -351,13 +357,15 @@ def test_a_window_much_longer_than_the_memory_is_said_once_for_all_its_arms(trai
         one("swap", SwapWindows(), Window(4, 40), "order"),
         one("short", Hold(), Window(4, 6), "order"),
     ]
-    (finding,) = findings(design(arms=arms, horizons=(50,)), trained)
+    (finding,) = design_findings(design(arms=arms, horizons=(50,)), trained)
     assert finding.startswith("Window longer than the memory: order is treated over 36 steps")
     assert finding.endswith("Arms: 'hold', 'swap'.")
 
 
 def test_following_for_less_than_the_memory_lasts_is_said(trained):
-    (finding,) = findings(design(horizons=(0, 3)), trained)  # Adam's 0.999 lasts a thousand steps
+    (finding,) = design_findings(
+        design(horizons=(0, 3)), trained
+    )  # Adam's 0.999 lasts a thousand steps
     assert finding.startswith(
         "Followed for less than the memory lasts: moments has a lifetime of e-fold"
     )
@@ -372,7 +380,7 @@ def test_a_study_that_suits_its_memory_has_no_findings():
         one("hold", Hold(), Window(4, 30)),
         one("w", Scale(0.5), at(4), "weights"),
     ]
-    assert findings(design(recipe=plain, arms=arms, horizons=(0, 40)), run) == []
+    assert design_findings(design(recipe=plain, arms=arms, horizons=(0, 40)), run) == []
 
 
 # ------------------------------------------------------------------ values that compare and travel

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.specimen_recipes import every_recipe, trained
 
-from bygones.core.digest import digest, is_array, same
+from bygones.core.digest import digest, is_array, same_bits
 from bygones.core.errors import RecipeError
 from bygones.core.values import State, Window
 from bygones.study.snapshot_bytes import decode, encode
@@ -84,7 +84,7 @@ def there_and_back(states: dict[str, State], **others: Any) -> Snapshot:
 
 
 def assert_exact(one: Any, other: Any) -> None:
-    assert same(one, other)
+    assert same_bits(one, other)
     assert type(one) is type(other) or isinstance(one, torch.nn.Parameter)
     if is_array(one):
         assert (one.dtype, tuple(one.shape)) == (other.dtype, tuple(other.shape))
@@ -196,4 +196,4 @@ def test_what_was_on_a_device_goes_back_to_one_and_the_rest_stays() -> None:
     restored = decode(content, "meta").states["moments"]
     assert restored["w/exp_avg"].is_meta  # type: ignore[union-attr]
     assert not restored["w/step"].is_meta  # type: ignore[union-attr]
-    assert same(decode(content).states["moments"]["w/exp_avg"], torch.ones(2))
+    assert same_bits(decode(content).states["moments"]["w/exp_avg"], torch.ones(2))

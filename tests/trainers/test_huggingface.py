@@ -28,7 +28,7 @@ from bygones import (
     Treatment,
     Window,
 )
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.errors import DesignError, ForkError, ProbeError, StoreError, UnknownName
 from bygones.core.importing import load_object
 from bygones.store.outcomes import read_manifest, read_outcomes
@@ -466,7 +466,7 @@ def test_a_source_is_transplanted_from_another_checkpoint(saved, tmp_path):
     ]:
         out = rewrite_checkpoint(first, tmp_path / source, source, Transplant(), donor=donor)
         one, other = (transplanted(folder / file) for folder in (out, donor))
-        assert same(one, other)
+        assert same_bits(one, other)
         assert not torch.equal(resumed(out), goes_on)
     out = rewrite_checkpoint(first, tmp_path / "weights", "weights", Transplant(), donor=second)
     assert (out / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
@@ -488,7 +488,7 @@ def test_the_streams_of_a_device_that_is_not_here_are_kept_and_not_drawn_again(s
     sham = rewrite_checkpoint(one, tmp_path / "sham", "streams", Sham())
     given = rewrite_checkpoint(one, tmp_path / "given", "streams", Transplant(), donor=other)
     for out, like in [(sham, one), (given, other)]:
-        assert same(transplanted(out / "rng_state.pth"), transplanted(like / "rng_state.pth"))
+        assert same_bits(transplanted(out / "rng_state.pth"), transplanted(like / "rng_state.pth"))
 
 
 def transplanted(file):

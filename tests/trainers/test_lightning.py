@@ -28,7 +28,7 @@ from bygones import (
     Treatment,
     Window,
 )
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.errors import DesignError, ForkError, ProbeError, StoreError, UnknownName
 from bygones.core.importing import load_object
 
@@ -519,7 +519,7 @@ def test_a_source_is_transplanted_from_another_checkpoint(saved, tmp_path):
         )
         held = torch.load(out, weights_only=True)
         if source == "moments":
-            assert same(
+            assert same_bits(
                 held["optimizer_states"][0]["state"][0]["exp_avg"],
                 other["optimizer_states"][0]["state"][0]["exp_avg"],
             )

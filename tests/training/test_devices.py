@@ -13,8 +13,8 @@ import torch
 from bygones.core.errors import DesignError
 from bygones.study.rerun import _here
 from bygones.training.contract import Contract
-from bygones.training.devices import checked, fixed_bits, put
-from bygones.training.generators import generator_of
+from bygones.training.devices import check_device, deterministic_arithmetic, to_device
+from bygones.training.generators import device_generator
 from bygones.training.recipe import Parts
 from bygones.training.run import Run
 from bygones.zoo.worlds import heavy_ball
@@ -24,14 +24,14 @@ Pair = namedtuple("Pair", "inputs labels")
 
 
 def test_the_cpu_has_one_name() -> None:
-    assert checked("cpu") == checked("cpu:0") == "cpu"
+    assert check_device("cpu") == check_device("cpu:0") == "cpu"
     assert Contract.here(device="cpu:0") == Contract.here()
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "", "cuda:x"])
 def test_what_is_no_device_is_refused(device: str) -> None:
     with pytest.raises(DesignError, match=f"there is no device '{device}'. Expected cpu, cuda"):
-        checked(device)
+        check_device(device)
 
 
 @NO_GPU
@@ -48,14 +48,14 @@ def test_a_bundle_from_a_gpu_is_run_again_on_the_cpu_where_there_is_none() -> No
 
 def test_a_batch_keeps_its_shape_wherever_it_is_put() -> None:
     batch = {"a": [torch.ones(2), 3], "b": (torch.zeros(1), "text"), "c": Pair(torch.ones(1), None)}
-    there: Any = put(batch, "meta")
+    there: Any = to_device(batch, "meta")
     assert there["a"][0].is_meta
     assert there["a"][1] == 3
     assert there["b"][0].is_meta
     assert there["b"][1] == "text"
     assert isinstance(there["c"], Pair)
     assert there["c"].inputs.is_meta
-    assert put(batch, "cpu") is batch
+    assert to_device(batch, "cpu") is batch
 
 
 def test_a_gpu_computes_in_one_way_and_in_full_precision_while_a_study_runs(
@@ -67,7 +67,7 @@ def test_a_gpu_computes_in_one_way_and_in_full_precision_while_a_study_runs(
     torch.backends.cuda.matmul.allow_tf32 = True  # as some programs have it
     try:
         before = _ways()
-        with fixed_bits("cuda"):
+        with deterministic_arithmetic("cuda"):
             assert _ways() == (False, False, True, False)
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert _ways() == before
@@ -82,7 +82,7 @@ def _ways() -> tuple[bool | str, ...]:
 
 
 def test_dropout_draws_from_the_generator_of_the_device() -> None:
-    assert generator_of("cpu") is torch.default_generator
+    assert device_generator("cpu") is torch.default_generator
 
 
 def starved(parts: Parts, batch: Any) -> Any:

@@ -11,14 +11,14 @@ from tests.helpers import lane_recipes
 from tests.helpers.lane_recipes import LANED
 from tests.training.test_lanes import ARMS, SEEDS, a_study, apart
 
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.store import FolderStore
 from bygones.study.measure import measure
 from bygones.study.plan import plan
 from bygones.training.contract import Contract
 from bygones.training.fork_check import check_fork
-from bygones.training.lanes import Lanes
-from bygones.training.lanes.choosing import TOLERANCE
+from bygones.training.lanes import BatchedRuns
+from bygones.training.lanes.lane_width import TOLERANCE
 from bygones.training.run import Run
 from bygones.zoo.regimes import digits
 
@@ -41,7 +41,7 @@ def test_forks_are_bit_equal(recipe: Any) -> None:
 
 def test_a_seed_begins_with_the_same_weights_and_sees_the_same_batches_as_on_the_cpu() -> None:
     here, there = (Run(lane_recipes.augmented, 0, device) for device in ("cpu", GPU))
-    assert same(here.sources["weights"].capture(), there.sources["weights"].capture())
+    assert same_bits(here.sources["weights"].capture(), there.sources["weights"].capture())
     here.advance(5)
     there.advance(5)
     assert here.delivered == there.delivered
@@ -51,8 +51,8 @@ def test_a_seed_begins_with_the_same_weights_and_sees_the_same_batches_as_on_the
 
 @pytest.mark.parametrize("name", LANED)
 def test_a_lane_is_the_single_run_and_does_not_know_its_neighbours(name: str) -> None:
-    lanes = Lanes([Run(LANED[name], seed, GPU) for seed in SEEDS], 8)
-    others = Lanes([Run(LANED[name], seed, GPU) for seed in (5, 2, 7, 0)], 8)
+    lanes = BatchedRuns([Run(LANED[name], seed, GPU) for seed in SEEDS], 8)
+    others = BatchedRuns([Run(LANED[name], seed, GPU) for seed in (5, 2, 7, 0)], 8)
     lanes.advance(6)
     others.advance(6)
     for seed, run in zip(SEEDS, lanes.runs, strict=True):
@@ -64,10 +64,10 @@ def test_a_lane_is_the_single_run_and_does_not_know_its_neighbours(name: str) ->
 
 
 def test_a_step_is_one_graph_and_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    replayed = Lanes([Run(lane_recipes.adamw, seed, GPU) for seed in SEEDS], 8)
+    replayed = BatchedRuns([Run(lane_recipes.adamw, seed, GPU) for seed in SEEDS], 8)
     replayed.advance(6)
     monkeypatch.setattr("bygones.training.lanes.gradients.captured", lambda step, *_: step)
-    launched = Lanes([Run(lane_recipes.adamw, seed, GPU) for seed in SEEDS], 8)
+    launched = BatchedRuns([Run(lane_recipes.adamw, seed, GPU) for seed in SEEDS], 8)
     launched.advance(6)
     for one, other in zip(replayed.runs, launched.runs, strict=True):
         assert one.snapshot().digest() == other.snapshot().digest()

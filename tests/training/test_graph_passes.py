@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from bygones.training.lanes.tidying import tidied
+from bygones.training.lanes.graph_passes import simplify
 
 
 def operations(graph_module: torch.fx.GraphModule) -> list[str]:
@@ -19,7 +19,7 @@ def test_views_of_the_whole_and_double_transposes_are_left_out() -> None:
         return (x.expand(2, 3).view(2, 3).transpose(0, 1).transpose(0, 1) * 1) + fixed
 
     fixed, x = torch.ones(2, 3), torch.arange(6.0).view(2, 3)
-    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(step)(fixed, x), [fixed], [x])
     assert operations(made) == ["aten.mul.Tensor", "aten.add.Tensor"]
     assert torch.equal(made(fixed, x), step(fixed, x))
 
@@ -29,7 +29,7 @@ def test_transposes_that_do_not_undo_each_other_stay() -> None:
         return x.transpose(0, 1).transpose(1, 2) + fixed
 
     fixed, x = torch.zeros(1), torch.arange(24.0).view(2, 3, 4)
-    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(step)(fixed, x), [fixed], [x])
     assert torch.equal(made(fixed, x), step(fixed, x))
 
 
@@ -38,7 +38,7 @@ def test_a_view_of_what_stays_is_taken_once_and_sees_what_is_written_there() -> 
         return x @ fixed.transpose(0, 1)
 
     fixed, x = torch.ones(2, 3), torch.ones(1, 3)
-    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(step)(fixed, x), [fixed], [x])
     assert operations(made) == ["aten.mm.default"]
     with torch.no_grad():
         fixed.mul_(2)
@@ -50,7 +50,7 @@ def test_a_view_of_what_changes_is_taken_each_time() -> None:
         return fixed * x.transpose(0, 1)
 
     fixed, x = torch.ones(2, 2), torch.arange(4.0).view(2, 2)
-    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(step)(fixed, x), [fixed], [x])
     assert torch.equal(made(fixed, x + 1), step(fixed, x + 1))
 
 
@@ -59,7 +59,7 @@ def test_a_constant_that_is_written_into_is_made_anew() -> None:
         return torch.zeros(3).add_(x) + torch.ones(3) + fixed
 
     fixed, x = torch.zeros(3), torch.arange(3.0)
-    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(step)(fixed, x), [fixed], [x])
     assert operations(made).count("aten.zeros.default") == 1
     assert "aten.ones.default" not in operations(made)
     for _ in range(2):
@@ -73,7 +73,7 @@ def test_a_constant_that_is_written_into_through_a_view_is_made_anew() -> None:
         return sums + fixed
 
     fixed, x = torch.zeros(2, 3), torch.ones(2)
-    made = tidied(make_fx(step)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(step)(fixed, x), [fixed], [x])
     for _ in range(2):
         assert torch.equal(made(fixed, x), step(fixed, x))
 
@@ -84,7 +84,7 @@ def test_what_it_is_shown_to_see_the_shapes_is_not_written_into() -> None:
 
     fixed, x = torch.zeros(3), torch.ones(3)
     recorded = make_fx(step)(fixed.clone(), x)
-    tidied(recorded, [fixed], [x])
+    simplify(recorded, [fixed], [x])
     assert torch.equal(fixed, torch.zeros(3))
 
 
@@ -96,5 +96,5 @@ def test_no_progress_bar_is_made_whose_lock_a_worker_would_leave_behind(
 
     monkeypatch.setattr("torch.fx.interpreter.tqdm", bar)
     fixed, x = torch.zeros(3), torch.arange(3.0)
-    made = tidied(make_fx(torch.add)(fixed, x), [fixed], [x])
+    made = simplify(make_fx(torch.add)(fixed, x), [fixed], [x])
     assert torch.equal(made(fixed, x), x)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bygones.training.lanes import graphs
+from bygones.training.lanes import cuda_graphs as graphs
 
 
 class Graph:

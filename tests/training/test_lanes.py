@@ -12,7 +12,7 @@ import torch
 from tests.helpers import lane_recipes
 from tests.helpers.lane_recipes import LANED
 
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.errors import DesignError, OutOfMemory, RecipeError
 from bygones.core.values import Window
 from bygones.store import FolderStore, MemoryStore
@@ -31,9 +31,9 @@ from bygones.training.interventions import (
     SwapWindows,
     Transplant,
 )
-from bygones.training.lanes import Lanes, Unlike, crew
-from bygones.training.lanes.choosing import TOLERANCE, Choice, choose, is_worth_trying
-from bygones.training.leaves import numbers
+from bygones.training.lanes import BatchedRuns, NotBatchable, make_runner
+from bygones.training.lanes.lane_width import TOLERANCE, Choice, choose_lanes, is_worth_trying
+from bygones.training.leaves import to_float64
 from bygones.training.orders import ShuffleOnce
 from bygones.training.probes import Logits
 from bygones.training.recipe import Recipe
@@ -51,19 +51,21 @@ def apart(one: Snapshot, other: Snapshot) -> float:
         for name, leaf in state.items():
             there = other.states[source][name]
             if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
-                size = float(np.linalg.norm(numbers(there))) or 1.0
-                worst = max(worst, float(np.linalg.norm(numbers(leaf) - numbers(there))) / size)
+                size = float(np.linalg.norm(to_float64(there))) or 1.0
+                worst = max(
+                    worst, float(np.linalg.norm(to_float64(leaf) - to_float64(there))) / size
+                )
             else:
-                assert same(leaf, there), f"{source}/{name}"
+                assert same_bits(leaf, there), f"{source}/{name}"
     return worst
 
 
 def chosen(recipe: Any, seeds: Sequence[int], **asked: Any) -> Choice:
-    return choose(Recipe.of(recipe), seeds, Logits(), **asked)
+    return choose_lanes(Recipe.of(recipe), seeds, Logits(), **asked)
 
 
-def lanes_of(recipe: Any, seeds: Sequence[int] = SEEDS, width: int = 8) -> Lanes:
-    return Lanes([Run(recipe, seed) for seed in seeds], width)
+def lanes_of(recipe: Any, seeds: Sequence[int] = SEEDS, width: int = 8) -> BatchedRuns:
+    return BatchedRuns([Run(recipe, seed) for seed in seeds], width)
 
 
 @pytest.mark.parametrize("name", LANED)
@@ -153,7 +155,7 @@ def test_the_first_lane_may_be_the_one_that_diverges() -> None:
 
 def test_lanes_that_differ_in_their_settings_are_told_so() -> None:
     with pytest.raises(
-        Unlike, match="seeds 0 and 1 differ in schedule or in an optimizer's settings"
+        NotBatchable, match="seeds 0 and 1 differ in schedule or in an optimizer's settings"
     ):
         lanes_of(lane_recipes.with_own_rate).advance(1)
 
@@ -164,7 +166,7 @@ def test_lanes_whose_optimizers_have_counted_differently_are_told_so() -> None:
     moments = lanes.runs[1].sources["moments"]
     state = moments.capture()
     moments.restore({n: leaf + 1 if n.endswith("/step") else leaf for n, leaf in state.items()})
-    with pytest.raises(Unlike, match="their optimizers differ in 'step'"):
+    with pytest.raises(NotBatchable, match="their optimizers differ in 'step'"):
         lanes.advance(3)
 
 
@@ -311,7 +313,7 @@ def test_what_cannot_be_lanes_is_trained_one_by_one_and_the_reason_said(
     assert choice.why.endswith(".")
 
 
-class Slanted(Lanes):
+class Slanted(BatchedRuns):
     """Lanes in which it matters a little where a run lies."""
 
     def advance(self, *given: Any, **more: Any) -> None:
@@ -323,7 +325,7 @@ class Slanted(Lanes):
 
 def test_lanes_in_which_the_place_matters_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little: seeds would come to other bits beside other seeds."""
-    monkeypatch.setattr("bygones.training.lanes.choosing.Lanes", Slanted)
+    monkeypatch.setattr("bygones.training.lanes.lane_width.Lanes", Slanted)
     choice = chosen(lane_recipes.sgd, range(8))
     assert choice.lanes == 1
     assert "what a run comes to depends on the lane that it is in" in choice.why
@@ -385,7 +387,7 @@ def with_room_for(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     def crowded(runs: Sequence[Run], lanes: int) -> Any:
         if lanes > width:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
-        return crew(runs, lanes)
+        return make_runner(runs, lanes)
 
     monkeypatch.setattr("bygones.study.segment.crew", crowded)
 
@@ -421,13 +423,13 @@ def test_what_does_not_fit_even_alone_is_one_sentence(monkeypatch: pytest.Monkey
 def test_a_width_that_cannot_even_be_tried_gives_way_to_a_smaller_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Crowded(Lanes):
+    class Crowded(BatchedRuns):
         def __init__(self, runs: Sequence[Run], width: int) -> None:
             if width > 8:
                 raise torch.OutOfMemoryError
             super().__init__(runs, width)
 
-    monkeypatch.setattr("bygones.training.lanes.choosing.Lanes", Crowded)
+    monkeypatch.setattr("bygones.training.lanes.lane_width.Lanes", Crowded)
     choice = chosen(lane_recipes.sgd, range(16))
     assert choice.lanes == 8
     assert choice.why.startswith("16 seeds in one step did not fit")

@@ -11,14 +11,14 @@ import torch
 from tests.helpers.study_recipes import BATCH_SIZE, NUM_EXAMPLES, classifier, plain, small
 
 from bygones.store import FolderStore, MemoryStore
-from bygones.store.contracts import Terms, differences, read_terms, stream_rows
+from bygones.store.contracts import Contracts, differences, read_contracts, stream_rows
 from bygones.store.outcomes import read_manifest
 from bygones.study.measure import measure
 from bygones.study.plan import plan
 from bygones.training.contract import Contract
 from bygones.training.orders import Sequential
 from bygones.training.recipe import Parts, supervised
-from bygones.training.rng_contract import addressed
+from bygones.training.rng_contract import addressed_contract
 from bygones.training.run import Run
 
 ALL = ("init", "order", "augmentation", "dropout", "numpy", "python")
@@ -68,7 +68,7 @@ def keeps_its_batches(seed: int) -> Parts:
 def test_what_draws_is_seen(recipe, drawn, at):
     run = Run(recipe, 0)
     run.advance(at)
-    document = addressed(run)
+    document = addressed_contract(run)
     assert tuple(stream["name"] for stream in document["streams"]) == ALL
     assert {stream["name"] for stream in document["streams"] if stream["drawn"]} == drawn
     assert all(bool(stream["drawn_by"]) == stream["drawn"] for stream in document["streams"])
@@ -83,7 +83,7 @@ def in_order(seed: int) -> Parts:
 
 
 def test_an_order_that_never_draws_is_said_not_to():
-    streams = addressed(Run(in_order, 0))["streams"]
+    streams = addressed_contract(Run(in_order, 0))["streams"]
     assert {s["name"] for s in streams if s["drawn"]} == {"init"}
 
 
@@ -94,7 +94,7 @@ def test_looking_leaves_no_trace(recipe):
     for run in (looked, other):
         run.advance(2)
     augment = looked.parts.augment
-    addressed(looked)
+    addressed_contract(looked)
     assert looked.parts.augment is augment
     assert looked.snapshot().digest() == other.snapshot().digest()
     after = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
@@ -112,7 +112,7 @@ def test_what_an_import_draws_is_not_the_recipes(monkeypatch):
     monkeypatch.setattr(here, "_imported", False, raising=False)
     run = Run(imports_once, 0)
     assert "python" in run.parts.built_from
-    init = addressed(run)["streams"][0]
+    init = addressed_contract(run)["streams"][0]
     assert init["drawn_by"] == "the recipe, from torch"
 
 
@@ -129,7 +129,7 @@ def test_surroundings_are_what_they_are(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     with Contract.here().in_force():
-        document = addressed(Run(classifier, 0))
+        document = addressed_contract(Run(classifier, 0))
     assert document["dtypes"] == ["float32"]
     assert document["threads"] == 1
     assert document["deterministic"] is True
@@ -143,24 +143,24 @@ def test_a_study_keeps_it(tmp_path):
     outcomes = measure(study, FolderStore(tmp_path / "store"))
     kept = read_manifest(FolderStore(tmp_path / "store")).attributes["rng"]
     assert kept == outcomes.attrs["rng"]
-    assert read_terms(tmp_path / "store").rng == kept
+    assert read_contracts(tmp_path / "store").rng == kept
 
 
 def test_differences_of_two_contracts_are_named():
-    document = addressed(Run(classifier, 0))
-    one = Terms({"threads": 1}, document)
-    assert differences(one, Terms({"threads": 1}, {**document, "looked_at": [7, 10]})) == []
+    document = addressed_contract(Run(classifier, 0))
+    one = Contracts({"threads": 1}, document)
+    assert differences(one, Contracts({"threads": 1}, {**document, "looked_at": [7, 10]})) == []
     streams = [dict(stream) for stream in reversed(document["streams"])]
-    assert differences(one, Terms({"threads": 1}, {**document, "streams": streams})) == []
+    assert differences(one, Contracts({"threads": 1}, {**document, "streams": streams})) == []
     streams[0]["drawn"] = True
     environment = {**document["environment"], "OMP_NUM_THREADS": "9"}
-    other = Terms(
+    other = Contracts(
         {"threads": 2, "cpu": "x"}, {**document, "streams": streams, "environment": environment}
     )
     assert [what for what, *_ in differences(one, other)] == [
         "numeric/threads", "numeric/cpu", "rng/streams/python/drawn",
         "rng/environment/OMP_NUM_THREADS",
     ]  # fmt: skip
-    assert differences(one, Terms({"threads": 1}, None)) == [("rng", document, None)]
+    assert differences(one, Contracts({"threads": 1}, None)) == [("rng", document, None)]
     assert ("numeric/cpu", "not recorded", "x") in differences(one, other)
     assert [row[0] for row in stream_rows(document)] == list(ALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 
 
 class Arms:
@@ -26,11 +26,11 @@ class Arms:
         for place, arm in enumerate(self.arms):
             if name == arm["role"] and name in ("control", "sham"):
                 return place
-        raise unknown("arm", name, self.names)
+        raise unknown_name("arm", name, self.names)
 
     def place_of_step(self, step: int) -> int:
         if step not in self.steps:
-            raise unknown("probe step", str(step), map(str, self.steps))
+            raise unknown_name("probe step", str(step), map(str, self.steps))
         return self.steps.index(step)
 
     @property

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from bygones.analysis.estimators import Estimate, jackknife
 from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.function_field import FunctionField, gram
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
 
 
@@ -99,7 +99,7 @@ def _folds(
         found, group_of = np.unique(given, return_inverse=True)
         return [str(name) for name in found], [_Fold(everyone, group_of)]
     if by not in ("class", "difficulty"):
-        raise unknown("breakdown", by, ("class", "difficulty"))
+        raise unknown_name("breakdown", by, ("class", "difficulty"))
     if field.labels is None:
         raise DesignError(
             f"a breakdown by {by} needs the inputs' labels, and these outcomes hold none; hand over "

@@ -15,7 +15,7 @@ import xarray as xr
 
 from bygones.analysis.estimators import Estimate, Estimator, jackknife, paired_t
 from bygones.analysis.predictions import probabilities
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
 
 Bins = Literal["width", "mass"]
@@ -163,7 +163,7 @@ def reliability_curves(
     DeGroot & Fienberg, The comparison and evaluation of forecasters, The Statistician 32 (1983), 12–22.
     """
     if bins not in ("width", "mass"):
-        raise unknown("kind of bins", bins, ("width", "mass"))
+        raise unknown_name("kind of bins", bins, ("width", "mass"))
     labels = _labels(outcomes)
     pair = _pair(outcomes, arm, step)
     finite = np.isfinite(pair).all(axis=(0, 2, 3))
@@ -230,9 +230,9 @@ def _pair(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:
     """Probabilities of the arm and of the control at a step: (2, R, N, C)."""
     names = [a["name"] for a in outcomes.attrs["arms"]]
     if arm not in names:
-        raise unknown("arm", arm, names)
+        raise unknown_name("arm", arm, names)
     if step not in outcomes["step"].values:
-        raise unknown("probe step", str(step), map(str, outcomes["step"].values))
+        raise unknown_name("probe step", str(step), map(str, outcomes["step"].values))
     seen = [
         probabilities(outcomes.sel(arm=[name], step=[step])).values[:, 0, 0]
         for name in (arm, _control(outcomes))

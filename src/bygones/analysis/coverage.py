@@ -9,7 +9,7 @@ import json
 from functools import cache
 from importlib import resources
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 
 
 @cache
@@ -42,7 +42,7 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     methods = {entry["method"]: name for name, entry in _measured()["estimators"].items()}
     name = methods.get(estimator, estimator)
     if name not in methods.values():
-        raise unknown("estimator", estimator, methods.values())
+        raise unknown_name("estimator", estimator, methods.values())
     method = _measured()["estimators"][name]["method"]
     kinds = coverage_table()[name]
     counts = sorted(next(iter(kinds.values())))

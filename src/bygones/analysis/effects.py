@@ -38,7 +38,7 @@ from bygones.core.errors import DesignError
 # ------------------------------------------------------------------ what is asked
 
 
-def usual_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
+def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
     """What is shown unless something else is asked for: the headline distance first.
 
     A second opinion that needs no probabilities where there are classes, and the two scores a reader asks
@@ -62,7 +62,7 @@ def per_seed(
     held = require_input(outcomes, facts)
     numbers = np.empty((held.sizes["seed"], held.sizes["step"]))
     for s in range(held.sizes["seed"]):
-        treated, other = Predictions(held.values[s, pair])[facts.eats]
+        treated, other = Predictions(held.values[s, pair])[facts.input_kind]
         if facts.kind == "distance":
             numbers[s] = facts(treated, other)
         else:
@@ -185,14 +185,16 @@ def _read(
     for s in range(R):
         views = Predictions(block[s])
         for name, facts in metrics.items():
-            seen = views[facts.eats]
+            seen = views[facts.input_kind]
             other = seen[control] if facts.kind == "distance" else outcomes["labels"].values
             first[name][s] = facts(seen, other)
     controls = Predictions(block[:, control])
     readings = {}
     for name, facts in metrics.items():
         if facts.kind == "distance":
-            readings[name] = _Reading(first[name], None, _between(facts, controls[facts.eats]))
+            readings[name] = _Reading(
+                first[name], None, _between(facts, controls[facts.input_kind])
+            )
         else:
             levels = first[name]
             readings[name] = _Reading(levels - levels[:, [control]], levels, None)
@@ -233,9 +235,7 @@ def _one_effect(
         fraction = jackknife(moved[:, a], reading.between, statistic=_share_of_ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
-        correlation, ratio = worth_of_pairing(
-            reading.levels[:, a], reading.levels[:, design.control]
-        )
+        correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, design.control])
     return Effect(
         arm=arm,
         sentence=design.arms[a]["sentence"],
@@ -261,7 +261,7 @@ def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
     return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
 
 
-def worth_of_pairing(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:
+def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:
     """Correlation within pairs, and (Var treated + Var control) / Var(treated − control).
 
     None where they do not exist: fewer than two pairs, or nothing varies.

@@ -23,7 +23,7 @@ from scipy.special import logsumexp
 from bygones.analysis.estimators import Estimate, jackknife, mean_over_pairs
 from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.predictions import probabilities
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
 
 Scalar = Literal["classes", "label", "log_odds"]
@@ -191,11 +191,11 @@ def function_field(
     names = [control if name == "control" else name for name in (arm, reference)]
     for name in names:
         if name not in arms:
-            raise unknown("arm", str(name), arms)
+            raise unknown_name("arm", str(name), arms)
     if of not in _SCALARS:
-        raise unknown("scalar of a field", of, _SCALARS)
+        raise unknown_name("scalar of a field", of, _SCALARS)
     if step not in outcomes["step"].values:
-        raise unknown("probe step", str(step), map(str, outcomes["step"].values))
+        raise unknown_name("probe step", str(step), map(str, outcomes["step"].values))
     treated, other = (_observed(outcomes, name, step) for name in names)
     finite = np.isfinite(treated).all(axis=(1, 2)) & np.isfinite(other).all(axis=(1, 2))
     labels = outcomes["labels"].values if "labels" in outcomes else None

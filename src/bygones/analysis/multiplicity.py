@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bygones.analysis.effect import Effect
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
 
 Method = Literal["holm", "bh"]
@@ -42,7 +42,7 @@ class Family:
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
-            raise unknown("adjustment", self.method, _METHODS)
+            raise unknown_name("adjustment", self.method, _METHODS)
         for what in ("arms", "metrics", "horizons"):
             names = tuple(getattr(self, what))
             object.__setattr__(self, what, names)
@@ -152,7 +152,7 @@ def adjust(effects: Sequence[Effect], family: Family, *, alpha: float = 0.05) ->
         known = dict.fromkeys(str(key[place]) for key in there)
         for name in map(str, names):
             if name not in known:
-                raise unknown(f"{what} among these effects", name, known)
+                raise unknown_name(f"{what} among these effects", name, known)
     members = []
     for arm in family.arms:
         for metric in family.metrics:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import xarray as xr
 from scipy import special
 
-from bygones.analysis.effects import all_effects, per_seed, worth_of_pairing
+from bygones.analysis.effects import all_effects, pairing_gain, per_seed
 from bygones.analysis.metrics import METRICS
 
 PAYS_FROM = 1.25
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairingGain:
     """What pairing by seed was worth for one arm, metric and horizon; `str` is the sentence.
 
     `variance_ratio` is Var(unpaired)/Var(paired) = (Var a + Var b)/Var(a − b): without pairing, about
@@ -81,11 +81,11 @@ def price_of_pairing(num_pairs: int, *, level: float = 0.95) -> float:
     return (paired / unpaired) ** 2
 
 
-def pairings(
+def pairing_gains(
     outcomes: xr.Dataset,
     metrics: Sequence[str] = ("accuracy", "nll"),
     steps: Iterable[int] | None = None,
-) -> list[Pairing]:
+) -> list[PairingGain]:
     """Pair correlation and Var(unpaired)/Var(paired) of every treated arm, metric and horizon.
 
     A distance is compared with that of the matched null, arms without one being passed over.
@@ -99,7 +99,9 @@ def pairings(
                 continue
             kept = effect.excess.num_pairs
             correlation, ratio = _beside_its_null(outcomes, effect.metric, effect.arm, effect.step)
-        found.append(Pairing(effect.arm, effect.metric, effect.horizon, kept, correlation, ratio))
+        found.append(
+            PairingGain(effect.arm, effect.metric, effect.horizon, kept, correlation, ratio)
+        )
     return found
 
 
@@ -108,4 +110,4 @@ def _beside_its_null(
 ) -> tuple[float | None, float | None]:
     null = next(a["name"] for a in outcomes.attrs["arms"] if a.get("null_of") == arm)
     one, other = (per_seed(outcomes, metric, name).sel(step=step).values for name in (arm, null))
-    return worth_of_pairing(one, other)
+    return pairing_gain(one, other)

@@ -26,8 +26,8 @@ class Predictions:
         # An infinite logit has no softmax: it is a run that diverged without a NaN of its own.
         self._held = np.where(np.isfinite(numbers), numbers, np.nan)
 
-    def __getitem__(self, eats: str) -> np.ndarray:
-        return getattr(self, eats)
+    def __getitem__(self, input_kind: str) -> np.ndarray:
+        return getattr(self, input_kind)
 
     @property
     def values(self) -> np.ndarray:
@@ -48,7 +48,7 @@ class Predictions:
 
 def require_input(outcomes: xr.Dataset, facts: Metric) -> xr.DataArray:
     """The variable that a metric eats, or the reason why it cannot."""
-    wanted = "values" if facts.eats == "values" else "logits"
+    wanted = "values" if facts.input_kind == "values" else "logits"
     if wanted not in outcomes:
         held = "plain values" if "values" in outcomes else "logits"
         instead = "rms" if "values" in outcomes else "logit_rms"

@@ -13,7 +13,7 @@ from bygones.core.digest import is_array
 from bygones.core.hash_chain import extend_chain
 
 
-class Delivered:
+class DeliveredBatches:
     """The chain of one run. `steps[s]` is the chain's state at the end of step s.
 
     `order` is the chain over the numbers of the examples, as far as the loaders number them. `indices` is

@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from bygones.training.generators import generator_state
-from bygones.training.reachable import inside
+from bygones.training.reachable import children_of
 
 _MOST_THINGS = 200_000  # a walk gives up on what lies beyond
 _DEEPEST = 10
@@ -54,7 +54,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Alive:
+class LiveObjects:
     """Everything that was found, by name."""
 
     optimizers: Mapping[str, Optimizer]
@@ -68,13 +68,13 @@ class Alive:
     names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
 
 
-def alive(
+def discover_objects(
     stepped: list[Optimizer],
     script: Path,
     known: Mapping[int, str],
     *,
     writes_locals: bool = False,
-) -> Alive:
+) -> LiveObjects:
     """Looks around in this process; `known` are names that things (by identity) were given before.
 
     `writes_locals`: places of a running function's variables have its frame for an owner, so that they can
@@ -107,7 +107,7 @@ def alive(
         and not _is_part_of_another(s, living[LRScheduler])
     ]
     scalers = [s for s in living[GradScaler] if s.is_enabled()]
-    return Alive(
+    return LiveObjects(
         optimizers,
         _named(schedulers, names, "scheduler"),
         _named(scalers, names, "scaler"),
@@ -239,7 +239,7 @@ def _walk(*roots: _Roots) -> Iterator[Place]:
         if generator_state(value) is not None or _is_machinery(value):
             continue
         try:
-            for step, inner in inside(value):
+            for step, inner in children_of(value):
                 if step.startswith(" using ") and id(value.__globals__) in spaces:
                     continue  # a variable at which the walk begins anyway, by its own name
                 path = f"{place.path}{step}"

@@ -10,18 +10,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bygones.attach.discovery import Alive, alive
-from bygones.attach.sources.averaged_modules import Follower
+from bygones.attach.discovery import LiveObjects, discover_objects
+from bygones.attach.sources.averaged_modules import AveragedModule
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
-from bygones.attach.sources.variables import changed_paths, first_values, loose_sources
+from bygones.attach.sources.variables import changed_paths, first_values, script_variables
 from bygones.attach.step_clock import Clock
 from bygones.core.catalogue import Catalogue
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.errors import RecipeError
 from bygones.core.hash_chain import ledger_entry, state_digests
 from bygones.core.values import State
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Memory
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.averages import Averages
@@ -34,11 +34,11 @@ from bygones.training.sources.scheduler import Scheduler
 from bygones.training.sources.weights import Weights
 
 
-class FirstLook:
+class Baseline:
     """What there was before the first update: what "new" means for memory that nobody can build anew."""
 
     def __init__(self, script: Path, clock: Clock, seed: int) -> None:
-        found = alive(clock.seen, script, {})
+        found = discover_objects(clock.seen, script, {})
         self.trained = found.trained
         self.names = {
             id(thing): name
@@ -47,8 +47,8 @@ class FirstLook:
         }
         self.loose = first_values(found.loose)
         self.states: dict[str, State] = {}
-        self.tensors = {name: clone(p) for name, p in named_parameters(found).items()} | {
-            f"{label}.{name}": clone(t)
+        self.tensors = {name: clone_leaf(p) for name, p in named_parameters(found).items()} | {
+            f"{label}.{name}": clone_leaf(t)
             for label, module in found.others.items()
             for name, t in module.state_dict(keep_vars=True).items()
         }
@@ -57,7 +57,7 @@ class FirstLook:
 
 
 @dataclass(frozen=True)
-class Expected:
+class KnownMemory:
     """Memory that another run of the script was seen to have: sources by name, variables by path.
 
     For a run that has not taken a step yet, in which nothing has changed so far.
@@ -75,11 +75,13 @@ class Live:
         script: Path,
         clock: Clock,
         seed: int,
-        first: FirstLook,
+        first: Baseline,
         shown: Mapping[int, Sequence[Any]],
-        expected: Expected | None = None,
+        expected: KnownMemory | None = None,
     ) -> None:
-        found = alive(clock.seen, script, first.names, writes_locals=expected is not None)
+        found = discover_objects(
+            clock.seen, script, first.names, writes_locals=expected is not None
+        )
         self._clock = clock
         self.trained = found.trained
         self.parameters = parameters = named_parameters(found)
@@ -88,7 +90,7 @@ class Live:
         self.averaging = {**found.averaged, **found.others}
         sources += self._averaging(found, parameters, first, expected)
         paths = None if expected is None else expected.paths
-        sources += loose_sources(
+        sources += script_variables(
             found.loose, first.loose, parameters, found.trained, paths
         ).values()
         self.changed = changed_paths(found.loose, first.loose)
@@ -132,10 +134,10 @@ class Live:
 
     def _averaging(
         self,
-        found: Alive,
+        found: LiveObjects,
         parameters: Mapping[str, Tensor],
-        first: FirstLook,
-        expected: Expected | None,
+        first: Baseline,
+        expected: KnownMemory | None,
     ) -> list[AbstractSource]:
         """Teachers and averages: parameters that no optimizer updates, and that change all the same."""
         sources: list[AbstractSource] = []
@@ -156,13 +158,13 @@ class Live:
                 f"{label}.{n}": t for n, t in module.state_dict(keep_vars=True).items()
             }
         for label, tensors in groups.items():
-            changed = any(not same(first.tensors.get(n, t), t) for n, t in tensors.items())
+            changed = any(not same_bits(first.tensors.get(n, t), t) for n, t in tensors.items())
             if changed or (expected is not None and label in expected.names):
-                sources.append(Follower(label, tensors, learned, first.tensors))
+                sources.append(AveragedModule(label, tensors, learned, first.tensors))
         return sources
 
 
-def sources_of(found: Alive, seed: int) -> list[AbstractSource]:
+def sources_of(found: LiveObjects, seed: int) -> list[AbstractSource]:
     """The sources that every run has, and those that it has by its layers, of what was found or is named."""
     parameters = named_parameters(found)
     updated = updated_parameters(found.optimizers)
@@ -186,7 +188,7 @@ def sources_of(found: Alive, seed: int) -> list[AbstractSource]:
     return [source for source in sources if source is not None]
 
 
-def named_parameters(found: Alive) -> dict[str, Tensor]:
+def named_parameters(found: LiveObjects) -> dict[str, Tensor]:
     """Every parameter by name: the only module's own names, or prefixed by which module's it is.
 
     Tensors that an optimizer updates and no module owns go by the script's name for them.
@@ -227,7 +229,7 @@ def _student(averaged: nn.Module, trained: Mapping[str, nn.Module]) -> nn.Module
     return None
 
 
-def _normalising(found: Alive) -> dict[str, _NormBase]:
+def _normalising(found: LiveObjects) -> dict[str, _NormBase]:
     return {
         name: layer
         for name, layer in _layers(found).items()
@@ -235,7 +237,7 @@ def _normalising(found: Alive) -> dict[str, _NormBase]:
     }
 
 
-def _layers(found: Alive) -> dict[str, nn.Module]:
+def _layers(found: LiveObjects) -> dict[str, nn.Module]:
     single = len(found.trained) == 1
     return {
         (name if single else f"{label}.{name}".rstrip(".")): layer
@@ -244,7 +246,7 @@ def _layers(found: Alive) -> dict[str, nn.Module]:
     }
 
 
-def _buffers(found: Alive) -> dict[str, nn.Module]:
+def _buffers(found: LiveObjects) -> dict[str, nn.Module]:
     return {
         f"{name}.{key}".lstrip("."): layer
         for name, layer in _layers(found).items()
@@ -253,7 +255,7 @@ def _buffers(found: Alive) -> dict[str, nn.Module]:
     }
 
 
-def _hidden(found: Alive) -> bool:
+def _hidden(found: LiveObjects) -> bool:
     return any(layer._non_persistent_buffers_set for layer in _layers(found).values())
 
 

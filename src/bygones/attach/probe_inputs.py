@@ -21,8 +21,8 @@ from bygones.attach.live_run import Live
 from bygones.core.digest import digest
 from bygones.core.errors import ScriptError
 from bygones.core.values import Digest
-from bygones.training.generators import kept_globals
-from bygones.training.leaves import clone
+from bygones.training.generators import preserve_global_generators
+from bygones.training.leaves import clone_leaf
 
 _MOST_INPUTS = 512
 _MOST_CALLS = 64
@@ -200,7 +200,7 @@ class _Call:
 
 def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
     """What the script itself marked by `bygones.watch`, if it did."""
-    marks = watched.marked()
+    marks = watched.marked_models()
     if not marks:
         return None
     for label, root in trained.items():
@@ -241,7 +241,7 @@ def observe(
     module = module if instead is None else instead
     roots = [*trained.values(), *([] if instead is None else [instead])]
     modes = [(m, m.training) for root in roots for m in root.modules()]
-    with kept_globals(), torch.no_grad():
+    with preserve_global_generators(), torch.no_grad():
         try:
             if inputs.function is not None:
                 return _asked(inputs.function, module)
@@ -275,7 +275,7 @@ def _asked(
 
 def clone_all(value: Any) -> Any:
     """A copy, so that a model that writes into its inputs does not write into ours."""
-    return _mapped(value, clone)
+    return _mapped(value, clone_leaf)
 
 
 def _as_rows(array: np.ndarray, kind: str) -> np.ndarray:

@@ -29,7 +29,7 @@ from torch.utils.data.dataloader import (
     _SingleProcessDataLoaderIter,
 )
 
-from bygones.attach.batch_hashes import Delivered
+from bygones.attach.batch_hashes import DeliveredBatches
 from bygones.attach.worker_emulation import InProcessWorkers
 from bygones.core.errors import BygonesError, Unexpected
 
@@ -73,17 +73,17 @@ class Clock:
         self.on_batch: Callable[[Any], None] = lambda batch: None
         self.seen: list[Optimizer] = []  # every optimizer that has stepped, in order of its first
         self.turns: list[int] = []  # who made the first updates, to tell what a round is
-        self.on_descent: Callable[[], None] = lambda: None  # before each `backward`
+        self.before_backward: Callable[[], None] = lambda: None  # before each `backward`
         self.on_fetch: Callable[[], None] = lambda: None  # before each batch that may be trained on
         self.fetches_on = (
             0  # a boundary is reached so many batches later: inside an accumulation window
         )
         self.epochs: list[int] = []  # steps in which a loader began anew
-        self.descents: list[
+        self.backward_calls: list[
             int
         ] = []  # how often each step descended: more than once if it accumulates
         self.losses: list[float] = []  # what was descended on in each step, summed over its parts
-        self.delivered = Delivered()
+        self.delivered = DeliveredBatches()
         self.num_workers = 0  # the most that any loader of the script works with
         self.loader: _BaseDataLoaderIter | None = None  # what the running step was fetched from
         self.replace_on: Any = None  # the dataset whose loader's indices are replaced, and by what
@@ -94,7 +94,7 @@ class Clock:
         self._waiting = False
         self._by_fetches = False
         self._forwards: Any = None
-        self._descended: list[Tensor] = []
+        self._losses_of_backward: list[Tensor] = []
         self._last: _BaseDataLoaderIter | None = None
 
     # ------------------------------------------------------------------ listening
@@ -149,7 +149,7 @@ class Clock:
             self._forwards.remove()
         self.stops = frozenset({step})
 
-    def closes_a_round(self) -> int:
+    def slowest_optimizer(self) -> int:
         """Which optimizer to count by: the one that steps least often; of equals, the last in a round."""
         counts = [self.turns.count(index) for index in range(len(self.seen))]
         return max(index for index, count in enumerate(counts) if count == min(counts))
@@ -171,10 +171,10 @@ class Clock:
             self._take_note(optimizer)
         if len(self.seen) > self.optimizer and optimizer is self.seen[self.optimizer]:
             self.step += 1
-            self.descents.append(len(self._descended))
-            self.losses.append(sum(map(float, self._descended)))
+            self.backward_calls.append(len(self._losses_of_backward))
+            self.losses.append(sum(map(float, self._losses_of_backward)))
             self.delivered.close(getattr(self.loader, "_dataset", None))
-            self._descended = []
+            self._losses_of_backward = []
             if self.stops is None or self.step in self.stops:
                 self._waiting, self._by_fetches = True, self.fetches_on > 0
                 self._forwards = register_module_forward_pre_hook(self._called)
@@ -234,10 +234,10 @@ class Clock:
         self.delivered.deliver(iterator._dataset, index, batch)
 
     def _descends(self, tensor: Tensor) -> None:
-        self.on_descent()
+        self.before_backward()
         self.loader = self._last
         if tensor.numel() == 1:
-            self._descended.append(tensor.detach())
+            self._losses_of_backward.append(tensor.detach())
 
 
 def trains(module: Module) -> bool:

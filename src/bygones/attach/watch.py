@@ -20,7 +20,7 @@ def watch(model: Any, probe_inputs: Any, labels: Any = None) -> None:
     _marked.update(model=model, inputs=probe_inputs, labels=labels)
 
 
-def marked() -> dict[str, Any]:
+def marked_models() -> dict[str, Any]:
     """What was marked last; empty if nothing was."""
     return dict(_marked)
 

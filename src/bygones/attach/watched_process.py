@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bygones.attach.isolation.fork import ChildDied, Parent, fork
-from bygones.attach.isolation.overlay import Overlay, guarding_native_writes, part
+from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.script import Script, run_script
-from bygones.attach.live_run import Expected, FirstLook, Live
+from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.step_clock import Clock
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
 
 
-class Watched(ABC):
+class WatchedProcess(ABC):
     """A process that runs a script from its beginning, watched; what it found it says to its parent."""
 
     def __init__(self, script: Script, home: Path, seed: int, folder: Path, parent: Parent) -> None:
@@ -29,7 +29,7 @@ class Watched(ABC):
         self.clock.ends_epochs = True  # what an epoch's end saves belongs to the run so far
         self.clock.before_first = self.before_first
         self.clock.at_boundary = self.at_boundary
-        self.first: FirstLook | None = None
+        self.first: Baseline | None = None
         self.arm: Parent | None = None  # of a twin: who waits for its future
 
     def run(self, *, anew: bool = True) -> NoReturn:
@@ -43,7 +43,7 @@ class Watched(ABC):
                 self.begins()
                 run_script(self.script, self.seed, self.home)
         except BygonesError as error:
-            self.parent.say(error)
+            self.parent.reply_and_exit(error)
         except SystemExit as leaving:
             self.ended(f"called sys.exit({leaving.code!r})" if leaving.code else "came to its end")
         except BaseException as error:
@@ -58,7 +58,7 @@ class Watched(ABC):
         """Before the script's first line."""
 
     def before_first(self) -> None:
-        self.first = self.first or FirstLook(self.path, self.clock, self.seed)
+        self.first = self.first or Baseline(self.path, self.clock, self.seed)
 
     @abstractmethod
     def at_boundary(self, step: int) -> None:
@@ -81,14 +81,14 @@ class Watched(ABC):
         self.clock.wait_for(until)
         folder = self.folder / "arm"
         shutil.rmtree(folder, ignore_errors=True)
-        part(folder / "files", also={self.folder: folder})
+        detach_overlay(folder / "files", also={self.folder: folder})
 
-    def live(self, expected: Expected | None) -> Live:
+    def live(self, expected: KnownMemory | None) -> Live:
         assert self.first is not None
         return Live(self.path, self.clock, self.seed, self.first, {}, expected)
 
 
-def in_child(make: Callable[[Parent], Watched], *, anew: bool = True) -> Any:
+def in_child(make: Callable[[Parent], WatchedProcess], *, anew: bool = True) -> Any:
     """Runs one such process to its end, and gives what it said; refusals come through as errors."""
     side = fork()
     if isinstance(side, Parent):

@@ -48,7 +48,7 @@ from bygones.core.errors import ScriptError
 from bygones.training.generators import (
     generator_state,
     global_generators,
-    kept_globals,
+    preserve_global_generators,
     set_generator_state,
 )
 
@@ -225,7 +225,7 @@ class _Worker:
     def _inside(self) -> Iterator[None]:
         """The global generators as this worker left them, and as the main process had them afterwards."""
         around = torch_worker._worker_info
-        with kept_globals():
+        with preserve_global_generators():
             for name, state in self._streams.items():
                 set_generator_state(global_generators()[name], state)
             torch_worker._worker_info = self._info
@@ -240,7 +240,7 @@ def _copied(*held: Any) -> tuple[Any, ...]:
     """What a forked process would hold in their place. Modules and the global generators stay themselves."""
     shared = [*sys.modules.values(), *global_generators().values()]
     try:
-        with kept_globals():
+        with preserve_global_generators():
             return copy.deepcopy(held, {id(thing): thing for thing in shared})
     except Exception as error:
         raise NotInProcess(

@@ -17,9 +17,9 @@ from bygones.analysis.metrics.tv import total_variation
 from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.carried_streams import but_keys
-from bygones.attach.sources.variables import Loose
-from bygones.attach.watched_process import Watched
-from bygones.core.digest import same
+from bygones.attach.sources.variables import ScriptVariables
+from bygones.attach.watched_process import WatchedProcess
+from bygones.core.digest import same_bits
 from bygones.core.hash_chain import fast_digest
 from bygones.core.values import State
 
@@ -27,7 +27,7 @@ States = Mapping[str, State]
 
 
 @dataclass(frozen=True)
-class Future:
+class Continuation:
     """What came of a run from the fork on, up to the last boundary that was looked at.
 
     `outputs`: of the trained module, then of each average of it. `indices` and `contents` of the batches of
@@ -43,24 +43,25 @@ class Future:
     streams_later: State = field(default_factory=dict)  # where its first step calls the model
 
 
-NOT_RUN = Future({}, {}, (), (), (), "was not run")
+NOT_RUN = Continuation({}, {}, (), (), (), "was not run")
 
 
-def future_of(
-    process: Watched, live: Live, inputs: Inputs | None, since: int, fetches: int = 0
-) -> Future:
+def continuation_of(
+    process: WatchedProcess, live: Live, inputs: Inputs | None, since: int, fetches: int = 0
+) -> Continuation:
     """What came of this run since a step, seen from here."""
     states = {
         name: fast_digest(but_keys(source.capture()))
         for name, source in live.sources.items()
-        if name != "order" and not (isinstance(source, Loose) and source.origin != "averaging")
+        if name != "order"
+        and not (isinstance(source, ScriptVariables) and source.origin != "averaging")
     }
     outputs = {} if inputs is None else outputs_of(live, inputs)
-    return Future(outputs, states, *shown_since(process, since, fetches))
+    return Continuation(outputs, states, *shown_since(process, since, fetches))
 
 
 def shown_since(
-    process: Watched, since: int, fetches: int = 0
+    process: WatchedProcess, since: int, fetches: int = 0
 ) -> tuple[Any, Any, tuple[float, ...]]:
     """Indices, contents and losses of the steps since a boundary, or since so many batches after it.
 
@@ -114,7 +115,7 @@ def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
     return frozenset(found)
 
 
-def captured(live: Live) -> dict[str, State]:
+def capture_sources(live: Live) -> dict[str, State]:
     """What every source holds here; the order is compared by what is shown."""
     states: dict[str, State] = {}
     for name, source in live.sources.items():
@@ -153,7 +154,9 @@ def differing_leaves(name: str, source: str, mine: State, theirs: States) -> dic
     leaves = set(mine) | (set(other) if source != "streams" else set())
     if source == "streams":
         leaves = {leaf for leaf in leaves if leaf in other}
-    if all(leaf in mine and leaf in other and same(mine[leaf], other[leaf]) for leaf in leaves):
+    if all(
+        leaf in mine and leaf in other and same_bits(mine[leaf], other[leaf]) for leaf in leaves
+    ):
         return None
     return {leaf: other[leaf] for leaf in other if leaf in leaves}
 
@@ -168,10 +171,10 @@ def fresh_leaves(live: Live, source: str, leaves: list[str]) -> dict[str, Any]:
 
 
 def equal_states(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(same(one[leaf], other[leaf]) for leaf in one)
+    return one.keys() == other.keys() and all(same_bits(one[leaf], other[leaf]) for leaf in one)
 
 
-def same_future(one: Future, other: Future, but: str = "") -> bool:
+def same_continuation(one: Continuation, other: Continuation, but: str = "") -> bool:
     """Equal to the bit in everything that counts: data, losses, states (all but one source's), outputs.
 
     What only one of them holds does not count: a checkpoint that is still at hand once it is written, say.
@@ -192,16 +195,16 @@ def same_future(one: Future, other: Future, but: str = "") -> bool:
     )
 
 
-def same_run(one: Future, other: Future) -> bool:
+def same_run(one: Continuation, other: Continuation) -> bool:
     """Whether nothing but the random streams' own states tells two runs apart.
 
     A stream matters by what is made of its draws. A loader that is begun draws a number that it has no use
     for, so a run that resumes leaves torch's stream elsewhere, and yet is the same run.
     """
-    return same_future(one, other, but="streams")
+    return same_continuation(one, other, but="streams")
 
 
-def distance(one: Future, other: Future, kind: str) -> dict[str, float] | None:
+def distance(one: Continuation, other: Continuation, kind: str) -> dict[str, float] | None:
     """How far apart two functions are on the inputs: TV of probabilities, else the RMS of outputs."""
     if not one.outputs or not other.outputs:
         return None
@@ -219,7 +222,7 @@ def function_distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
     return float(root_mean_square(one, other))
 
 
-def first_unequal_loss(one: Future, other: Future, begin: int) -> int | None:
+def first_unequal_loss(one: Continuation, other: Continuation, begin: int) -> int | None:
     pairs = zip(one.losses, other.losses, strict=False)
     return next((begin + i for i, (a, b) in enumerate(pairs) if a != b), None)
 

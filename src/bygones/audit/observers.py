@@ -26,17 +26,17 @@ from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm
 from bygones.attach.live_run import Live
 from bygones.attach.step_clock import trains
-from bygones.attach.watched_process import Watched, in_child
+from bygones.attach.watched_process import WatchedProcess, in_child
 from bygones.audit.continuation import (
-    Future,
+    Continuation,
     States,
-    captured,
-    future_of,
-    same_future,
+    capture_sources,
+    continuation_of,
+    same_continuation,
     shown_since,
     units,
 )
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 
 _CALLS = 3  # how often each observer is looked at
 _WATCHED_CALLS = 6  # how often a function is held against itself before it is known what it does
@@ -111,7 +111,7 @@ class _Stretch:
     trains: bool = False
 
 
-class _ObservedRun(Watched):
+class _ObservedRun(WatchedProcess):
     def __init__(self, until: int, horizon: int, *given: Any) -> None:
         super().__init__(*given)
         self.until, self.horizon = until, horizon
@@ -132,7 +132,7 @@ class _ObservedRun(Watched):
     def begins(self) -> None:
         run = self
         register_module_forward_pre_hook(self._called)
-        self.clock.on_descent = self._trains
+        self.clock.before_backward = self._trains
 
         def train(module: nn.Module, mode: bool = True) -> nn.Module:
             run._mode(module, mode)
@@ -254,7 +254,7 @@ class _ObservedRun(Watched):
             for name, source, leaves in units(stretch.before)
             if source in states
             and not all(
-                same(stretch.before[source][leaf], states[source].get(leaf)) for leaf in leaves
+                same_bits(stretch.before[source][leaf], states[source].get(leaf)) for leaf in leaves
             )
         ]
         known = self.found.get(stretch.place, Observer(stretch.place, self.clock.step, 0))
@@ -290,13 +290,15 @@ class _ObservedRun(Watched):
             other = self._twin(put_back)
             if other is None:
                 return traces
-            alters = not same_future(as_is, other, but="streams" if source == "streams" else "")
+            alters = not same_continuation(
+                as_is, other, but="streams" if source == "streams" else ""
+            )
             losses = zip(as_is.losses, other.losses, strict=False)
             first = next((i for i, (a, b) in enumerate(losses) if a != b), None)
             traces.append(Trace(name, alters, None if first is None else self.clock.step + first))
         return traces
 
-    def _twin(self, change: Callable[[], None]) -> Future | None:
+    def _twin(self, change: Callable[[], None]) -> Continuation | None:
         """The future of a twin that goes on from here; None in the twin itself."""
         why = why_not_fork()
         if why is not None:
@@ -304,7 +306,11 @@ class _ObservedRun(Watched):
         side = fork()
         if isinstance(side, Child):
             said = side.wait()
-            return said if isinstance(said, Future) else Future({}, {}, (), (), (), "was killed")
+            return (
+                said
+                if isinstance(said, Continuation)
+                else Continuation({}, {}, (), (), (), "was killed")
+            )
         sys.setprofile(None)
         self.since = self.clock.step
         self.goes_on_as_arm(side, self.since + self.horizon)
@@ -315,7 +321,7 @@ class _ObservedRun(Watched):
         self.busy = True
         try:
             live = self.live(None)
-            return live, captured(live)
+            return live, capture_sources(live)
         finally:
             self.busy = False
 
@@ -324,28 +330,28 @@ class _ObservedRun(Watched):
     def at_boundary(self, step: int) -> None:
         if self.arm is not None:
             self.busy = True
-            self.arm.say(future_of(self, self.live(None), None, self.since))
+            self.arm.reply_and_exit(continuation_of(self, self.live(None), None, self.since))
         self._leave("")
 
     def ended(self, how: str) -> NoReturn:
         if self.arm is not None:
-            self.arm.say(Future({}, {}, *shown_since(self, self.since), how))
+            self.arm.reply_and_exit(Continuation({}, {}, *shown_since(self, self.since), how))
         self._leave(how)
 
     def _leave(self, how: str) -> NoReturn:
         sys.setprofile(None)
-        turn = self.clock.closes_a_round() if self.clock.seen else self.script.clock
+        turn = self.clock.slowest_optimizer() if self.clock.seen else self.script.clock
         if turn != self.script.clock:
-            self.parent.say(turn)
+            self.parent.reply_and_exit(turn)
         if self.clock.step == 0 or how.startswith("raised"):
             where = f"step {self.until}"
-            self.parent.say(self.too_soon(how, where))
+            self.parent.reply_and_exit(self.too_soon(how, where))
         if self.evaluating is not None and self.evaluating.trains:
             place = self.evaluating.place
             trace = Trace("the modules' mode, in which training goes on", True)
             known = self.found.get(place, Observer(place, self.clock.step, 1))
             self.found[place] = Observer(place, known.step, known.calls, (*known.traces, trace))
-        self.parent.say(list(self.found.values()))
+        self.parent.reply_and_exit(list(self.found.values()))
 
 
 def _modes(live: Live) -> dict[int, bool]:

@@ -16,15 +16,15 @@ from bygones.analysis.estimators.paired_t import paired_t
 from bygones.attach.isolation.fork import scratch_folder
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
-from bygones.attach.watched_process import CannotFork, Watched, in_child
-from bygones.audit.continuation import function_distance, outputs_of, same_future
+from bygones.attach.watched_process import CannotFork, WatchedProcess, in_child
+from bygones.audit.continuation import function_distance, outputs_of, same_continuation
 from bygones.audit.resume_runs import (
-    Carried,
-    CarriedRun,
+    ForkedArms,
+    ForkingRun,
     InterruptedRun,
-    Resumed,
+    ReferenceRun,
     ResumedRun,
-    Whole,
+    ResumedState,
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
@@ -34,7 +34,7 @@ _OTHER_SEED = 1_000_003  # added to a seed, it gives the run that the ceiling is
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResumeRequest:
     """How to run to the end, until interrupted, and on from there: the same script with other arguments.
 
     `at`: the step after which the process is ended, unless `interrupted` ends by itself. `horizon`: how many
@@ -67,7 +67,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Check:
+class ResumeReport:
     """What a resume check found. `floor`: the same distance for the sham, which is exactly 0."""
 
     script: str
@@ -93,16 +93,18 @@ class Check:
 class _Seed:
     """Everything that was seen of one seed."""
 
-    whole: Whole
-    resumed: Resumed
-    carried: Carried
+    whole: ReferenceRun
+    resumed: ResumedState
+    carried: ForkedArms
     at: int
     end: int
     verdicts: list[Verdict]
     ceiling: Mapping[str, float] = field(default_factory=dict)
 
 
-def check_resume(asked: Asked, home: Path, on_run: Callable[[str], None] = lambda _: None) -> Check:
+def check_resume(
+    asked: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
+) -> ResumeReport:
     """Runs a script uninterrupted, interrupted and resumed, each in a process of its own, and compares."""
     for script in (asked.whole, asked.resumed, asked.interrupted or asked.whole):
         check_script(script)
@@ -117,16 +119,20 @@ def check_resume(asked: Asked, home: Path, on_run: Callable[[str], None] = lambd
 
 
 def _one_seed(
-    asked: Asked, home: Path, seed: int, folder: Path, on_run: Callable[[str], None]
+    asked: ResumeRequest, home: Path, seed: int, folder: Path, on_run: Callable[[str], None]
 ) -> _Seed:
     def go(
-        make: Callable[..., Watched], script: Script, place: str, *given: Any, anew: bool = True
+        make: Callable[..., WatchedProcess],
+        script: Script,
+        place: str,
+        *given: Any,
+        anew: bool = True,
     ) -> Any:
         on_run(place)
         where = folder / {"resumed": "interrupted"}.get(place, place.split()[-1])
         return in_child(lambda parent: make(*given, script, home, seed, where, parent), anew=anew)
 
-    def whole_run(script: Script, look_at: int) -> Whole:
+    def whole_run(script: Script, look_at: int) -> ReferenceRun:
         said = go(WholeRun, script, "uninterrupted", look_at)
         if isinstance(said, int):  # the optimizer to count by: known once they have taken turns
             said = go(WholeRun, replace(script, clock=said), "uninterrupted", look_at)
@@ -136,7 +142,7 @@ def _one_seed(
     script, at = asked.whole, asked.at
     interrupted = asked.interrupted
     if at is None and interrupted is None:
-        at = _somewhere(whole_run(script, 1))
+        at = _default_interruption_step(whole_run(script, 1))
     if interrupted is not None:
         at = go(InterruptedRun, interrupted, "interrupted", None)
     assert at is not None
@@ -167,7 +173,7 @@ def _one_seed(
             f"to go on where the interrupted run stopped, after {at} of {whole.steps} steps."
         )
     carried = _carried(whole, resumed, end, go, on_run)
-    if not same_future(carried.futures["carried"], carried.futures["sham"]):
+    if not same_continuation(carried.futures["carried"], carried.futures["sham"]):
         raise ForkError(
             f"{whole.script}: a twin of which every source was taken down and put back does not go on as the "
             f"run that it was forked from, so no difference can be laid to the checkpoint. `bygones twin` "
@@ -187,22 +193,26 @@ def _one_seed(
 
 
 def _carried(
-    whole: Whole, resumed: Resumed, end: int, go: Callable[..., Any], on_run: Callable[[str], None]
-) -> Carried:
+    whole: ReferenceRun,
+    resumed: ResumedState,
+    end: int,
+    go: Callable[..., Any],
+    on_run: Callable[[str], None],
+) -> ForkedArms:
     """The arms from one forked process; where that is impossible, each from the start in one of its own."""
     try:
-        return go(CarriedRun, whole.script, "carried", whole, resumed, end, None)
+        return go(ForkingRun, whole.script, "carried", whole, resumed, end, None)
     except CannotFork as why:
         on_run(f"each arm from the start, since {why}")
-        carried = go(CarriedRun, whole.script, "carried", whole, resumed, end, "")
+        carried = go(ForkingRun, whole.script, "carried", whole, resumed, end, "")
     futures = {
-        name: go(CarriedRun, whole.script, f"carried: {name}", whole, resumed, end, name)
+        name: go(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
         for name in carried.futures
     }
     return replace(carried, futures=futures)
 
 
-def _somewhere(whole: Whole) -> int:
+def _default_interruption_step(whole: ReferenceRun) -> int:
     """Inside an epoch, about a third into the run, so that epochs and schedules turn after it."""
     wanted = max(whole.steps // 3, 1)
     edges = set(whole.epochs)
@@ -217,24 +227,24 @@ def _somewhere(whole: Whole) -> int:
 # ------------------------------------------------------------------ the ceiling
 
 
-class _AnotherSeed(Watched):
+class _AnotherSeed(WatchedProcess):
     """A run with another seed, of which only the function at one boundary is wanted."""
 
-    def __init__(self, whole: Whole, end: int, *given: Any) -> None:
+    def __init__(self, whole: ReferenceRun, end: int, *given: Any) -> None:
         super().__init__(*given)
         self.whole, self.clock.stops = whole, frozenset({end})
 
     def at_boundary(self, step: int) -> None:
         assert self.whole.inputs is not None
-        self.parent.say(outputs_of(self.live(self.whole.expected), self.whole.inputs))
+        self.parent.reply_and_exit(outputs_of(self.live(self.whole.expected), self.whole.inputs))
 
     def ended(self, how: str) -> NoReturn:
-        self.parent.say({})
+        self.parent.reply_and_exit({})
 
 
 def _ceiling(
-    whole: Whole,
-    carried: Carried,
+    whole: ReferenceRun,
+    carried: ForkedArms,
     end: int,
     home: Path,
     seed: int,
@@ -262,11 +272,11 @@ def _ceiling(
 # ------------------------------------------------------------------ gathering
 
 
-def _gathered(asked: Asked, found: Mapping[int, _Seed]) -> Check:
+def _gathered(asked: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
     one = next(iter(found.values()))
     assert one.resumed.start is not None
     start, whole = one.resumed.start.step, one.whole
-    return Check(
+    return ResumeReport(
         script=str(asked.whole),
         interrupted_at=one.at,
         start=start,
@@ -278,13 +288,13 @@ def _gathered(asked: Asked, found: Mapping[int, _Seed]) -> Check:
         crossed={
             "epoch edges": sum(start < step < one.end for step in whole.epochs),
             "changes of the learning rate": _changes(whole, start, one.end),
-            "batches a step": max(whole.descents[start : one.end], default=1),
+            "batches a step": max(whole.backward_calls[start : one.end], default=1),
         },
         notes=tuple(_notes(one)),
     )
 
 
-def _changes(whole: Whole, start: int, end: int) -> int:
+def _changes(whole: ReferenceRun, start: int, end: int) -> int:
     rates = [whole.rates[step] for step in sorted(whole.rates) if start <= step <= end]
     return sum(one != other for one, other in pairwise(rates))
 

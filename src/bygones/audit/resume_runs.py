@@ -20,24 +20,24 @@ from typing import Any, NoReturn
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from bygones.attach.discovery import alive
+from bygones.attach.discovery import discover_objects
 from bygones.attach.isolation.fork import Parent, fork, why_not_fork
 from bygones.attach.isolation.script import Script
 from bygones.attach.isolation.warmup import imported_libraries
-from bygones.attach.live_run import Expected, FirstLook
+from bygones.attach.live_run import Baseline, KnownMemory
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs
-from bygones.attach.sources.variables import Loose
+from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.step_clock import trains
-from bygones.attach.watched_process import CannotFork, Watched
+from bygones.attach.watched_process import CannotFork, WatchedProcess
 from bygones.audit.continuation import (
     NOT_RUN,
-    Future,
+    Continuation,
     States,
-    captured,
+    capture_sources,
+    continuation_of,
     differing_leaves,
     equal_states,
     fresh_leaves,
-    future_of,
     numbers_of,
     other_leaves,
     shown_since,
@@ -56,7 +56,7 @@ _SKIPPED = 3
 
 
 @dataclass(frozen=True)
-class Whole:
+class ReferenceRun:
     """What the uninterrupted run was seen to do and to have, up to its last boundary."""
 
     script: Script  # with the optimizer that its steps are counted by
@@ -67,16 +67,16 @@ class Whole:
     contents: Mapping[int, list[str]]
     losses: tuple[float, ...]
     epochs: tuple[int, ...]
-    descents: tuple[int, ...]
+    backward_calls: tuple[int, ...]
     rates: Mapping[int, tuple[float, ...]]
-    expected: Expected
+    expected: KnownMemory
     inputs: Inputs | None
     why_no_inputs: str
     libraries: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """What a resumed run held before its first step. `step`, `fetches`: where in the whole run that is."""
 
     step: int
@@ -88,23 +88,23 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Resumed:
+class ResumedState:
     """`again`: what it held at the boundary of a second interruption, and its weights at every boundary."""
 
-    start: Start | None
-    future: Future
+    start: ResumePoint | None
+    future: Continuation
     again: States = field(default_factory=dict)
     weights: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Carried:
+class ForkedArms:
     """The whole run at the same boundary, and the futures of its arms by name."""
 
     states: States
     numbers: Mapping[str, Any]
     kinds: Mapping[str, str]  # "variable" for what hangs on the script's variables, else the origin
-    futures: Mapping[str, Future]
+    futures: Mapping[str, Continuation]
     no_reset: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -114,7 +114,7 @@ class Carried:
 # ------------------------------------------------------------------ the whole run
 
 
-class WholeRun(Watched):
+class WholeRun(WatchedProcess):
     """Runs to the end, and notes at each boundary what the other runs are to be compared with.
 
     `look_at`: the boundary at which it looks for memory; that of the interruption, as far as is known.
@@ -129,7 +129,7 @@ class WholeRun(Watched):
         self.clock.on_batch = self.listener.delivered
         self.weights: dict[int, frozenset[str]] = {}
         self.rates: dict[int, tuple[float, ...]] = {}
-        self.expected: Expected | None = None
+        self.expected: KnownMemory | None = None
         self.label = ""
         self.marked: Inputs | None = None
 
@@ -143,16 +143,16 @@ class WholeRun(Watched):
         self.listener.attach(self.first.trained)
 
     def at_boundary(self, step: int) -> None:
-        if step == self.look_at and self.clock.closes_a_round() != self.script.clock:
-            self.parent.say(self.clock.closes_a_round())
+        if step == self.look_at and self.clock.slowest_optimizer() != self.script.clock:
+            self.parent.reply_and_exit(self.clock.slowest_optimizer())
         self.weights[step] = trained_tensors(self.clock.seen)
         self.rates[step] = tuple(
             float(group["lr"]) for o in self.clock.seen for group in o.param_groups if "lr" in group
         )
         if self.look_at <= step < self.look_at + _LOOKS:
             live = self.live(None)
-            known = self.expected or Expected(frozenset(), frozenset())
-            self.expected = Expected(
+            known = self.expected or KnownMemory(frozenset(), frozenset())
+            self.expected = KnownMemory(
                 known.names | frozenset(live.sources), known.paths | live.changed
             )
             if step != self.look_at:
@@ -163,17 +163,19 @@ class WholeRun(Watched):
     def ended(self, how: str) -> NoReturn:
         if self.expected is None:
             where = f"step {self.look_at}, where it was to be interrupted"
-            self.parent.say(self.too_soon(how, where))
+            self.parent.reply_and_exit(self.too_soon(how, where))
         if how != "came to its end":
-            self.parent.say(ScriptError(f"{self.script} {how} after {self.clock.step} steps."))
+            self.parent.reply_and_exit(
+                ScriptError(f"{self.script} {how} after {self.clock.step} steps.")
+            )
         inputs, why = self.marked, ""
         try:
             inputs = inputs or self.listener.inputs(self.label)
         except BygonesError as error:
             why = str(error)
         shown = self.clock.delivered
-        self.parent.say(
-            Whole(
+        self.parent.reply_and_exit(
+            ReferenceRun(
                 script=self.script,
                 last=max(self.weights),
                 steps=self.clock.step,
@@ -182,7 +184,7 @@ class WholeRun(Watched):
                 contents=shown.contents,
                 losses=tuple(self.clock.losses),
                 epochs=tuple(self.clock.epochs),
-                descents=tuple(self.clock.descents),
+                backward_calls=tuple(self.clock.backward_calls),
                 rates=self.rates,
                 expected=self.expected,
                 inputs=inputs,
@@ -195,7 +197,7 @@ class WholeRun(Watched):
 # ------------------------------------------------------------------ the interrupted run
 
 
-class InterruptedRun(Watched):
+class InterruptedRun(WatchedProcess):
     """Runs until it ends by itself, or to a boundary where it is ended; says how many steps it took."""
 
     def __init__(self, stop_at: int | None, *given: Any) -> None:
@@ -203,33 +205,33 @@ class InterruptedRun(Watched):
         self.clock.stops = frozenset() if stop_at is None else frozenset({stop_at})
 
     def at_boundary(self, step: int) -> None:
-        self.parent.say(step)
+        self.parent.reply_and_exit(step)
 
     def ended(self, how: str) -> NoReturn:
         if how.startswith("raised"):
-            self.parent.say(ScriptError(f"the interrupted run, {self.script}, {how}."))
+            self.parent.reply_and_exit(ScriptError(f"the interrupted run, {self.script}, {how}."))
         if self.clock.stops:
             (wanted,) = self.clock.stops
             where = f"step {wanted}, where it was to be interrupted"
-            self.parent.say(self.too_soon(how, where))
-        self.parent.say(self.clock.step)
+            self.parent.reply_and_exit(self.too_soon(how, where))
+        self.parent.reply_and_exit(self.clock.step)
 
 
 # ------------------------------------------------------------------ the resumed run
 
 
-class ResumedRun(Watched):
+class ResumedRun(WatchedProcess):
     """Resumes, is looked at before its first step, and goes on to the last boundary of the whole run."""
 
     def __init__(
-        self, whole: Whole, interrupted_at: int, end: int, again: int | None, *given: Any
+        self, whole: ReferenceRun, interrupted_at: int, end: int, again: int | None, *given: Any
     ) -> None:
         super().__init__(*given)
         self.whole, self.interrupted_at, self.end = whole, interrupted_at, end
         self.again = again
         self.held_again: States = {}
         self.weights: dict[int, frozenset[str]] = {}
-        self.start: Start | None = None
+        self.start: ResumePoint | None = None
         self.before: tuple[States, Mapping[str, Any]] | None = None
         self.fetched = 0
         shown = sum(len(contents) for contents in whole.contents.values())
@@ -260,18 +262,18 @@ class ResumedRun(Watched):
         self._forwards.remove()
         self.clock.delivered.begin_here()
         step, exact = self._where()
-        self.start = Start(step, 0, exact, before, states["streams"], numbers_before)
+        self.start = ResumePoint(step, 0, exact, before, states["streams"], numbers_before)
         self.last = max(self.end - step, 1)
         self.clock.stops = frozenset({self.last}) if self.again is None else None
 
     def _held(self) -> tuple[dict[str, State], Mapping[str, Any]]:
-        self.first = FirstLook(self.path, self.clock, self.seed)
+        self.first = Baseline(self.path, self.clock, self.seed)
         live = self.live(self.whole.expected)
-        return captured(live), numbers_of(live)
+        return capture_sources(live), numbers_of(live)
 
     def _where(self) -> tuple[int, bool]:
         """The boundary of the whole run with these weights; of several, the nearest to where it stopped."""
-        found = alive(self.clock.seen, self.path, {})
+        found = discover_objects(self.clock.seen, self.path, {})
         mine = trained_tensors(list(found.optimizers.values()))
         alike = {step: len(mine & theirs) for step, theirs in self.whole.weights.items()}
         most = max(alike.values(), default=0)
@@ -286,22 +288,24 @@ class ResumedRun(Watched):
         if self.again is not None:
             self.weights[self.start.step + step] = trained_tensors(self.clock.seen)
             if self.start.step + step == self.again:
-                self.held_again = captured(self.live(self.whole.expected))
+                self.held_again = capture_sources(self.live(self.whole.expected))
         if step == self.last:
             live = self.live(self.whole.expected)
-            self.parent.say(self._said(future_of(self, live, self.whole.inputs, 0)))
+            self.parent.reply_and_exit(
+                self._said(continuation_of(self, live, self.whole.inputs, 0))
+            )
 
     def ended(self, how: str) -> NoReturn:
-        self.parent.say(self._said(Future({}, {}, *shown_since(self, 0), how)))
+        self.parent.reply_and_exit(self._said(Continuation({}, {}, *shown_since(self, 0), how)))
 
-    def _said(self, future: Future) -> Resumed:
+    def _said(self, future: Continuation) -> ResumedState:
         start = self.start
         if start is not None and future.contents and future.contents[0]:
             fetches = self._fetches_on(start.step, future.contents[0][0])
             start = replace(start, fetches=fetches)
             if fetches:
                 future = replace(future, losses=(0.0, *future.losses[1:]))
-        return Resumed(start, future, self.held_again, self.weights)
+        return ResumedState(start, future, self.held_again, self.weights)
 
     def _fetches_on(self, step: int, first: str) -> int:
         """How many batches of an accumulation window the resumed run leaves out: it begins in its middle."""
@@ -312,7 +316,7 @@ class ResumedRun(Watched):
 # ------------------------------------------------------------------ the carried run, and its arms
 
 
-class CarriedRun(Watched):
+class ForkingRun(WatchedProcess):
     """The whole run again, forked where the resumed one begins: one child for each arm.
 
     `only`: of a process that cannot be forked, the one arm that this run goes on as. If it is empty, the
@@ -320,7 +324,7 @@ class CarriedRun(Watched):
     """
 
     def __init__(
-        self, whole: Whole, resumed: Resumed, end: int, only: str | None, *given: Any
+        self, whole: ReferenceRun, resumed: ResumedState, end: int, only: str | None, *given: Any
     ) -> None:
         super().__init__(*given)
         assert resumed.start is not None
@@ -333,11 +337,13 @@ class CarriedRun(Watched):
     def at_boundary(self, step: int) -> None:
         if self.arm is not None:
             live = self.live(self.whole.expected)
-            future = future_of(self, live, self.whole.inputs, self.start.step, self.start.fetches)
-            self.arm.say(replace(future, streams_later=self.streams_later))
+            future = continuation_of(
+                self, live, self.whole.inputs, self.start.step, self.start.fetches
+            )
+            self.arm.reply_and_exit(replace(future, streams_later=self.streams_later))
         why = why_not_fork()
         if why is not None and self.only is None:
-            self.parent.say(CannotFork(f"{self.script} cannot be forked: {why}"))
+            self.parent.reply_and_exit(CannotFork(f"{self.script} cannot be forked: {why}"))
         if self.clock.losses != list(self.whole.losses[:step]) or any(
             self.clock.delivered.contents.get(s) != self.whole.contents.get(s) for s in range(step)
         ):
@@ -346,8 +352,8 @@ class CarriedRun(Watched):
                 f"told from another one. Something in it is not decided by its seed."
             )
         live = self.live(self.whole.expected)
-        held = captured(live)
-        futures: dict[str, Future] = {}
+        held = capture_sources(live)
+        futures: dict[str, Continuation] = {}
         no_reset: dict[str, str] = {}
         for name in ("carried", "sham"):
             if self._fork(futures, name):
@@ -370,7 +376,7 @@ class CarriedRun(Watched):
             if as_resumed is not None and self._fork(futures, f"resumed {name}"):
                 held_by = live.sources[source]
                 with suppress(RecipeError, KeyError):
-                    if isinstance(held_by, Loose):
+                    if isinstance(held_by, ScriptVariables):
                         held_by.imitate(as_resumed)
                     else:
                         held_by.restore({**other_leaves(held[source], mine), **as_resumed})
@@ -380,12 +386,14 @@ class CarriedRun(Watched):
             order()
             return
         kinds = {
-            name: "variable" if isinstance(s, Loose) and s.origin != "averaging" else s.origin
+            name: "variable"
+            if isinstance(s, ScriptVariables) and s.origin != "averaging"
+            else s.origin
             for name, s in live.sources.items()
         }
-        self.parent.say(Carried(held, numbers_of(live), kinds, futures, no_reset))
+        self.parent.reply_and_exit(ForkedArms(held, numbers_of(live), kinds, futures, no_reset))
 
-    def _fork(self, futures: dict[str, Future], name: str) -> bool:
+    def _fork(self, futures: dict[str, Continuation], name: str) -> bool:
         """True in the child, which goes on as this arm; in the parent, once the arm's future is known."""
         if self.only is not None and name != self.only:
             futures[name] = NOT_RUN
@@ -403,7 +411,9 @@ class CarriedRun(Watched):
             return True
         said = side.wait()
         futures[name] = (
-            said if isinstance(said, Future) else Future({}, {}, (), (), (), "was killed")
+            said
+            if isinstance(said, Continuation)
+            else Continuation({}, {}, (), (), (), "was killed")
         )
         return False
 
@@ -415,9 +425,9 @@ class CarriedRun(Watched):
     def ended(self, how: str) -> NoReturn:
         if self.arm is not None:
             seen = shown_since(self, self.start.step, self.start.fetches)
-            self.arm.say(Future({}, {}, *seen, how))
+            self.arm.reply_and_exit(Continuation({}, {}, *seen, how))
         where = f"step {self.start.step}, where the resumed run begins"
-        self.parent.say(self.too_soon(how, where))
+        self.parent.reply_and_exit(self.too_soon(how, where))
 
     def _order_as_resumed(self) -> Any:
         """Shows what the resumed run was shown, if that was something else; None if it was not."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bygones.audit.continuation import (
-    Future,
+    Continuation,
     differing_leaves,
     distance,
     first_unequal,
@@ -26,8 +26,8 @@ from bygones.audit.continuation import (
     same_run,
     units,
 )
-from bygones.audit.resume_runs import Carried, Resumed, Whole
-from bygones.core.digest import same
+from bygones.audit.resume_runs import ForkedArms, ReferenceRun, ResumedState
+from bygones.core.digest import same_bits
 
 Outcome = Literal["PASS", "FAIL", "ABSTAIN"]
 _RANKS: dict[str, int] = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
@@ -50,7 +50,9 @@ class Verdict:
     first_loss: int | None = None  # the first step whose loss differs with the source as resumed
 
 
-def judge(whole: Whole, resumed: Resumed, carried: Carried, end: int) -> list[Verdict]:
+def judge(
+    whole: ReferenceRun, resumed: ResumedState, carried: ForkedArms, end: int
+) -> list[Verdict]:
     """Every source's verdict, and the order's; what fails comes first."""
     assert resumed.start is not None
     control = carried.futures["carried"]
@@ -69,7 +71,7 @@ def judge(whole: Whole, resumed: Resumed, carried: Carried, end: int) -> list[Ve
     return sorted(verdicts, key=lambda verdict: _RANKS[verdict.outcome])
 
 
-def judge_again(verdicts: list[Verdict], once: Resumed, twice: Resumed) -> list[Verdict]:
+def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState) -> list[Verdict]:
     """What was restored the first time and is not the second: a checkpoint that a resumed run writes.
 
     Only sources that were restored and needed are asked about; what the loss costs is not measured again.
@@ -99,8 +101,8 @@ def _of_source(
     source: str,
     mine: Mapping[str, Any],
     other: Mapping[str, Any] | None,
-    carried: Carried,
-    resumed: Resumed,
+    carried: ForkedArms,
+    resumed: ResumedState,
     kind: str,
     alike: bool,
 ) -> Verdict | None:
@@ -165,9 +167,9 @@ def _how_lost(mine: Mapping[str, Any], other: Mapping[str, Any], as_new: bool) -
 
 
 def _of_order(
-    whole: Whole,
-    resumed: Resumed,
-    carried: Carried,
+    whole: ReferenceRun,
+    resumed: ResumedState,
+    carried: ForkedArms,
     end: int,
     kind: str,
     others: list[Verdict],
@@ -215,7 +217,9 @@ def _of_order(
     )
 
 
-def _other_batches(whole: Whole, mine: Future, begin: int, first: int, steps: int) -> str:
+def _other_batches(
+    whole: ReferenceRun, mine: Continuation, begin: int, first: int, steps: int
+) -> str:
     """What is shown instead, as far as it can be told."""
     where = f"from step {begin + first} on"
     if first >= len(mine.indices):
@@ -238,11 +242,11 @@ def _other_batches(whole: Whole, mine: Future, begin: int, first: int, steps: in
     return f"another order {where}"
 
 
-def _place_in_epoch(whole: Whole, step: int) -> int:
+def _place_in_epoch(whole: ReferenceRun, step: int) -> int:
     return step - max((edge for edge in whole.epochs if edge <= step), default=0)
 
 
-def _unexplained(resumed: Resumed, carried: Carried, kind: str) -> Verdict:
+def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdict:
     """The resumed run goes another way, and all that is known was restored: clues are all there is."""
     assert resumed.start is not None
     theirs = resumed.start.numbers
@@ -267,7 +271,7 @@ def _unexplained(resumed: Resumed, carried: Carried, kind: str) -> Verdict:
 # ------------------------------------------------------------------ comparing
 
 
-def _restored_later(name: str, carried: Carried, resumed: Resumed) -> bool:
+def _restored_later(name: str, carried: ForkedArms, resumed: ResumedState) -> bool:
     """A stream that is put back only after the first batch was fetched: restored, unless the batch is wrong.
 
     Where other examples were fetched, it is the order that is wrong.
@@ -278,7 +282,7 @@ def _restored_later(name: str, carried: Carried, resumed: Resumed) -> bool:
     theirs = resumed.start.streams_later.get(leaf)
     one, other = carried.futures["carried"], resumed.future
     right = one.contents[:1] == other.contents[:1] or one.indices[:1] != other.indices[:1]
-    return mine is not None and same(mine, theirs) and right
+    return mine is not None and same_bits(mine, theirs) and right
 
 
 def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: bool) -> str:
@@ -288,7 +292,7 @@ def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: 
     names = sorted(
         leaf
         for leaf in mine.keys() | other.keys()
-        if leaf not in mine or leaf not in other or not same(mine[leaf], other[leaf])
+        if leaf not in mine or leaf not in other or not same_bits(mine[leaf], other[leaf])
     )
     if len(names) == len(mine.keys() | other.keys()) and len(names) > 1:
         return "all of it"

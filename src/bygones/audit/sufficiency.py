@@ -19,15 +19,15 @@ from typing import Any, NoReturn
 from bygones.attach.isolation.fork import Parent, fork, scratch_folder, why_not_fork
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm
-from bygones.attach.live_run import Expected
+from bygones.attach.live_run import KnownMemory
 from bygones.attach.sources.carried_streams import but_keys
-from bygones.attach.watched_process import CannotFork, Watched, in_child
+from bygones.attach.watched_process import CannotFork, WatchedProcess, in_child
 from bygones.audit.continuation import (
-    Future,
+    Continuation,
     States,
-    captured,
-    future_of,
-    same_future,
+    capture_sources,
+    continuation_of,
+    same_continuation,
     shown_since,
     trained_tensors,
     units,
@@ -84,14 +84,14 @@ def check_sufficiency(
         )
         if isinstance(donor, int):  # the optimizer to count by
             return check_sufficiency(replace(script, clock=donor), home, seeds, at, until)
-        futures: dict[str, Future] = in_child(
+        futures: dict[str, Continuation] = in_child(
             lambda parent: _Recipient(
                 donor, at, until, script, home, seeds[1], folder / "recipient", parent
             )
         )
     everything = futures.pop("")
-    alike = {name: same_future(donor.future, future) for name, future in futures.items()}
-    complete = same_future(donor.future, everything)
+    alike = {name: same_continuation(donor.future, future) for name, future in futures.items()}
+    complete = same_continuation(donor.future, everything)
     return Sufficiency(
         script=str(script),
         at=at,
@@ -109,12 +109,12 @@ class _Given:
     """What the donor hands over: all that it held, and what came of it."""
 
     states: States
-    expected: Expected
+    expected: KnownMemory
     weights: frozenset[str]
-    future: Future
+    future: Continuation
 
 
-class _Donor(Watched):
+class _Donor(WatchedProcess):
     def __init__(self, at: int, until: int, *given: Any) -> None:
         super().__init__(*given)
         self.at, self.until = at, until
@@ -122,23 +122,23 @@ class _Donor(Watched):
 
     def at_boundary(self, step: int) -> None:
         if step == self.at:
-            turn = self.clock.closes_a_round()
+            turn = self.clock.slowest_optimizer()
             if turn != self.script.clock:
-                self.parent.say(turn)
+                self.parent.reply_and_exit(turn)
             live = self.live(None)
-            self.expected = Expected(frozenset(live.sources), live.changed)
-            self.states = captured(self.live(self.expected))
+            self.expected = KnownMemory(frozenset(live.sources), live.changed)
+            self.states = capture_sources(self.live(self.expected))
             self.weights = trained_tensors(self.clock.seen)
             return
-        future = future_of(self, self.live(self.expected), None, self.at)
-        self.parent.say(_Given(self.states, self.expected, self.weights, future))
+        future = continuation_of(self, self.live(self.expected), None, self.at)
+        self.parent.reply_and_exit(_Given(self.states, self.expected, self.weights, future))
 
     def ended(self, how: str) -> NoReturn:
         where = f"step {self.until}, up to which runs are compared"
-        self.parent.say(self.too_soon(how, where))
+        self.parent.reply_and_exit(self.too_soon(how, where))
 
 
-class _Recipient(Watched):
+class _Recipient(WatchedProcess):
     def __init__(self, donor: _Given, at: int, until: int, *given: Any) -> None:
         super().__init__(*given)
         self.donor, self.at, self.until = donor, at, until
@@ -147,7 +147,7 @@ class _Recipient(Watched):
     def at_boundary(self, step: int) -> None:
         live = self.live(self.donor.expected)
         if self.arm is not None:
-            self.arm.say(future_of(self, live, None, self.at))
+            self.arm.reply_and_exit(continuation_of(self, live, None, self.at))
         why = why_not_fork()
         if why is not None:
             raise CannotFork(f"{self.script} cannot be forked, since {why}.")
@@ -157,8 +157,8 @@ class _Recipient(Watched):
                 f"reach {self.script.path}. Put {{seed}} into its arguments, or name an environment variable "
                 f"that it reads with --seed-env."
             )
-        futures: dict[str, Future] = {}
-        states = captured(live)
+        futures: dict[str, Continuation] = {}
+        states = capture_sources(live)
         pieces = [(name, source, leaves) for name, source, leaves in units(self.donor.states)]
         differing = [
             name
@@ -182,9 +182,11 @@ class _Recipient(Watched):
                 return
             said = side.wait()
             futures[left_out] = (
-                said if isinstance(said, Future) else Future({}, {}, (), (), (), "was killed")
+                said
+                if isinstance(said, Continuation)
+                else Continuation({}, {}, (), (), (), "was killed")
             )
-        self.parent.say(futures)
+        self.parent.reply_and_exit(futures)
 
     def _given(
         self, source: str, state: Mapping[str, Any], own: Mapping[str, Any], left_out: str
@@ -211,12 +213,12 @@ class _Recipient(Watched):
 
     def ended(self, how: str) -> NoReturn:
         if self.arm is not None:
-            self.arm.say(Future({}, {}, *shown_since(self, self.at), how))
+            self.arm.reply_and_exit(Continuation({}, {}, *shown_since(self, self.at), how))
         where = f"step {self.at}, where it was to take over the other's memory"
-        self.parent.say(self.too_soon(how, where))
+        self.parent.reply_and_exit(self.too_soon(how, where))
 
 
-def _where(one: Future, other: Future, at: int) -> str:
+def _where(one: Continuation, other: Continuation, at: int) -> str:
     """The first thing in which two runs differ, in words."""
     if other.ended:
         return f"it {other.ended}"

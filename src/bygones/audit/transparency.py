@@ -18,23 +18,23 @@ from pathlib import Path
 from typing import NoReturn
 
 from bygones.attach.isolation.fork import Child, Parent, fork, scratch_folder, why_not_fork
-from bygones.attach.isolation.overlay import Overlay, guarding_native_writes, part
+from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.script import Script, check_script, run_script
 from bygones.attach.isolation.warmup import warm, warm_for
-from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.live_run import Baseline, Live
 from bygones.attach.step_clock import Clock
 from bygones.attach.watched_process import CannotFork, over_too_soon, redirect_output
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, Window
-from bygones.scripts.pilot import scout
+from bygones.scripts.pilot import run_pilot
 from bygones.training.interventions import Sham
 from bygones.training.rewriter import Rewriter
 from bygones.training.treatment import Treatment
 
 
 @dataclass(frozen=True)
-class Proof:
+class Transparency:
     """What was compared, and the first difference of each run from the bare one (empty: none).
 
     `printed`: SHA-256 of what the bare run printed.
@@ -67,11 +67,11 @@ class Proof:
         return f"{self.script} does not run as it does without bygones. {' '.join(said)}"
 
 
-def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
+def check_transparency(script: Script, home: Path, seed: int, at: int) -> Transparency:
     """Runs a script three times to its end and compares. Raises `ScriptError` where it cannot be forked."""
     check_script(script)
     warm()
-    found = scout(script, home, seed, at)
+    found = run_pilot(script, home, seed, at)
     script = found.script  # which optimizer closes a round
     warm_for(found.libraries)
     with scratch_folder() as folder:
@@ -79,7 +79,7 @@ def prove(script: Script, home: Path, seed: int, at: int) -> Proof:
         _run_bare(script, home, seed, bare)
         _run(script, home, seed, watched, None, None)
         _run(script, home, seed, shared, at, twin)
-        return Proof(
+        return Transparency(
             script=str(script),
             at=at,
             lines=len((bare / "stdout.txt").read_bytes().splitlines()),
@@ -143,7 +143,7 @@ class _Run:
             ):
                 run_script(self.script, self.seed, self.home)
         except BygonesError as error:
-            self.parent.say(error)
+            self.parent.reply_and_exit(error)
         except SystemExit as leaving:
             if isinstance(leaving.code, str):
                 print(leaving.code, file=sys.stderr)
@@ -152,12 +152,14 @@ class _Run:
         if self.at is not None and not self.forked:
             where = f"step {self.at}, where it was to be forked"
             how = "came to its end"
-            self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+            self.parent.reply_and_exit(
+                over_too_soon(self.script, how, self.clock.step, where, self.clock)
+            )
         atexit._run_exitfuncs()
-        self.parent.say("done")
+        self.parent.reply_and_exit("done")
 
     def _first_look(self) -> None:
-        self.first = FirstLook(self.home / self.script.path, self.clock, self.seed)
+        self.first = Baseline(self.home / self.script.path, self.clock, self.seed)
 
     def _part(self, step: int) -> None:
         why = why_not_fork()
@@ -166,12 +168,12 @@ class _Run:
         live = Live(self.home / self.script.path, self.clock, self.seed, self.first, {})
         side = fork()
         if isinstance(side, Child):
-            self.parent.say(side.wait())
+            self.parent.reply_and_exit(side.wait())
         assert self.twin is not None
         self.parent, self.forked = side, True
         self.clock.go_on_here()
         self.twin.mkdir()
-        part(self.twin / "files", also={self.folder: self.twin})
+        detach_overlay(self.twin / "files", also={self.folder: self.twin})
         shams = [Treatment(name, Sham(), Window(step, step + 1)) for name in live.sources]
         Rewriter(live.sources, self.seed).intervene(step, shams)
 

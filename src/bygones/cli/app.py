@@ -52,7 +52,7 @@ for command in (
     app.command()(command)
 app.command("script")(script_commands.run_script)
 app.command("check-resume")(script_commands.check_resume)
-app.command("list")(record_commands.list_members)
+app.command("list")(record_commands.list_catalogue)
 
 
 def main() -> None:

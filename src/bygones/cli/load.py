@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import BygonesError, DesignError, RecipeError
 from bygones.core.importing import load_object
 from bygones.study.design import Study
-from bygones.training.lanes.choosing import Width
+from bygones.training.lanes.lane_width import Width
 from bygones.training.recipe import Recipe
 from bygones.zoo.regimes import REGIMES
 
@@ -34,7 +34,7 @@ def load_study(text: str) -> Study:
     elif colon:
         source = text
     else:
-        raise unknown("regime", text, REGIMES)
+        raise unknown_name("regime", text, REGIMES)
     return _made(load_object(source), text)
 
 

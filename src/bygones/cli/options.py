@@ -168,13 +168,13 @@ def folder_store(store: Path | str) -> Any:
 
 def say_effects(store: Path | str, study: str | None, *, as_json: bool) -> None:
     """The effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
-    from bygones.analysis.effects import all_effects, usual_metrics
+    from bygones.analysis.effects import all_effects, default_metrics
     from bygones.cli import terminal
 
     outcomes = outcomes_of(store, study)
     if as_json:
         found = [
-            effect.to_dict() for effect in all_effects(outcomes, metrics=usual_metrics(outcomes))
+            effect.to_dict() for effect in all_effects(outcomes, metrics=default_metrics(outcomes))
         ]
         head = {
             name: outcomes.attrs[name]
@@ -183,7 +183,7 @@ def say_effects(store: Path | str, study: str | None, *, as_json: bool) -> None:
         print(json.dumps({**head, "effects": found}, indent=2))
         return
     for effect in all_effects(
-        outcomes, metrics=usual_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
+        outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
     ):
         terminal.out.print(str(effect))
     terminal.console.print(f"Report with figures: bygones report {store}")

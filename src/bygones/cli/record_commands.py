@@ -141,9 +141,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Say where two ledgers' runs part, and in what. The exit code is 1 if they are not equal."""
-    from bygones.store.ledger_diff import part
+    from bygones.store.ledger_diff import first_divergence
 
-    found = part(one, other)
+    found = first_divergence(one, other)
     print(json.dumps({"equal": found.equal, **asdict(found)}, indent=2) if as_json else found)
     raise typer.Exit(0 if found.equal else 1)
 
@@ -164,16 +164,16 @@ def contract(
 ) -> None:
     """Print a numeric and RNG contract, or compare two. Of a ledger, a store or a bundle."""
     from bygones.cli import terminal
-    from bygones.store.contracts import differences, read_terms
+    from bygones.store.contracts import differences, read_contracts
 
-    terms = read_terms(path, study)
+    terms = read_contracts(path, study)
     if against is None:
         if as_json:
             print(json.dumps(terms.to_dict(), indent=2))
         else:
             terminal.print_terms(terms)
         return
-    found = differences(terms, read_terms(against, study))
+    found = differences(terms, read_contracts(against, study))
     if as_json:
         rows = [{"what": what, "here": here, "there": there} for what, here, there in found]
         print(json.dumps({"equal": not found, "differences": rows}, indent=2))
@@ -203,7 +203,7 @@ def checklist(
         terminal.print_checklist(filled)
 
 
-def list_members(
+def list_catalogue(
     kind: Annotated[str, typer.Argument(help="sources, interventions, orders, probes, metrics, …")],
     as_json: Json = False,
 ) -> None:

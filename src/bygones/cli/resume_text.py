@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from bygones.audit.resume_check import Check, Cost
+from bygones.audit.resume_check import Cost, ResumeReport
 from bygones.audit.resume_verdicts import Verdict
 from bygones.cli import terminal
 
 
-def headline(check: Check) -> str:
+def headline(check: ResumeReport) -> str:
     """The answer, in a sentence."""
     where = (
         f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
@@ -30,7 +30,7 @@ def headline(check: Check) -> str:
     )
 
 
-def sentences(check: Check) -> Iterator[str]:
+def sentences(check: ResumeReport) -> Iterator[str]:
     """One for each failure, with what the loss costs the function; then what the window crossed."""
     for verdict in check.verdicts:
         if verdict.outcome == "FAIL":
@@ -40,7 +40,7 @@ def sentences(check: Check) -> Iterator[str]:
     yield from check.notes
 
 
-def as_table(check: Check) -> Table:
+def as_table(check: ResumeReport) -> Table:
     """Every source, its verdict and why; those of which the same is said, in one row."""
     said: dict[tuple[str, ...], list[str]] = {}
     for verdict in check.verdicts:
@@ -54,7 +54,7 @@ def as_table(check: Check) -> Table:
     return terminal.table("How far the function moves, by source", columns, rows)
 
 
-def _failure(check: Check, verdict: Verdict) -> str:
+def _failure(check: ResumeReport, verdict: Verdict) -> str:
     costs = [_cost(check, cost) for cost in check.costs if cost.source == verdict.source]
     said = f"FAIL {_short(verdict.source)}: {_why(verdict)}."
     if not costs:
@@ -67,7 +67,7 @@ def _failure(check: Check, verdict: Verdict) -> str:
     return f"{said} At step {check.until}, {'; '.join(costs)}; {losses}."
 
 
-def _cost(check: Check, cost: Cost) -> str:
+def _cost(check: ResumeReport, cost: Cost) -> str:
     """A number with its interval, its pairs, its floor and its ceiling."""
     if not cost.module and not any(cost.by_seed):
         return "the trained model is not moved (what is evaluated with it may be), nor by the sham"

@@ -40,11 +40,11 @@ def sources(
     begin_alone()
     from bygones.attach.isolation.script import check_script
     from bygones.cli import terminal
-    from bygones.scripts.pilot import scout
+    from bygones.scripts.pilot import run_pilot
 
     given = _given(script, seed_env)
     check_script(given)
-    found = scout(given, Path.cwd(), seed, at)
+    found = run_pilot(given, Path.cwd(), seed, at)
     if as_json:
         print(json.dumps({"step": at, "sources": found.sources}, indent=2))
         return
@@ -104,10 +104,10 @@ def run_script(
     from bygones.cli import terminal
     from bygones.cli.load import parse_margins, parse_seeds, parse_steps
     from bygones.scripts.measure import measure_script
-    from bygones.scripts.plan import Asked, plan_script
+    from bygones.scripts.plan import ScriptRequest, plan_script
     from bygones.store import FolderStore
 
-    asked = Asked(
+    asked = ScriptRequest(
         _given(script, seed_env),
         fork_at,
         parse_steps(horizons),
@@ -137,10 +137,10 @@ def twin(
 ) -> None:
     """Prove that watching leaves a script as it is. Watched and forked, it prints and writes the same."""
     begin_alone()
-    from bygones.audit.transparency import prove
+    from bygones.audit.transparency import check_transparency
     from bygones.core.errors import ForkError
 
-    proof = prove(_given(script, seed_env), Path.cwd(), seed, at)
+    proof = check_transparency(_given(script, seed_env), Path.cwd(), seed, at)
     if not proof.passed:
         raise ForkError(str(proof))
     print(json.dumps(asdict(proof), indent=2) if as_json else proof)
@@ -245,7 +245,7 @@ def check_resume(
     """Say what a checkpoint loses, and what that costs. By resuming, and by losing each piece alone."""
     begin_alone()
     from bygones.attach.isolation.script import Script
-    from bygones.audit.resume_check import Asked
+    from bygones.audit.resume_check import ResumeRequest
     from bygones.audit.resume_check import check_resume as checked
     from bygones.cli import terminal
     from bygones.cli.load import parse_seeds
@@ -261,7 +261,7 @@ def check_resume(
         if interrupt is None
         else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
     )
-    asked = Asked(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
+    asked = ResumeRequest(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
     found = checked(asked, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …"))
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

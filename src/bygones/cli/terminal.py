@@ -16,7 +16,7 @@ from bygones.core.errors import StoreError
 
 if TYPE_CHECKING:
     from bygones.scripts.plan import ScriptPlan
-    from bygones.store.contracts import Terms
+    from bygones.store.contracts import Contracts
     from bygones.study.plan import Plan
 
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
@@ -124,7 +124,7 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
     return table("", [*columns, *(["digest"] if hashed else [])], rows)
 
 
-def print_terms(terms: Terms) -> None:
+def print_terms(terms: Contracts) -> None:
     """Both contracts: first what holds for the whole run, then each random stream."""
     from bygones.store.contracts import STREAM_COLUMNS, rows_of, stream_rows
 

@@ -11,10 +11,10 @@ from bygones.core.errors import UnknownName
 Member = TypeVar("Member")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for a name that does not exist: what was asked, the nearest, all there are.
 
-    >>> print(unknown("memory source", "momments", ["weights", "moments"]))
+    >>> print(unknown_name("memory source", "momments", ["weights", "moments"]))
     no memory source called 'momments'; did you mean 'moments'? Known: weights, moments.
     """
     names = list(known)
@@ -36,7 +36,7 @@ class Catalogue(Mapping[str, Member]):
 
     def __getitem__(self, name: str) -> Member:
         if name not in self._members:
-            raise unknown(self.kind, name, self._members)
+            raise unknown_name(self.kind, name, self._members)
         return self._members[name]
 
     def __contains__(self, name: object) -> bool:

@@ -50,13 +50,13 @@ def code_parts(function: Any) -> dict[str, str]:
     return seen
 
 
-def foreign_code(kind: type) -> Digest:
+def third_party_digest(kind: type) -> Digest:
     """The code digest of a member that somebody else wrote; empty for bygones' own (see the contract)."""
     return "" if kind.__module__.startswith("bygones.") else code_digest(kind)
 
 
 @cache
-def machine_digest(files: tuple[str, ...] = TRAINING) -> Digest:
+def package_digest(files: tuple[str, ...] = TRAINING) -> Digest:
     """Digest of bygones' own code, as far as it can change a bit of what is trained or observed.
 
     `files`: patterns of files of the package, TRAINING or SCRIPTS.
@@ -215,14 +215,14 @@ def _note_version(module: ModuleType, seen: dict[str, str]) -> None:
 
 
 @cache
-def packages() -> Mapping[str, list[str]]:
+def installed_packages() -> Mapping[str, list[str]]:
     """The installed distributions by the packages that they bring: a look at every one of them."""
     return metadata.packages_distributions()
 
 
 @cache
 def _version(package: str) -> str:
-    distributions = packages().get(package, [package])
+    distributions = installed_packages().get(package, [package])
     try:
         return metadata.version(distributions[0])
     except metadata.PackageNotFoundError:

@@ -28,12 +28,12 @@ def digest(value: Any) -> Digest:
     (False, False)
     """
     hasher = hashlib.sha256()
-    for chunk in chunks(value):
+    for chunk in byte_chunks(value):
         hasher.update(chunk)
     return hasher.hexdigest()
 
 
-def array_of(leaf: Any) -> np.ndarray:
+def as_array(leaf: Any) -> np.ndarray:
     """A leaf that is an array or a tensor, as a numpy array of the same bits.
 
     numpy has no bfloat16 and no float8, so a tensor of such a type comes as its bytes.
@@ -52,18 +52,18 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) or (hasattr(leaf, "detach") and hasattr(leaf, "dtype"))
 
 
-def same(one: Any, other: Any) -> bool:
+def same_bits(one: Any, other: Any) -> bool:
     """Equal to the bit, in type and shape too (so NaN equals NaN, and -0.0 is not 0.0)."""
     if is_array(one) and is_array(other):
         if str(one.dtype) != str(other.dtype) or tuple(one.shape) != tuple(other.shape):
             return False
-        return array_of(one).tobytes() == array_of(other).tobytes()
+        return as_array(one).tobytes() == as_array(other).tobytes()
     if is_array(one) or is_array(other):
         return False
     return digest(one) == digest(other)
 
 
-def chunks(value: Any) -> Iterator[bytes | memoryview]:
+def byte_chunks(value: Any) -> Iterator[bytes | memoryview]:
     """The canonical bytes of a value, piece by piece."""
     match value:
         case None:
@@ -84,18 +84,18 @@ def chunks(value: Any) -> Iterator[bytes | memoryview]:
                 yield b"".join([_framed(b"i", str(item).encode()) for item in value])
                 return
             for item in value:
-                yield from chunks(item)
+                yield from byte_chunks(item)
         case Mapping():
             yield _framed(b"d", str(len(value)).encode())
             for key in sorted(value):
-                yield from chunks(key)
-                yield from chunks(value[key])
+                yield from byte_chunks(key)
+                yield from byte_chunks(value[key])
         case np.generic():
-            yield from chunks(np.asarray(value))
+            yield from byte_chunks(np.asarray(value))
         case np.ndarray() if value.dtype.hasobject:
             raise TypeError(f"no canonical bytes for an array of {value.dtype}: {value!r}")
         case _ if is_array(value):
-            array = np.ascontiguousarray(array_of(value))
+            array = np.ascontiguousarray(as_array(value))
             yield _framed(
                 b"a", f"{value.dtype}|{tuple(value.shape)}".replace("torch.", "").encode()
             )
@@ -103,7 +103,9 @@ def chunks(value: Any) -> Iterator[bytes | memoryview]:
             yield array.data if array.size and array.dtype.kind in "biufc" else array.tobytes()
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield _framed(b"c", type(value).__qualname__.encode())
-            yield from chunks({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+            yield from byte_chunks(
+                {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            )
         case _:
             raise TypeError(f"no canonical bytes for a {type(value).__name__}: {value!r}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128
 
-from bygones.core.digest import array_of, chunks, is_array
+from bygones.core.digest import as_array, byte_chunks, is_array
 
 _DEEPEST = 8  # objects within a batch, of classes of their own
 
@@ -26,7 +26,7 @@ def extend_chain(entry: str, batch: Any) -> str:
 def fast_digest(value: Any) -> str:
     """xxh3 of a value's canonical bytes: to tell states apart at every step, at the speed of memory."""
     hasher = xxh3_128()
-    for chunk in chunks(value):
+    for chunk in byte_chunks(value):
         hasher.update(chunk)
     return hasher.hexdigest()
 
@@ -60,7 +60,7 @@ def _contents(batch: Any, depth: int = 0) -> Iterator[bytes | memoryview]:
     Of an object of a class of its own, its attributes; of anything else, the name of its class.
     """
     if is_array(batch):
-        array = array_of(batch)
+        array = as_array(batch)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         yield _head(array.dtype, array.shape)

@@ -27,14 +27,14 @@ Origin = Literal[
 Visibility = Literal["state_dict", "non-persistent", "process"]
 # What a source offers to interventions, and what an intervention needs of a source:
 # a meaning of "created now", arrays of floats, an order of batches, a draw that can be made again.
-Offer = Literal["anything", "new", "numbers", "order", "draws"]
+Capability = Literal["anything", "resettable", "arrays", "order", "reseedable"]
 
 
-def whole(value: Any, what: str) -> int:
+def require_integer(value: Any, what: str) -> int:
     """A whole number as Python's own int (numpy's are told apart by digests and by JSON).
 
     >>> import numpy as np
-    >>> whole(np.int64(3), "fork_at")
+    >>> require_integer(np.int64(3), "fork_at")
     3
     """
     try:
@@ -57,8 +57,8 @@ class Window:
     stop: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", whole(self.start, "a window's start"))
-        object.__setattr__(self, "stop", whole(self.stop, "a window's stop"))
+        object.__setattr__(self, "start", require_integer(self.start, "a window's start"))
+        object.__setattr__(self, "stop", require_integer(self.stop, "a window's stop"))
         if self.start < 0 or self.stop <= self.start:
             raise DesignError(
                 f"a window is [start, stop) with 0 <= start < stop, in optimizer steps; "
@@ -118,10 +118,10 @@ class Lifetime:
                 return "unbounded"
 
 
-def matching(state: State, leaves: str) -> list[str]:
+def match_leaves(state: State, leaves: str) -> list[str]:
     """Names of the leaves that a pattern selects (`*` alone selects all, `|` separates patterns).
 
-    >>> matching({"w/exp_avg": 0, "w/step": 1}, "*/exp_avg*")
+    >>> match_leaves({"w/exp_avg": 0, "w/step": 1}, "*/exp_avg*")
     ['w/exp_avg']
     """
     patterns = [pattern.strip() for pattern in leaves.split("|")]

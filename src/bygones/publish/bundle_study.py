@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import xarray as xr
 
-from bygones.publish.bundle.writing import NOT_STATED, Written, write_bundle
+from bygones.publish.bundle.write import NOT_STATED, Written, write_bundle
 from bygones.publish.report import write_report
 from bygones.store import FolderStore
 from bygones.store.outcomes import read_manifest, read_outcomes

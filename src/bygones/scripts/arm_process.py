@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from bygones.attach.isolation.fork import Child, Parent, fork, glance, why_not_fork
-from bygones.attach.isolation.overlay import Overlay, guarding_native_writes, part
+from bygones.attach.isolation.fork import Child, Parent, fork, run_in_fork, why_not_fork
+from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.script import Script, run_script
-from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.live_run import Baseline, Live
 from bygones.attach.probe_inputs import Inputs, observe
-from bygones.attach.sources.variables import Loose
+from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.step_clock import Clock
 from bygones.attach.watched_process import CannotFork, over_too_soon, redirect_output
 from bygones.attach.worker_emulation import emulating
@@ -81,7 +81,7 @@ class Report:
         self.shown.update(other.shown)
 
 
-class Twin:
+class ArmProcess:
     """The state of one such process; after a fork, the child's goes on as another segment's."""
 
     def __init__(
@@ -109,7 +109,7 @@ class Twin:
         )
         self.observed: list[np.ndarray] = []
         self.entries: list[dict[str, Any]] = []
-        self.first: FirstLook | None = None
+        self.first: Baseline | None = None
         self.live: Live | None = None
         self.rewriter: Rewriter | None = None
         self.over = False  # past the last horizon, on the way to the script's own end
@@ -153,14 +153,14 @@ class Twin:
         treated = {
             step
             for t in segment.history
-            for step in range(t.window.start, t.window.stop + t.intervention.puts_back)
+            for step in range(t.window.start, t.window.stop + t.intervention.restores_at_end)
         }
         mine = {step for step in treated if segment.start <= step <= segment.stop}
         fork_at = self.job.study.fork_at
         return frozenset({segment.start, segment.stop, fork_at, *segment.steps, *mine})
 
     def _first_look(self) -> None:
-        self.first = FirstLook(self.job.home / self.job.script.path, self.clock, self.seed)
+        self.first = Baseline(self.job.home / self.job.script.path, self.clock, self.seed)
 
     def _at_boundary(self, step: int) -> None:
         segment = self.segment
@@ -236,7 +236,7 @@ class Twin:
         if not self.path:
             before, self._folder = self._folder, folder_of(self.job, self.seed, self._name())
             shutil.rmtree(self._folder, ignore_errors=True)
-            part(self._folder / "files", also={before: self._folder})
+            detach_overlay(self._folder / "files", also={before: self._folder})
 
     def _name(self) -> str:
         """The arm whose output this is: where several are still one, the first of them."""
@@ -280,7 +280,7 @@ class Twin:
     def _state(self) -> Digest:
         """Digest of all that training goes on from; a script's own counters (of time, say) left out."""
         assert self.live is not None
-        sources = {n: s for n, s in self.live.sources.items() if not isinstance(s, Loose)}
+        sources = {n: s for n, s in self.live.sources.items() if not isinstance(s, ScriptVariables)}
         return digest({name: source.capture() for name, source in sources.items()})
 
     # ------------------------------------------------------------------ observing and storing
@@ -297,7 +297,7 @@ class Twin:
             return observe(inputs, live)[0]
 
         # Looking in a fork leaves no trace, whatever the model does when it is called.
-        self.observed.append(glance(look) if self.job.forks else look())
+        self.observed.append(run_in_fork(look) if self.job.forks else look())
 
     def _diverged_at(self) -> int | None:
         bad = (s for s, loss in enumerate(self.clock.losses) if not math.isfinite(loss))
@@ -355,7 +355,7 @@ class Twin:
         self._leave(Report(failures=[Failure(self.segment.arms, how, step)]))
 
     def _leave(self, report: Report) -> NoReturn:
-        self.parent.say(report)
+        self.parent.reply_and_exit(report)
 
 
 _EMPTY_RECORD: dict[str, Any] = {

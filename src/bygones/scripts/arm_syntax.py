@@ -49,7 +49,7 @@ def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: i
     arms = []
     for name, source in sources.items():
         resettable = name in ("moments", "batchnorm") or source.origin == "averaging"
-        if resettable and "new" in source.offers and source.capture():
+        if resettable and "resettable" in source.capabilities and source.capture():
             arms.append(Arm(f"reset {name}", Treatment(name, Reset(), at)))
     half = min(
         10, horizon // 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bygones.attach.isolation.fork import Child, fork
 from bygones.attach.isolation.overlay import Overlay, guarding_native_writes
 from bygones.attach.isolation.script import run_script
-from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.live_run import Baseline, Live
 from bygones.attach.step_clock import Clock
 from bygones.attach.watched_process import redirect_output
 from bygones.attach.worker_emulation import emulating
@@ -43,17 +43,17 @@ def _process_donor(
         return said
     clock = Clock(job.script.clock)
     script = job.home / job.script.path
-    looks: list[FirstLook] = []
+    looks: list[Baseline] = []
     taken: dict[int, dict[str, State]] = {}
 
     def at_boundary(step: int) -> None:
         live = Live(script, clock, seed, looks[0], {})
         taken[step] = {name: live.sources[name].capture() for at, name in wanted if at == step}
         if step == wanted[-1][0]:
-            side.say(taken)
+            side.reply_and_exit(taken)
 
     clock.stops = frozenset(step for step, _ in wanted)
-    clock.before_first = lambda: looks.append(FirstLook(script, clock, seed))
+    clock.before_first = lambda: looks.append(Baseline(script, clock, seed))
     clock.at_boundary = at_boundary
     folder = folder_of(job, seed, "donor")
     redirect_output(folder)
@@ -62,12 +62,12 @@ def _process_donor(
         with clock.listening(), guarding_native_writes(), emulating():
             run_script(job.script, seed, job.home)
     except BaseException as error:
-        side.say(
+        side.reply_and_exit(
             ScriptError(
                 f"{job.script} raised {type(error).__name__} for the donor's seed: {error}."
             )
         )
-    side.say(
+    side.reply_and_exit(
         ScriptError(
             f"{job.script} came to its end before step {wanted[-1][0]} for the donor's seed."
         )

@@ -8,14 +8,14 @@ from typing import Any
 
 import xarray as xr
 
-from bygones.attach.isolation.fork import Child, Parent, as_they_end, fork, start
+from bygones.attach.isolation.fork import Child, Parent, as_they_end, fork, spawn_fork
 from bygones.attach.watched_process import CannotFork
 from bygones.core.errors import ScriptError
 from bygones.scripts.arm_process import (
+    ArmProcess,
     Failure,
     Job,
     Report,
-    Twin,
     record_name,
 )
 from bygones.scripts.donor import find_donor
@@ -70,7 +70,7 @@ def _reports(planned: ScriptPlan, workers: int) -> Iterator[tuple[int, Report]]:
         while waiting or running:
             while waiting and len(running) < workers:
                 seed = waiting.pop(0)
-                child = start(lambda seed=seed: _run_seed(planned, seed))
+                child = spawn_fork(lambda seed=seed: _run_seed(planned, seed))
                 running[child.pipe] = (seed, child)
             pipe = next(as_they_end(running))
             seed, child = running.pop(pipe)
@@ -99,7 +99,7 @@ def _run_seed(planned: ScriptPlan, seed: int) -> Report:
     job, todo = planned.job, planned.todo[seed]
     donor = find_donor(job, seed)
     if job.forks:
-        return _process(lambda parent: Twin(job, seed, todo, parent, donor=donor), job)
+        return _process(lambda parent: ArmProcess(job, seed, todo, parent, donor=donor), job)
     total = Report()
     leaves = [i for i, segment in enumerate(job.tree.segments) if segment.leaf]
     control_first = sorted(leaves, key=lambda i: "control" not in job.tree.segments[i].arms)
@@ -109,7 +109,7 @@ def _run_seed(planned: ScriptPlan, seed: int) -> Report:
         if is_control or todo & set(path):
             total.add(
                 _process(
-                    lambda parent, path=path: Twin(
+                    lambda parent, path=path: ArmProcess(
                         job, seed, todo, parent, path=path, donor=donor, shown=total.shown
                     ),
                     job,
@@ -120,7 +120,7 @@ def _run_seed(planned: ScriptPlan, seed: int) -> Report:
     return total
 
 
-def _process(make: Callable[[Parent], Twin], job: Job) -> Report:
+def _process(make: Callable[[Parent], ArmProcess], job: Job) -> Report:
     side = fork()
     if isinstance(side, Parent):
         make(side).run()

@@ -25,21 +25,21 @@ from bygones.attach.isolation.fork import (
 from bygones.attach.isolation.overlay import Overlay, guarding_native_writes
 from bygones.attach.isolation.script import Script, own_files, run_script
 from bygones.attach.isolation.warmup import imported_libraries, versions
-from bygones.attach.live_run import FirstLook, Live, settle
+from bygones.attach.live_run import Baseline, Live, settle
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs, observe
 from bygones.attach.step_clock import Clock
 from bygones.attach.watched_process import over_too_soon, redirect_output
 from bygones.attach.worker_emulation import NotInProcess, emulating
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
-from bygones.scripts.rng_contract import carried
-from bygones.study.describe import inventory, state_bytes
+from bygones.scripts.rng_contract import carried_contract
+from bygones.study.describe import describe_sources, state_bytes
 
 Ask = Callable[[Live], Any]  # something to find out while the script is alive
 
 
 @dataclass(frozen=True)
-class Scouted:
+class PilotResult:
     """What the first run found. `clock`: the optimizer that closes a round; `why_not_fork` in words."""
 
     script: Script
@@ -60,7 +60,7 @@ class Scouted:
     answer: Any
 
 
-def scout(
+def run_pilot(
     script: Script,
     home: Path,
     seed: int,
@@ -69,7 +69,7 @@ def scout(
     probe: Callable[[Any], Any] | None = None,
     *,
     emulates: bool = True,
-) -> Scouted:
+) -> PilotResult:
     """Runs a script to the boundary `at` and looks around; raises its sentence if it does not get there.
 
     Where several optimizers take turns, the one that closes a round is counted by, which shows only
@@ -84,12 +84,12 @@ def scout(
     except NotInProcess as error:
         if not emulates:
             raise
-        real = scout(script, home, seed, at, ask, probe, emulates=False)
+        real = run_pilot(script, home, seed, at, ask, probe, emulates=False)
         return replace(real, why_not_fork=str(error))
     if isinstance(said, int):
         script = replace(script, clock=said)
         said = _run(script, home, seed, at, ask, probe, emulates)
-    assert isinstance(said, Scouted)
+    assert isinstance(said, PilotResult)
     return said
 
 
@@ -136,7 +136,7 @@ class _Scout:
         self.listener = Listener()
         self.clock.on_batch = self.listener.delivered
         self.modules_before = frozenset(sys.modules)
-        self.first: FirstLook | None = None
+        self.first: Baseline | None = None
         self.began = time.perf_counter()
 
     def run(self, folder: Path, emulates: bool) -> NoReturn:
@@ -152,7 +152,7 @@ class _Scout:
             ):
                 run_script(self.script, self.seed, self.home)
         except BygonesError as error:
-            self.parent.say(error)
+            self.parent.reply_and_exit(error)
         except SystemExit as leaving:
             self._too_soon(f"called sys.exit({leaving.code!r})")
         except BaseException as error:
@@ -161,24 +161,26 @@ class _Scout:
 
     def _too_soon(self, how: str) -> NoReturn:
         where = f"step {self.at}, where it was to be forked"
-        self.parent.say(over_too_soon(self.script, how, self.clock.step, where, self.clock))
+        self.parent.reply_and_exit(
+            over_too_soon(self.script, how, self.clock.step, where, self.clock)
+        )
 
     def _before_first(self) -> None:
         path = self.home / self.script.path
-        self.first = FirstLook(path, self.clock, self.seed)
+        self.first = Baseline(path, self.clock, self.seed)
         self.listener.attach(self.first.trained)
         self.began = time.perf_counter()
 
     def _arrived(self, step: int) -> None:
         """At the boundary: everything is asked here, and the script goes no further."""
         seconds = (time.perf_counter() - self.began) / max(step - 1, 1)
-        turn = self.clock.closes_a_round()
+        turn = self.clock.slowest_optimizer()
         if turn != self.script.clock:
-            self.parent.say(turn)
+            self.parent.reply_and_exit(turn)
         try:
             self._look_around(seconds)
         except BygonesError as error:
-            self.parent.say(error)
+            self.parent.reply_and_exit(error)
 
     def _look_around(self, seconds: float) -> NoReturn:
         assert self.first is not None
@@ -193,8 +195,8 @@ class _Scout:
             shape = outputs.shape
             if self.probe is not None and labels is not None:
                 inputs = replace(inputs, labels=labels, kind="logits")
-        self.parent.say(
-            Scouted(
+        self.parent.reply_and_exit(
+            PilotResult(
                 script=replace(
                     self.script,
                     files=own_files(self.home / self.script.path),
@@ -213,7 +215,7 @@ class _Scout:
                 num_workers=self.clock.num_workers,
                 threads=torch.get_num_threads(),
                 emulates=self.emulates,
-                rng=carried(live, self.first, self.script, self.clock),
+                rng=carried_contract(live, self.first, self.script, self.clock),
                 answer=self.ask(live),
             )
         )
@@ -233,7 +235,8 @@ class _Scout:
 def _with_digests(live: Live) -> list[dict[str, Any]]:
     """The inventory, with the digest of what each source holds here."""
     return [
-        {**row, "digest": digest(live.sources[row["name"]].capture())} for row in inventory(live)
+        {**row, "digest": digest(live.sources[row["name"]].capture())}
+        for row in describe_sources(live)
     ]
 
 

@@ -14,21 +14,21 @@ from bygones.core.errors import DesignError
 from bygones.core.importing import load_object
 from bygones.scripts.arm_process import Job, record_name
 from bygones.scripts.arm_syntax import default_arms, parse_arm
-from bygones.scripts.pilot import Scouted, scout
+from bygones.scripts.pilot import PilotResult, run_pilot
 from bygones.store import FolderStore
-from bygones.study.describe import describe
-from bygones.study.design import Study, check_design, findings, full_arms
-from bygones.study.design_json import design
+from bygones.study.describe import describe_study
+from bygones.study.design import Study, add_reference_arms, check_design, design_findings
+from bygones.study.design_json import design_to_json
 from bygones.study.plan import Plan
 from bygones.study.tree import Addresses, donor_steps, plan_tree
 from bygones.training.contract import Contract
-from bygones.training.lanes.choosing import Choice
+from bygones.training.lanes.lane_width import Choice
 
 ASKED_FOR = "it was asked for"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScriptRequest:
     """What a person asks of a script, as it was typed."""
 
     script: Script
@@ -54,20 +54,20 @@ class ScriptPlan:
 
     plan: Plan
     job: Job
-    scouted: Scouted
+    scouted: PilotResult
     replays: str
     todo: Mapping[int, frozenset[int]]
     sufficiency: bool = False
 
 
-def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
+def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptPlan:
     """Runs the script up to the fork, once, and says what its study is and what it costs."""
     check_script(asked.script)
     probe = load_object(str(asked.probe)) if asked.probe else None
     if not asked.seeds:
         raise DesignError("a study needs seeds; got none. Try --seeds 0-7.")
     warm()
-    found = scout(asked.script, home, asked.seeds[0], asked.fork_at, _ask(asked), probe)
+    found = run_pilot(asked.script, home, asked.seeds[0], asked.fork_at, _ask(asked), probe)
     warm_for(found.libraries)
     found, replays = _how(asked, home, found, probe)
     if found.inputs is None:
@@ -123,7 +123,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
             "family": asdict(study.declared),
             "findings": notes,
             "contract": contract.to_dict(),
-            "design": design(study),
+            "design": design_to_json(study),
             "rng": found.rng,
             "way": _way(replays, found, job),
             "num_steps": {"naive": num_seeds * whole, "shared": num_seeds * shared},
@@ -150,7 +150,7 @@ def plan_script(asked: Asked, home: Path, store: FolderStore) -> ScriptPlan:
     return ScriptPlan(plan, job, found, replays, todo, asked.sufficiency)
 
 
-def _ask(asked: Asked) -> Callable[[Live], Any]:
+def _ask(asked: ScriptRequest) -> Callable[[Live], Any]:
     """What has to be found out at the fork: the arms, their nulls, and whether they mean anything."""
 
     def ask(live: Live) -> Any:
@@ -166,8 +166,8 @@ def _ask(asked: Asked) -> Callable[[Live], Any]:
         )
         check_design(study, live)
         _check_transplants(study)
-        arms = full_arms(study, live)
-        return study, arms, findings(study, live), describe(study, arms, live, {})
+        arms = add_reference_arms(study, live)
+        return study, arms, design_findings(study, live), describe_study(study, arms, live, {})
 
     return ask
 
@@ -182,7 +182,7 @@ def _check_transplants(study: Study) -> None:
                 )
 
 
-def _with_probe(study: Study, found: Scouted, asked: Asked) -> Study:
+def _with_probe(study: Study, found: PilotResult, asked: ScriptRequest) -> Study:
     assert found.inputs is not None
     return Study(
         asked.script,
@@ -197,11 +197,13 @@ def _with_probe(study: Study, found: Scouted, asked: Asked) -> Study:
     )
 
 
-def _how(asked: Asked, home: Path, found: Scouted, probe: Any) -> tuple[Scouted, str]:
+def _how(
+    asked: ScriptRequest, home: Path, found: PilotResult, probe: Any
+) -> tuple[PilotResult, str]:
     """Whether arms can be forked: why not, in words, and what was found the way that it will be done."""
     if found.num_workers and found.emulates:
         script, seed = found.script, asked.seeds[0]
-        real = scout(script, home, seed, asked.fork_at, _ask(asked), probe, emulates=False)
+        real = run_pilot(script, home, seed, asked.fork_at, _ask(asked), probe, emulates=False)
         if real.chain != found.chain:
             return replace(real, script=script), (
                 "its loader's worker processes deliver other batches than the same work done in one "
@@ -212,7 +214,7 @@ def _how(asked: Asked, home: Path, found: Scouted, probe: Any) -> tuple[Scouted,
     return found, found.why_not_fork or ""
 
 
-def _way(replays: str, found: Scouted, job: Job) -> str:
+def _way(replays: str, found: PilotResult, job: Job) -> str:
     """How arms were made from one run, in a sentence for the report."""
     if replays == ASKED_FOR:
         return (

@@ -17,10 +17,10 @@ import torch
 
 from bygones.attach.isolation.script import Script, check_script, own_files, run_script
 from bygones.attach.isolation.warmup import warm
-from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.live_run import Baseline, Live
 from bygones.attach.step_clock import Clock
 from bygones.core.errors import BygonesError, DesignError, ScriptError
-from bygones.scripts.rng_contract import carried
+from bygones.scripts.rng_contract import carried_contract
 from bygones.store.ledger import Writer, refuse_existing
 from bygones.study.record import Recorded
 from bygones.training.contract import Contract
@@ -85,7 +85,7 @@ class _Recorder:
         self.clock.stops = None
         self.clock.before_first = self._first_look
         self.clock.at_boundary = self._at_boundary
-        self.first: FirstLook | None = None
+        self.first: Baseline | None = None
         self.writer: Writer | None = None
         self.last = -1
         self.count = 0
@@ -108,7 +108,7 @@ class _Recorder:
             seal=self.writer.end(),
             seconds_an_entry=self.seconds / self.count,
             counted=self.clock.optimizer,
-            closes=self.clock.closes_a_round(),
+            closes=self.clock.slowest_optimizer(),
         )
 
     def leave(self) -> None:
@@ -122,7 +122,7 @@ class _Recorder:
         print(f"bygones: {said}, since the script did not come to its end.", file=sys.stderr)
 
     def _first_look(self) -> None:
-        self.first = FirstLook(self.file, self.clock, _NO_SEED)
+        self.first = Baseline(self.file, self.clock, _NO_SEED)
 
     def _at_boundary(self, step: int) -> None:
         if step % self.every == 0:
@@ -140,7 +140,7 @@ class _Recorder:
         self.count += 1
         self.seconds += time.perf_counter() - began
 
-    def _header(self, live: Live, first: FirstLook) -> dict[str, Any]:
+    def _header(self, live: Live, first: Baseline) -> dict[str, Any]:
         devices = {str(p.device.type) for p in live.parameters.values()}
         contract = replace(
             Contract.here(),
@@ -156,7 +156,7 @@ class _Recorder:
             "optimizer": self.clock.optimizer,
             "every": self.every,
             "contract": contract.to_dict(),
-            "rng": carried(live, first, self.script, self.clock),
+            "rng": carried_contract(live, first, self.script, self.clock),
         }
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from bygones.attach.isolation.script import Script
-from bygones.attach.live_run import FirstLook, Live
+from bygones.attach.live_run import Baseline, Live
 from bygones.attach.step_clock import Clock
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.values import State
 from bygones.training.generators import global_generators
 from bygones.training.rng_contract import stream, surroundings
@@ -29,7 +29,7 @@ _WORKERS = {
 }
 
 
-def carried(live: Live, first: FirstLook, script: Script, clock: Clock) -> dict[str, Any]:
+def carried_contract(live: Live, first: Baseline, script: Script, clock: Clock) -> dict[str, Any]:
     """The RNG contract at this boundary. What draws is what has moved since before the first update."""
     streams: Any = live.sources["streams"]
     before, now = first.states["streams"], streams.capture()
@@ -49,7 +49,7 @@ def carried(live: Live, first: FirstLook, script: Script, clock: Clock) -> dict[
 def _row(name: str, generator: Any, before: State, now: State, script: Script) -> dict[str, Any]:
     """One generator; `drawn` is None for one that was not there yet before the first update."""
     leaf = f"{name}/state"
-    moved = not same(before[leaf], now[leaf]) if leaf in before else None
+    moved = not same_bits(before[leaf], now[leaf]) if leaf in before else None
     is_global = name in global_generators()
     kind = _kind(generator)
     seeded = f"a seed reaches it by {script.seeded_by}" if is_global else "seeded by the script"

@@ -52,12 +52,12 @@ class AbstractStore(ABC):
         """All sound records under an address, by name."""
 
 
-def sealed(record: Record) -> bytes:
+def seal_record(record: Record) -> bytes:
     """A record as JSON that carries its own digest."""
     return json.dumps({"digest": digest_of(record), "record": record}, sort_keys=True).encode()
 
 
-def unsealed(content: bytes) -> Record | None:
+def open_record(content: bytes) -> Record | None:
     """The record that was sealed; None if these bytes are not what was written."""
     try:
         whole = json.loads(content)

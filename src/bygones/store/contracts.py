@@ -18,7 +18,7 @@ _BUNDLED = "contract.json"  # what a bundle keeps its two contracts in
 
 
 @dataclass(frozen=True)
-class Terms:
+class Contracts:
     """The two contracts of a ledger, a stored study or a bundle. `rng` is None where it was not recorded."""
 
     numeric: Mapping[str, Any]
@@ -28,20 +28,20 @@ class Terms:
         return {"numeric": self.numeric, "rng": self.rng}
 
 
-def read_terms(place: Path | str, study: str | None = None) -> Terms:
+def read_contracts(place: Path | str, study: str | None = None) -> Contracts:
     """The contracts of what lies there: a ledger's file, a store's folder or URL, or a bundle's folder."""
     return _stored(place, study) if is_remote(place) else _read(Path(place), study)
 
 
-def _stored(place: Path | str, study: str | None) -> Terms:
+def _stored(place: Path | str, study: str | None) -> Contracts:
     attributes = read_manifest(open_store(place), study).attributes
-    return Terms(attributes["contract"], attributes.get("rng"))
+    return Contracts(attributes["contract"], attributes.get("rng"))
 
 
-def _read(path: Path, study: str | None) -> Terms:
+def _read(path: Path, study: str | None) -> Contracts:
     if path.is_file():
         header = read_header(path)
-        return Terms(header.get("contract", {}), header.get("rng"))
+        return Contracts(header.get("contract", {}), header.get("rng"))
     if (path / _BUNDLED).is_file():
         return _bundled(path / _BUNDLED)
     if not path.is_dir():
@@ -51,17 +51,17 @@ def _read(path: Path, study: str | None) -> Terms:
     return _stored(path, study)
 
 
-def _bundled(path: Path) -> Terms:
+def _bundled(path: Path) -> Contracts:
     try:
         said = json.loads(path.read_bytes())
-        return Terms(said["numeric"], said["random"])
+        return Contracts(said["numeric"], said["random"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(
             f"{path}: not the contracts of a bundle ({type(error).__name__})."
         ) from None
 
 
-def rows_of(terms: Terms) -> list[tuple[str, str]]:
+def rows_of(terms: Contracts) -> list[tuple[str, str]]:
     """All that is said besides the streams: name and value, in words."""
     rows = [(name, in_words(value)) for name, value in terms.numeric.items()]
     if terms.rng is None:
@@ -99,7 +99,7 @@ def in_words(value: Any) -> str:
     return "not set" if value in (None, "") else str(value)
 
 
-def differences(one: Terms, other: Terms) -> list[tuple[str, Any, Any]]:
+def differences(one: Contracts, other: Contracts) -> list[tuple[str, Any, Any]]:
     """What two do not agree in: (path, here, there). Where the steps were looked at does not count."""
     return [
         found for found in _differing(one.to_dict(), other.to_dict()) if found[0] not in _PLACES

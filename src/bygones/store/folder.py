@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bygones.core.errors import StoreError
 from bygones.core.values import Digest
-from bygones.store.base import AbstractStore, Damaged, Record, sealed, unsealed
+from bygones.store.base import AbstractStore, Damaged, Record, open_record, seal_record
 
 
 class FolderStore(AbstractStore):
@@ -65,7 +65,7 @@ class FolderStore(AbstractStore):
         return self._object(digest).exists()
 
     def write_record(self, address: Digest, name: str, record: Record) -> None:
-        self._write(self._record_folder(address) / f"{name}.json", sealed(record))
+        self._write(self._record_folder(address) / f"{name}.json", seal_record(record))
 
     def has_record(self, address: Digest, name: str) -> bool:
         return (self._record_folder(address) / f"{name}.json").exists()
@@ -74,7 +74,7 @@ class FolderStore(AbstractStore):
         sound: dict[str, Record] = {}
         folder = self._record_folder(address)
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-            record = unsealed(path.read_bytes())
+            record = open_record(path.read_bytes())
             if record is None:
                 self._set_aside(path)
             else:

@@ -13,7 +13,7 @@ from bygones.store.ledger import check_header, parse_line
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """Where two runs part: the first boundary that differs, what differs there, and what followed.
 
     `first` is in causal order: randomness, data, schedules, everything else, the weights last. `followed`
@@ -62,7 +62,7 @@ _UNFINISHED = "where both end, without the last line of a run that came to its e
 _HALF_FINISHED = "where both end, one of them without its last line"
 
 
-def part(one: Path, other: Path) -> Parting:
+def first_divergence(one: Path, other: Path) -> Divergence:
     """Where the runs of two ledgers part, by bisection along their chains.
 
     As long as two runs are equal, their ledgers are equal to the byte; and two entries that are equal
@@ -84,19 +84,19 @@ def part(one: Path, other: Path) -> Parting:
         before = before if also is None else also
         if first:
             step, names = first
-            return Parting(step, before, names, followed, None, "", headers)
+            return Divergence(step, before, names, followed, None, "", headers)
         if before is None:
             raise LedgerError(f"{one} and {other} have no boundary in common.")
         if also is not None:
-            return Parting(None, before, (), (), None, _IN_COMMON, headers)
+            return Divergence(None, before, (), (), None, _IN_COMMON, headers)
         ends = [ledger.line_at(place) for ledger in (mine, theirs)]
         finished = [end for end in ends if end is not None and "end" in end]
         if any(end is not None and "end" not in end for end in ends):
-            return Parting(None, before, (), (), None, _SHORTER, headers)
+            return Divergence(None, before, (), (), None, _SHORTER, headers)
         if len(finished) == 2:
-            return Parting(None, before, (), (), finished[0]["end"], "", headers)
+            return Divergence(None, before, (), (), finished[0]["end"], "", headers)
         words = _HALF_FINISHED if finished else _UNFINISHED
-        return Parting(None, before, (), (), None, words, headers)
+        return Divergence(None, before, (), (), None, words, headers)
 
 
 def _last_in_common(mine: _Bisected, theirs: _Bisected) -> tuple[int, dict[str, Any] | None]:
@@ -158,7 +158,7 @@ def _causal(name: str) -> tuple[int, str]:
     return (0 if name.startswith("streams") else ranks.get(name, 5)), name
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+def differing_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of what two entries do not agree in, in causal order."""
     mine, theirs = fields(one), fields(other)
     names = sorted(mine.keys() | theirs.keys(), key=_causal)
@@ -173,7 +173,7 @@ def _spreading(
     first: tuple[int, tuple[str, ...]] | None = None
     since: dict[str, int] = {}
     for mine, theirs in islice(pairs, _FOLLOWED):
-        now = differing(mine, theirs)
+        now = differing_fields(mine, theirs)
         if first is None and now:
             first = mine["step"], now
         elif first is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.digest import digest
 from bygones.core.errors import StoreError
 from bygones.core.hash_chain import ledger_entry
@@ -25,7 +25,7 @@ _STUDIES = digest("bygones.studies")  # the address under which manifests lie, b
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One stored object of a manifest: what these arms of this seed did from `low` to `high`.
 
     The object's losses begin at step `start`; its observations are those of `steps`, in order.
@@ -49,7 +49,7 @@ class Manifest:
     seeds: list[int]
     steps: list[int]
     end: int
-    entries: list[Entry]
+    entries: list[ManifestEntry]
     attributes: dict[str, Any]
     images: Digest | None = None  # what the probe inputs look like, if they are pictures
 
@@ -71,9 +71,11 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
         raise StoreError(f"this store holds several studies; choose one of: {', '.join(found)}.")
     chosen = name if name is not None else next(iter(found))
     if chosen not in found:
-        raise unknown("study in this store", chosen, found)
+        raise unknown_name("study in this store", chosen, found)
     record = found[chosen]
-    return Manifest(**{**record, "entries": [Entry(**entry) for entry in record["entries"]]})
+    return Manifest(
+        **{**record, "entries": [ManifestEntry(**entry) for entry in record["entries"]]}
+    )
 
 
 def ledger_lines(

@@ -22,7 +22,7 @@ from typing import Any
 
 from bygones.core.errors import StoreError
 from bygones.core.values import Digest
-from bygones.store.base import AbstractStore, Damaged, Record, sealed, unsealed
+from bygones.store.base import AbstractStore, Damaged, Record, open_record, seal_record
 
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}  # write whole objects
 
@@ -70,7 +70,7 @@ class RemoteStore(AbstractStore):
         return self._is_there(self._object(digest))
 
     def write_record(self, address: Digest, name: str, record: Record) -> None:
-        self._write(f"{self._record_folder(address)}/{name}.json", sealed(record))
+        self._write(f"{self._record_folder(address)}/{name}.json", seal_record(record))
 
     def has_record(self, address: Digest, name: str) -> bool:
         return self._is_there(f"{self._record_folder(address)}/{name}.json")
@@ -78,7 +78,7 @@ class RemoteStore(AbstractStore):
     def records(self, address: Digest) -> dict[str, Record]:
         sound: dict[str, Record] = {}
         for path, content in sorted(self._contents(self._record_folder(address)).items()):
-            record = unsealed(content)
+            record = open_record(content)
             if record is None:
                 self._set_aside(path)
             else:

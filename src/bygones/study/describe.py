@@ -9,10 +9,10 @@ from typing import Any
 
 from bygones.core.values import State
 from bygones.study.design import Arm, Running, Study
-from bygones.training.treatment import noun
+from bygones.training.treatment import describe_null
 
 
-def describe(
+def describe_study(
     study: Study, arms: Sequence[Arm], run: Running, order: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a reader has to know about a study besides its numbers, as JSON-able values.
@@ -27,13 +27,13 @@ def describe(
         "family": asdict(study.declared),
         "margins": dict(study.margins),
         "arms": [_arm(arm, run) for arm in arms],
-        "sources": inventory(run),
+        "sources": describe_sources(run),
         "orders": {**order, "realised": {}},
         "digests": {"study": study.digest(), "recipe": study.recipe.code()},
     }
 
 
-def inventory(run: Running) -> list[dict[str, Any]]:
+def describe_sources(run: Running) -> list[dict[str, Any]]:
     """Every source in a run: class, visibility, lifetime, leaves and bytes."""
     rows = []
     for name, source in run.sources.items():
@@ -75,7 +75,9 @@ def _arm(arm: Arm, run: Running) -> dict[str, Any]:
         "name": arm.name,
         "role": arm.role,
         "null_of": arm.null_of,
-        "noun": " and ".join(noun(t) for t in arm.treatments) if arm.role == "null" else None,
+        "noun": " and ".join(describe_null(t) for t in arm.treatments)
+        if arm.role == "null"
+        else None,
         "treatments": treatments,
         "sentence": str(arm),
     }

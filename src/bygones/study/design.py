@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol
 
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Family
-from bygones.core.catalogue import unknown
-from bygones.core.code_digest import foreign_code
+from bygones.core.catalogue import unknown_name
+from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
-from bygones.core.values import Digest, Lifetime, Window, matching, whole
+from bygones.core.values import Digest, Lifetime, Window, match_leaves, require_integer
 from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
 from bygones.training.recipe import Recipe, RecipeFunction
@@ -67,7 +67,7 @@ class Study:
     """Seed-paired arms that share their past up to `fork_at` and are observed at each horizon after it.
 
     `horizons` are counted in optimizer steps after the fork; at horizon 0 the treatment has acted and
-    nothing has been trained since. Control, sham and matched nulls are added by `full_arms`, so no
+    nothing has been trained since. Control, sham and matched nulls are added by `add_reference_arms`, so no
     study can forget its references.
 
     What is declared before the run: `family`, the comparisons that are read together (default: every
@@ -100,9 +100,11 @@ class Study:
         known = hasattr(recipe, "code")
         object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
         object.__setattr__(self, "arms", tuple(arms))
-        object.__setattr__(self, "fork_at", whole(fork_at, "fork_at"))
-        object.__setattr__(self, "horizons", tuple(whole(h, "a horizon") for h in horizons))
-        object.__setattr__(self, "seeds", tuple(whole(seed, "a seed") for seed in seeds))
+        object.__setattr__(self, "fork_at", require_integer(fork_at, "fork_at"))
+        object.__setattr__(
+            self, "horizons", tuple(require_integer(h, "a horizon") for h in horizons)
+        )
+        object.__setattr__(self, "seeds", tuple(require_integer(seed, "a seed") for seed in seeds))
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "probe", probe if probe is not None else Logits())
         object.__setattr__(self, "family", family)
@@ -143,10 +145,10 @@ class Study:
 
 def probe_digest(probe: Any) -> Digest:
     """Digest of what a probe reads: its class, its settings, and its code if it is not of bygones."""
-    return digest([type(probe).__qualname__, probe, foreign_code(type(probe))])
+    return digest([type(probe).__qualname__, probe, third_party_digest(type(probe))])
 
 
-def full_arms(study: Study, run: Running) -> tuple[Arm, ...]:
+def add_reference_arms(study: Study, run: Running) -> tuple[Arm, ...]:
     """The control, the sham, then each arm followed by its matched null where one is defined.
 
     The sham goes through the same motions as the arms: it copies and restores every source that any
@@ -182,14 +184,14 @@ def check_design(study: Study, run: Running) -> None:
             source = run.sources[treatment.source]
             check_pair(treatment, source)
             state = source.capture()
-            if state and not matching(state, treatment.leaves):
+            if state and not match_leaves(state, treatment.leaves):
                 raise DesignError(
                     f"arm '{arm.name}': no leaf of {treatment.source} matches '{treatment.leaves}'. "
                     f"There are: {', '.join(list(state)[:6])}{', …' if len(state) > 6 else ''}."
                 )
 
 
-def findings(study: Study, run: Running) -> list[str]:
+def design_findings(study: Study, run: Running) -> list[str]:
     """What a reader has to know about this design: windows that do not match their source's lifetime."""
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
@@ -277,11 +279,13 @@ def _check_declared(study: Study) -> None:
     known = {"arm": [arm.name for arm in study.arms], "horizon": [*map(str, study.horizons)]}
     for arm in family.arms:
         if arm not in known["arm"]:
-            raise unknown(f"arm of this study (in the family '{family.name}')", arm, known["arm"])
+            raise unknown_name(
+                f"arm of this study (in the family '{family.name}')", arm, known["arm"]
+            )
     for horizon in map(str, family.horizons):
         if horizon not in known["horizon"]:
             where = f"horizon of this study (in the family '{family.name}')"
-            raise unknown(where, horizon, known["horizon"])
+            raise unknown_name(where, horizon, known["horizon"])
     for metric in (*family.metrics, *dict(study.margins)):
         METRICS[metric]  # raises, with the nearest name
     for metric, margin in study.margins:

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bygones.core.code_digest import SCRIPTS, code_parts, machine_digest
-from bygones.core.digest import array_of, digest, is_array
+from bygones.core.code_digest import SCRIPTS, code_parts, package_digest
+from bygones.core.digest import as_array, digest, is_array
 from bygones.core.errors import DesignError
 from bygones.core.importing import load_object
 from bygones.core.values import Digest, Window
@@ -38,7 +38,7 @@ _MOST = 1 << 20  # bytes of an array that is written into the design
 _VERSION = "version of "
 
 
-def design(study: Study) -> dict[str, Any]:
+def design_to_json(study: Study) -> dict[str, Any]:
     """The study as JSON: enough to run it again where its code lies, or why that cannot be."""
     recipe = study.recipe
     if hasattr(recipe, "seed_env"):
@@ -48,7 +48,7 @@ def design(study: Study) -> dict[str, Any]:
     writer = _Writer()
     try:
         parts = code_parts(recipe.load())
-        own, versions = divided(parts)
+        own, versions = split_versions(parts)
         return {
             "kind": "recipe",
             "recipe": {
@@ -73,7 +73,7 @@ def design(study: Study) -> dict[str, Any]:
         return {"kind": "other", "why_not": str(error).rstrip(".")}
 
 
-def divided(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
+def split_versions(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
     """The digest of the recipe's own source alone, and the versions of the packages that it uses."""
     own = {name: text for name, text in parts.items() if not name.startswith(_VERSION)}
     versions = {
@@ -84,7 +84,7 @@ def divided(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
     return digest(own), versions
 
 
-def study_of(written: Mapping[str, Any], roots: list[Path], seeds: list[int]) -> Study:
+def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[int]) -> Study:
     """The study that was written down. `roots`: where the code lies now. Imports that code."""
     reader = _Reader(roots)
     function, settings = written["recipe"]["function"], reader.read(written["recipe"]["settings"])
@@ -112,7 +112,7 @@ def _script(script: Any) -> dict[str, Any]:
         "kind": "script",
         "why_not": "a script is run with what lies around it, and that is not in a bundle",
         "script": {name: _listed(value) for name, value in dataclasses.asdict(script).items()},
-        "machine": machine_digest(SCRIPTS),
+        "machine": package_digest(SCRIPTS),
         "code": [{"root": str(path.parent), "home": path.name}],
     }
 
@@ -213,7 +213,7 @@ def _address(kind: Any) -> str:
 
 
 def _array(value: Any) -> dict[str, Any]:
-    array = np.asarray(array_of(value) if is_array(value) else value)
+    array = np.asarray(as_array(value) if is_array(value) else value)
     widened = not isinstance(value, np.generic) and tuple(value.shape) != array.shape
     if widened or array.dtype.hasobject or array.nbytes > _MOST:
         raise DesignError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from bygones.core.values import Digest
 from bygones.store import Record, pack, unpack_meta
-from bygones.store.outcomes import Entry, Manifest
+from bygones.store.outcomes import Manifest, ManifestEntry
 from bygones.study.plan import Plan
 from bygones.study.tree import Segment
 
@@ -15,7 +15,7 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
     """Finds, for each seed and segment, the stored objects that hold what was observed there."""
     study, tree = planned.study, planned.tree
     names = [arm.name for arm in planned.arms]
-    entries: list[Entry] = []
+    entries: list[ManifestEntry] = []
     orders: dict[str, Digest] = {}
     for seed in study.seeds:
         for segment in tree.segments:
@@ -25,7 +25,7 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
                 diverged = record["diverged_at"]
                 mine = record["probe"] == planned.addresses.probe
                 entries.append(
-                    Entry(
+                    ManifestEntry(
                         seed=seed,
                         arms=rows,
                         object=record["observed"],

@@ -21,7 +21,7 @@ from bygones.study.tree import (
     remaining,
 )
 from bygones.training.contract import Contract
-from bygones.training.lanes.choosing import Width
+from bygones.training.lanes.lane_width import Width
 
 
 def measure(

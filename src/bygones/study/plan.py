@@ -12,15 +12,15 @@ import numpy as np
 from bygones.core.digest import digest
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, MemoryStore
-from bygones.study.describe import describe, state_bytes
-from bygones.study.design import Arm, Study, check_design, findings, full_arms
-from bygones.study.design_json import design
+from bygones.study.describe import describe_study, state_bytes
+from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
+from bygones.study.design_json import design_to_json
 from bygones.study.segment import SeedsJob
 from bygones.study.tree import Addresses, Tree, donor_boundaries, donor_steps, plan_tree, remaining
 from bygones.training.contract import Contract
-from bygones.training.lanes.choosing import Choice, Width, choose, narrower, too_large
+from bygones.training.lanes.lane_width import Choice, Width, choose_lanes, narrower, too_large
 from bygones.training.probes import AbstractProbe
-from bygones.training.rng_contract import addressed
+from bygones.training.rng_contract import addressed_contract
 from bygones.training.run import Run
 
 
@@ -112,7 +112,7 @@ def plan(
         run.advance(2)
         check_design(study, run)
         seconds = choice.seconds_a_step or _seconds_a_step(run)
-        arms = full_arms(study, run)
+        arms = add_reference_arms(study, run)
         tree = plan_tree(arms, study.steps)
         addresses = Addresses.of(study, contract)
         order = {
@@ -121,11 +121,11 @@ def plan(
         }
         left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
         attributes = {
-            **describe(study, arms, run, order),
-            "findings": findings(study, run),
+            **describe_study(study, arms, run, order),
+            "findings": design_findings(study, run),
             "contract": contract.to_dict(),
-            "design": design(study),
-            "rng": addressed(run),
+            "design": design_to_json(study),
+            "rng": addressed_contract(run),
             "lanes": choice.to_dict(),
         }
         observed = run.observe(study.probe)
@@ -179,7 +179,7 @@ def _choice(
     if known is not None and lanes in (None, "auto", known["lanes"]):
         return Choice(**known)
     with contract.in_force():
-        return choose(
+        return choose_lanes(
             study.recipe,
             study.seeds,
             study.probe,

@@ -10,7 +10,7 @@ from bygones.core.values import Digest
 from bygones.store.ledger import Writer
 from bygones.training.contract import Contract
 from bygones.training.recipe import Recipe
-from bygones.training.rng_contract import addressed
+from bygones.training.rng_contract import addressed_contract
 from bygones.training.run import Run
 
 
@@ -40,7 +40,9 @@ def record(recipe: Recipe, seed: int, until: int, every: int, path: Path) -> Rec
             "seed": seed,
             "every": every,
             "contract": contract.to_dict(),
-            "rng": addressed(Run(recipe, seed)),  # a run of its own: this one is only watched
+            "rng": addressed_contract(
+                Run(recipe, seed)
+            ),  # a run of its own: this one is only watched
         }
         run, count = Run(recipe, seed), 0
         with Writer(path, header) as writer:

@@ -24,9 +24,9 @@ from bygones.core.errors import BygonesError, DesignError
 from bygones.core.values import Digest
 from bygones.store import FolderStore
 from bygones.study.design import Study
-from bygones.study.design_json import divided, study_of
+from bygones.study.design_json import split_versions, study_from_json
 from bygones.study.measure import measure
-from bygones.training.devices import checked
+from bygones.training.devices import check_device
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Imports the code, says what it is, and trains what is asked for."""
     sys.path[:0] = question["roots"]
     roots = [Path(root) for root in question["roots"]]
-    study = study_of(question["design"], roots, question["seeds"])
-    own, versions = divided(code_parts(study.recipe.load()))
+    study = study_from_json(question["design"], roots, question["seeds"])
+    own, versions = split_versions(code_parts(study.recipe.load()))
     recorded = Study(
         _Recorded(question["recipe"]),
         study.arms,
@@ -65,7 +65,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 def _here(device: str) -> str:
     """The device that the study was trained on, or the CPU where there is no such; the contract tells."""
     try:
-        return checked(device)
+        return check_device(device)
     except DesignError:
         return "cpu"
 

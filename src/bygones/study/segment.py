@@ -18,11 +18,11 @@ from bygones.core.importing import import_file, imported_files
 from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, Damaged, pack
-from bygones.study.executors.parcels import line_of
+from bygones.study.executors.transport import line_of
 from bygones.study.snapshot_bytes import decode, encode
 from bygones.study.tree import Addresses, Segment, Tree, Work, donor_boundaries, remaining
 from bygones.training.contract import Contract
-from bygones.training.lanes import Alone, Lanes, Unlike, crew
+from bygones.training.lanes import BatchedRuns, NotBatchable, SingleRun, make_runner
 from bygones.training.probes import AbstractProbe
 from bygones.training.recipe import Recipe
 from bygones.training.run import Donor, Run, Snapshot
@@ -75,7 +75,7 @@ def run_seeds(job: SeedsJob) -> int:
             continue
         except torch.OutOfMemoryError as error:
             said = line_of(error, 0)
-        except Unlike as unlike:  # the first seeds could; see `lanes.choosing`
+        except NotBatchable as unlike:  # the first seeds could; see `lanes.choosing`
             raise RecipeError(
                 f"seeds {_in_words(tuple(group))} cannot take their steps together: {unlike}. Run the study "
                 f"again with --lanes 1; what is finished was trained under another contract, and stays."
@@ -125,7 +125,7 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
     for run in runs:
         _check_built(job, run)
     beginning = [run.snapshot() for run in runs]
-    together = crew(runs, job.contract.lanes)
+    together = make_runner(runs, job.contract.lanes)
     pieces = list(zip(*group.values(), strict=True))  # each with the work of every seed
     todo = {works[0].index for works in pieces}
     donors = _donors(job, list(group), donor_boundaries(job.tree, next(iter(group.values()))))
@@ -135,7 +135,7 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
         segment = job.tree.segments[item.index]
         at_parents_end = segment.parent in ends and item.start == segment.start
         for place, run in enumerate(runs):
-            run.learn(segment.history)
+            run.register_policies(segment.history)
             stored = works[place].snapshot
             if stored is not None and not at_parents_end:
                 run.restore(decode(job.store.get(stored), job.contract.device))
@@ -152,7 +152,11 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
 
 
 def _train_segment(
-    job: SeedsJob, together: Lanes | Alone, segment: Segment, item: Work, donors: Sequence[Donor]
+    job: SeedsJob,
+    together: BatchedRuns | SingleRun,
+    segment: Segment,
+    item: Work,
+    donors: Sequence[Donor],
 ) -> list[Snapshot]:
     """Trains one segment, observes on the way, and stores what it made. Returns the states at its end."""
     seen = [_Seen() for _ in together.runs]
@@ -164,7 +168,9 @@ def _train_segment(
         mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
         mine.entries.append(run.entry())
 
-    together.advance(item.stop, segment.history, donors=donors, at_boundary=look, looks=item.steps)
+    together.advance(
+        item.stop, segment.history, donors=donors, at_boundary=look, observe_at=item.steps
+    )
     ends = []
     for place, (run, mine) in enumerate(zip(together.runs, seen, strict=True)):
         with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
@@ -222,7 +228,7 @@ def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> l
 
     def train() -> None:
         device, lanes = job.contract.device, job.contract.lanes
-        donors = crew([Run(job.recipe, donor_seed(seed), device) for seed in seeds], lanes)
+        donors = make_runner([Run(job.recipe, donor_seed(seed), device) for seed in seeds], lanes)
         for boundary in boundaries:
             donors.advance(boundary)
             taken[boundary] = [run.snapshot() for run in donors.runs]
@@ -241,10 +247,10 @@ def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> l
 def _check_built(job: SeedsJob, run: Run) -> None:
     """A recipe must build the same run from the same seed, today and when the store was filled."""
     address = job.addresses.history(run.seed, ())
-    built = built_digest(run)
+    built = initial_state_digest(run)
     known = job.store.records(address).get("built")
     if known is None:
-        if built_digest(Run(job.recipe, run.seed, job.contract.device)) != built:
+        if initial_state_digest(Run(job.recipe, run.seed, job.contract.device)) != built:
             raise RecipeError(
                 f"the recipe {job.recipe} builds two different runs from seed {run.seed}. Everything random "
                 f"in it must come from its seed or from the global generators, which are seeded for it."
@@ -270,7 +276,7 @@ def _built_record(built: Digest) -> dict[str, object]:
     }
 
 
-def built_digest(run: Run) -> Digest:
+def initial_state_digest(run: Run) -> Digest:
     """Digest of a run as built: its starting state, its probe set, and its data where it is tensors."""
     data = run.parts.data if isinstance(run.parts.data, tuple) else None
     return digest([run.snapshot().digest(), run.parts.probe_set, data])

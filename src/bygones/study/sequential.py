@@ -15,7 +15,7 @@ from bygones.study.design import Study
 from bygones.study.executors import AbstractExecutor, Serial
 from bygones.study.measure import measure
 from bygones.study.plan import Plan, plan
-from bygones.training.lanes.choosing import Width
+from bygones.training.lanes.lane_width import Width
 
 
 def measure_until(

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bygones.attach.discovery import Alive
+from bygones.attach.discovery import LiveObjects
 from bygones.attach.live_run import sources_of
 from bygones.core.catalogue import Catalogue
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, DesignError, ProbeError
-from bygones.core.values import Digest, whole
-from bygones.study.describe import inventory
-from bygones.training.generators import kept_globals
+from bygones.core.values import Digest, require_integer
+from bygones.study.describe import describe_sources
+from bygones.training.generators import preserve_global_generators
 from bygones.training.rewriter import Donor, Rewriter
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.averages import Averages
@@ -36,10 +36,10 @@ Fingerprint = Mapping[str, Mapping[str, Digest]]  # source -> leaf -> digest
 
 
 @dataclass(frozen=True)
-class Handed:
+class TrainerState:
     """What a trainer hands over when it is about to train."""
 
-    found: Alive
+    found: LiveObjects
     model: nn.Module
     seed: int
     step: int  # where it begins; above 0 if it resumes
@@ -73,7 +73,9 @@ class AtBoundaries:
         stops: bool = False,
     ) -> None:
         self.treatments = tuple(treatments)
-        self.observe_at = tuple(sorted({whole(s, "a step to observe at") for s in observe_at}))
+        self.observe_at = tuple(
+            sorted({require_integer(s, "a step to observe at") for s in observe_at})
+        )
         self.probe = probe
         self.seed = seed
         self.observed: dict[int, np.ndarray] = {}
@@ -94,7 +96,7 @@ class AtBoundaries:
 
     # ------------------------------------------------------------------ what a library's callback says
 
-    def begin(self, handed: Handed) -> None:
+    def begin(self, handed: TrainerState) -> None:
         """Training is about to begin: everything is built, and nothing is trained yet."""
         seed = self.seed if self.seed is not None else handed.seed
         self.model = handed.model
@@ -157,7 +159,7 @@ class AtBoundaries:
         """Every source of the run as it stands now: origin, visibility, lifetime, leaves and bytes."""
         if self.live is None:
             raise DesignError("the sources of a run are known once its trainer has begun to train.")
-        return inventory(self.live)
+        return describe_sources(self.live)
 
     def fingerprint(self) -> Fingerprint:
         """The digest of every leaf of every source: what two runs are compared by."""
@@ -251,7 +253,7 @@ def first_difference(one: Fingerprint, other: Fingerprint) -> str | None:
     return None
 
 
-def _catalogue(found: Alive, seed: int, device: str) -> Catalogue[AbstractSource]:
+def _catalogue(found: LiveObjects, seed: int, device: str) -> Catalogue[AbstractSource]:
     """The sources of what a trainer holds; averages of the trained module are added to those."""
     if device.startswith("cuda"):  # dropout on a GPU draws from that GPU's own generator
         drawn = torch.cuda.default_generators[torch.device(device).index or 0]
@@ -270,7 +272,7 @@ def _untouched(model: nn.Module, device: str) -> Iterator[None]:
     """Whatever happens inside, modes of modules and global generators are as before afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     cuda = [torch.device(device)] if device.startswith("cuda") else []
-    with kept_globals(), torch.random.fork_rng(devices=cuda), torch.no_grad():
+    with preserve_global_generators(), torch.random.fork_rng(devices=cuda), torch.no_grad():
         try:
             yield
         finally:
@@ -294,7 +296,7 @@ def _as_rows(said: Any) -> np.ndarray:
 
 
 def _puts_back(treatment: Treatment) -> bool:
-    return treatment.intervention.puts_back
+    return treatment.intervention.restores_at_end
 
 
 def _boundaries(steps: list[int]) -> str:

@@ -29,9 +29,18 @@ from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.core.catalogue import Catalogue
 from bygones.core.errors import DesignError, StoreError
 from bygones.core.keyed_rng import mix
-from bygones.core.values import Leaf, Lifetime, Offer, Origin, State, Visibility, Window, matching
+from bygones.core.values import (
+    Capability,
+    Leaf,
+    Lifetime,
+    Origin,
+    State,
+    Visibility,
+    Window,
+    match_leaves,
+)
 from bygones.training.interventions import AbstractIntervention, Hold, Reseed
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.nested_state import flatten, like, unflatten
 from bygones.training.recipe import Parts
 from bygones.training.rewriter import Rewriter
@@ -266,7 +275,7 @@ def _check(
     if isinstance(treatment.intervention, Reseed) and isinstance(source, _SavedStreams):
         source.check_redrawn()
     state = source.capture()
-    if state and not matching(state, treatment.leaves):
+    if state and not match_leaves(state, treatment.leaves):
         raise DesignError(
             f"no leaf of {source.name} in {opened.place.name} matches '{treatment.leaves}'. There are: "
             f"{', '.join(list(state)[:6])}{', …' if len(state) > 6 else ''}."
@@ -322,7 +331,7 @@ class _SavedTensors(_Saved):
         self.tensors = tensors
 
     def capture(self) -> State:
-        return {self.leaf(name): clone(tensor) for name, tensor in self.tensors.items()}
+        return {self.leaf(name): clone_leaf(tensor) for name, tensor in self.tensors.items()}
 
     def restore(self, state: State) -> None:
         overwrite_all({self.leaf(n): t for n, t in self.tensors.items()}, state, self.name)
@@ -336,13 +345,13 @@ class _SavedWeights(_SavedTensors):
 
     name = "weights"
     origin: Origin = "path"
-    offers: frozenset[Offer] = frozenset({"numbers"})
-    why_not_reset: ClassVar[str] = (
+    capabilities: frozenset[Capability] = frozenset({"arrays"})
+    reset_refusal: ClassVar[str] = (
         "the weights are the path itself, and there is no new path. Use kick, nudge or transplant."
     )
 
     def fresh(self) -> State:
-        raise refuse_reset(self.name, self.why_not_reset)
+        raise refuse_reset(self.name, self.reset_refusal)
 
 
 class _SavedBatchNorm(_SavedTensors):
@@ -422,8 +431,8 @@ class _SavedScheduler(_Saved):
 
     name = "scheduler"
     origin: Origin = "optimizer"
-    offers: frozenset[Offer] = frozenset()
-    why_not_reset: ClassVar[str] = (
+    capabilities: frozenset[Capability] = frozenset()
+    reset_refusal: ClassVar[str] = (
         "a checkpoint does not say with which learning rate its schedule began. Transplant it from an early "
         "checkpoint, or reset it by the callback, which was there at the beginning."
     )
@@ -459,7 +468,7 @@ class _SavedScheduler(_Saved):
                 group.update(kept)
 
     def fresh(self) -> State:
-        raise refuse_reset(self.name, self.why_not_reset)
+        raise refuse_reset(self.name, self.reset_refusal)
 
     def _head(self, what: str, number: int, among: list[Any]) -> str:
         return what if len(among) == 1 else f"{what}{number}"
@@ -468,8 +477,8 @@ class _SavedScheduler(_Saved):
 class _SavedStreams(CarriedStreams):
     """The generators in rng_state.pth; the states of other devices than the CPU are kept as they are."""
 
-    offers: frozenset[Offer] = frozenset({"draws"})
-    why_not_reset: ClassVar[str] = (
+    capabilities: frozenset[Capability] = frozenset({"reseedable"})
+    reset_refusal: ClassVar[str] = (
         "a checkpoint does not say where its generators began. Use reseed to draw them again."
     )
 
@@ -494,7 +503,7 @@ class _SavedStreams(CarriedStreams):
         return flatten(self._others, "rng_state.pth") if self._others else {}
 
     def fresh(self) -> State:
-        raise refuse_reset(self.name, self.why_not_reset)
+        raise refuse_reset(self.name, self.reset_refusal)
 
     def check_redrawn(self) -> None:
         """Re-drawing only the CPU's generators would leave a GPU's dropout as it was."""

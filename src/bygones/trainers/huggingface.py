@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 
 from bygones.analysis.multiplicity import Family
-from bygones.attach.discovery import Alive
+from bygones.attach.discovery import LiveObjects
 from bygones.core.errors import DesignError
 from bygones.store import AbstractStore
 from bygones.study.design import Arm
-from bygones.trainers.boundary_hooks import AtBoundaries, Handed, Probe
+from bygones.trainers.boundary_hooks import AtBoundaries, Probe, TrainerState
 from bygones.trainers.checkpoint_surgery import rewrite_checkpoint
-from bygones.trainers.measure import Asked, measure_trainer
+from bygones.trainers.measure import TrainerRequest, measure_trainer
 from bygones.training.treatment import Treatment
 
 try:
@@ -68,7 +68,9 @@ class Boundaries(TrainerCallback):
                 f"one place in one process. Train on one device (CUDA_VISIBLE_DEVICES=0, without a launcher)."
             )
         self._work.begin(
-            Handed(_alive(handed), handed["model"], args.seed, state.global_step, state.max_steps)
+            TrainerState(
+                _alive(handed), handed["model"], args.seed, state.global_step, state.max_steps
+            )
         )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **handed: Any) -> None:
@@ -127,18 +129,18 @@ def measure(
         trainer.training_step = training_step
         trainer.train()
 
-    asked = Asked(
+    asked = TrainerRequest(
         make_trainer, tuple(arms), fork_at, tuple(horizons), tuple(seeds), probe, labels, name, kind
     )
     return measure_trainer(train, asked, family=family, margins=margins or {}, store=store)
 
 
-def _alive(handed: Mapping[str, Any]) -> Alive:
+def _alive(handed: Mapping[str, Any]) -> LiveObjects:
     """What the Trainer holds, out of the wrappers that accelerate puts around it."""
     optimizer, scheduler = handed["optimizer"], handed["lr_scheduler"]
     scaler = getattr(optimizer, "scaler", None)
     model = handed["model"]
-    return Alive(
+    return LiveObjects(
         optimizers={"optimizer": _unwrapped(optimizer, "optimizer")},
         schedulers={} if scheduler is None else {"scheduler": _unwrapped(scheduler, "scheduler")},
         scalers={} if scaler is None else {"scaler": scaler},

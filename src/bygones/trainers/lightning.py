@@ -13,13 +13,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from bygones.analysis.multiplicity import Family
-from bygones.attach.discovery import Alive
+from bygones.attach.discovery import LiveObjects
 from bygones.core.errors import DesignError
 from bygones.store import AbstractStore
 from bygones.study.design import Arm
-from bygones.trainers.boundary_hooks import AtBoundaries, Handed, Probe
+from bygones.trainers.boundary_hooks import AtBoundaries, Probe, TrainerState
 from bygones.trainers.checkpoint_surgery import rewrite_checkpoint
-from bygones.trainers.measure import Asked, measure_trainer
+from bygones.trainers.measure import TrainerRequest, measure_trainer
 from bygones.training.treatment import Treatment
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Boundaries(Callback):
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self._step = trainer.global_step
         found = _alive(trainer, pl_module)
-        self._work.begin(Handed(found, pl_module, seed, self._step, _last(trainer)))
+        self._work.begin(TrainerState(found, pl_module, seed, self._step, _last(trainer)))
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -144,13 +144,13 @@ def measure(
             trainer.callbacks.append(callback)
             trainer.fit(*fitted)
 
-    asked = Asked(
+    asked = TrainerRequest(
         make_trainer, tuple(arms), fork_at, tuple(horizons), tuple(seeds), probe, labels, name, kind
     )
     return measure_trainer(train, asked, family=family, margins=margins or {}, store=store)
 
 
-def _alive(trainer: Any, module: nn.Module) -> Alive:
+def _alive(trainer: Any, module: nn.Module) -> LiveObjects:
     """What the Trainer holds: its optimizers, schedulers, scaler, and the averages of its callbacks."""
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
     scaler = getattr(trainer.precision_plugin, "scaler", None)
@@ -160,7 +160,7 @@ def _alive(trainer: Any, module: nn.Module) -> Alive:
         for held in vars(callback).values()
         if isinstance(held, AveragedModel)
     ]
-    return Alive(
+    return LiveObjects(
         optimizers={
             f"optimizer{i}": getattr(optimizer, "optimizer", optimizer)
             for i, optimizer in enumerate(trainer.optimizers)

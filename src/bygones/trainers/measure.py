@@ -24,13 +24,13 @@ from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ForkError
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, FolderStore, MemoryStore, pack
-from bygones.store.outcomes import Entry, Manifest, read_outcomes, write_manifest
-from bygones.study.describe import describe
-from bygones.study.design import Arm, Study, check_design, findings, full_arms
+from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
+from bygones.study.describe import describe_study
+from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.segment import donor_seed
 from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe, first_difference
 from bygones.training.contract import Contract
-from bygones.training.generators import kept_globals
+from bygones.training.generators import preserve_global_generators
 from bygones.training.treatment import Treatment
 
 Train = Callable[
@@ -44,7 +44,7 @@ _WAY = (
 
 
 @dataclass(frozen=True)
-class MadeBy:
+class TrainerRecipe:
     """The recipe of a trainer's study: the function that makes the trainer."""
 
     function: Any
@@ -57,7 +57,7 @@ class MadeBy:
 
 
 @dataclass(frozen=True)
-class OfTrainer:
+class TrainerProbe:
     """What is observed of a trainer's model, by the code of the function that looks."""
 
     kind: Literal["logits", "values"]
@@ -66,7 +66,7 @@ class OfTrainer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrainerRequest:
     """What somebody asks of a trainer."""
 
     make_trainer: Callable[[int], Any]
@@ -81,7 +81,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Played:
+class ArmRun:
     """One run that was trained to the last horizon."""
 
     observed: np.ndarray  # [H, N, C]
@@ -98,7 +98,7 @@ def code_of(function: Any) -> Digest:
 
 def measure_trainer(
     train: Train,
-    asked: Asked,
+    asked: TrainerRequest,
     *,
     family: Family | None,
     margins: Mapping[str, float],
@@ -106,13 +106,13 @@ def measure_trainer(
 ) -> xr.Dataset:
     """Trains every arm of every seed, and returns the outcomes as a study's."""
     study = Study(
-        MadeBy(asked.make_trainer),
+        TrainerRecipe(asked.make_trainer),
         asked.arms,
         asked.fork_at,
         asked.horizons,
         asked.seeds,
         asked.name,
-        OfTrainer(asked.kind, code_of(asked.probe)),
+        TrainerProbe(asked.kind, code_of(asked.probe)),
         family,
         margins,
     )
@@ -122,7 +122,7 @@ def measure_trainer(
     store = store if store is not None else MemoryStore()
     contract = replace(Contract.here(), deterministic=torch.are_deterministic_algorithms_enabled())
     holding = store.training() if isinstance(store, FolderStore) else nullcontext()
-    with holding, kept_globals(), contract.in_force():
+    with holding, preserve_global_generators(), contract.in_force():
         return _Studying(train, study, asked.probe, labels, store, contract).run()
 
 
@@ -142,7 +142,7 @@ class _Studying:
         self.store, self.contract = store, contract
         self.arms: tuple[Arm, ...] = ()
         self.attributes: dict[str, Any] = {}
-        self.entries: list[Entry] = []
+        self.entries: list[ManifestEntry] = []
         self.pasts: dict[
             Digest, int
         ] = {}  # of each seed's control, to see that the seed reaches it
@@ -182,7 +182,7 @@ class _Studying:
         *,
         look: Callable[[AtBoundaries], None] = lambda work: None,
         donor: Mapping[int, Mapping[str, State]] | None = None,
-    ) -> Played:
+    ) -> ArmRun:
         study = self.study
         seen: dict[str, Fingerprint] = {}
 
@@ -216,7 +216,7 @@ class _Studying:
             for step, loss in work.losses.items():
                 if step < study.end:  # a trainer may insist on finishing its epoch
                     losses[step] = loss
-        return Played(np.stack(observed), losses, diverged, seen["fork"], seen["end"])
+        return ArmRun(np.stack(observed), losses, diverged, seen["fork"], seen["end"])
 
     def _donor(self, seed: int) -> dict[int, Mapping[str, State]]:
         """The states that are transplanted into this seed, by step: of a run with a seed of its own."""
@@ -237,13 +237,13 @@ class _Studying:
             self.train(donor_seed(seed), AtBoundaries(before=looks, stops=True))
         return dict(taken)
 
-    def _keep(self, seed: int, row: int, played: Played) -> None:
+    def _keep(self, seed: int, row: int, played: ArmRun) -> None:
         arrays = {"observed": played.observed, "losses": played.losses}
         if self.labels is not None:
             arrays["labels"] = self.labels
         steps = list(self.study.steps)
         self.entries.append(
-            Entry(
+            ManifestEntry(
                 seed=seed,
                 arms=[row],
                 object=self.store.put(pack(arrays, {"steps": steps})),
@@ -264,18 +264,18 @@ class _Studying:
         study, live = self.study, work.live
         assert live is not None
         check_design(study, live)
-        self.arms = full_arms(study, live)
+        self.arms = add_reference_arms(study, live)
         steps = len(study.seeds) * (len(self.arms) * study.end + _donor_steps(self.arms))
         order = {"policy": "the trainer's own loader", "policy_hash": ""}
         self.attributes = {
-            **describe(study, self.arms, live, order),
-            "findings": findings(study, live),
+            **describe_study(study, self.arms, live, order),
+            "findings": design_findings(study, live),
             "contract": replace(self.contract, device=work.device).to_dict(),
             "way": _WAY,
             "num_steps": {"naive": steps, "shared": steps},
         }
 
-    def _check_labels(self, control: Played) -> None:
+    def _check_labels(self, control: ArmRun) -> None:
         num_inputs = control.observed.shape[1]
         if self.labels is not None and len(self.labels) != num_inputs:
             raise DesignError(
@@ -283,7 +283,7 @@ class _Studying:
                 f"label for each row, in the same order."
             )
 
-    def _check_seed(self, seed: int, control: Played) -> None:
+    def _check_seed(self, seed: int, control: ArmRun) -> None:
         past = digest({name: but_keys(leaves) for name, leaves in control.fork.items()})
         if past in self.pasts:
             raise ForkError(
@@ -293,7 +293,7 @@ class _Studying:
             )
         self.pasts[past] = seed
 
-    def _check_past(self, seed: int, arm: Arm, control: Played, played: Played) -> None:
+    def _check_past(self, seed: int, arm: Arm, control: ArmRun, played: ArmRun) -> None:
         where = first_difference(control.fork, played.fork)
         if where is None and not np.array_equal(
             control.losses[: self.study.fork_at],
@@ -320,7 +320,7 @@ class _Studying:
         }
 
 
-def _checked_labels(asked: Asked) -> np.ndarray | None:
+def _checked_labels(asked: TrainerRequest) -> np.ndarray | None:
     if asked.labels is None:
         return None
     if asked.kind != "logits":

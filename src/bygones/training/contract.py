@@ -11,10 +11,10 @@ from importlib import metadata
 import numpy as np
 import torch
 
-from bygones.core.code_digest import machine_digest
+from bygones.core.code_digest import package_digest
 from bygones.core.digest import digest
 from bygones.core.values import Digest
-from bygones.training.devices import checked, described, fixed_bits
+from bygones.training.devices import check_device, describe_device, deterministic_arithmetic
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Contract:
     @staticmethod
     def here(lanes: int = 1, device: str = "cpu") -> Contract:
         """One thread, deterministic algorithms, and the versions of this process."""
-        device = checked(device)
+        device = check_device(device)
         return Contract(
             device=device,
             lanes=lanes,
             cpu=torch.backends.cpu.get_cpu_capability(),
-            gpu=described(device),
+            gpu=describe_device(device),
             machine=platform.machine(),
             torch=torch.__version__,
             numpy=np.__version__,
             python=platform.python_version(),
-            bygones=f"{metadata.version('bygones')} ({machine_digest()[:12]})",
+            bygones=f"{metadata.version('bygones')} ({package_digest()[:12]})",
         )
 
     def digest(self) -> Digest:
@@ -68,7 +68,7 @@ class Contract:
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
         try:
-            with fixed_bits(self.device):
+            with deterministic_arithmetic(self.device):
                 yield
         finally:
             torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ from bygones.core.errors import DesignError
 _WORKSPACES = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def checked(device: str) -> str:
+def check_device(device: str) -> str:
     """A device that is here, by torch's name for it: `cpu`, `cuda`, `cuda:1`."""
     try:
         wanted = torch.device(device)
@@ -43,7 +43,7 @@ def checked(device: str) -> str:
     return device
 
 
-def described(device: str) -> str:
+def describe_device(device: str) -> str:
     """What decides the bits of a GPU's arithmetic: its name and the libraries; empty for the CPU."""
     if device == "cpu":
         return ""
@@ -54,7 +54,7 @@ def described(device: str) -> str:
 
 
 @contextmanager
-def fixed_bits(device: str) -> Iterator[None]:
+def deterministic_arithmetic(device: str) -> Iterator[None]:
     """While it lasts a GPU computes in full precision and in one way; nothing to do on the CPU."""
     if device == "cpu":
         yield
@@ -74,22 +74,22 @@ def fixed_bits(device: str) -> Iterator[None]:
         matmul.allow_tf32 = tf32
 
 
-def put(value: Any, device: str) -> Any:
+def to_device(value: Any, device: str) -> Any:
     """Tensors, and lists and dicts of tensors, on a device; anything else as it is."""
     if device == "cpu":
         return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
-        return {key: put(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(put(item, device) for item in value))
+        return type(value)(*(to_device(item, device) for item in value))
     if isinstance(value, list | tuple):
-        return type(value)(put(item, device) for item in value)
+        return type(value)(to_device(item, device) for item in value)
     return value
 
 
-def move(value: Any, device: str) -> None:
+def move_in_place(value: Any, device: str) -> None:
     """Moves what a recipe made to a device, in place: whoever holds it holds it still."""
     if isinstance(value, nn.Module):
         value.to(device)
@@ -99,10 +99,10 @@ def move(value: Any, device: str) -> None:
         for parameter, state in value.state.items():
             for held in state.values():  # counts stay where torch counts, on the CPU
                 if isinstance(held, Tensor) and held.shape == parameter.shape:
-                    move(held, device)
+                    move_in_place(held, device)
     elif isinstance(value, Mapping):
         for item in value.values():
-            move(item, device)
+            move_in_place(item, device)
     elif isinstance(value, list | tuple):
         for item in value:
-            move(item, device)
+            move_in_place(item, device)

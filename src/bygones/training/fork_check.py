@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.errors import ForkError
 from bygones.core.values import Digest
 from bygones.training.probes import Values
@@ -83,7 +83,7 @@ order, streams; inert in this run: scheduler, gradients
         twin.advance(until)
         if _first_difference(ending, twin.snapshot()) is not None:
             raise _refusal(recipe, run, twin, snapshot, until, hidden)
-        if not same(outputs, _outputs(twin)):
+        if not same_bits(outputs, _outputs(twin)):
             raise ForkError(
                 f"the fork of {recipe} at step {step} trains on as the original did, and yet the model's "
                 f"outputs on the probe set differ at step {until}. {_suspects(hidden)}"
@@ -115,7 +115,7 @@ def _first_difference(one: Snapshot, other: Snapshot) -> str | None:
     for source in one.states:
         mine, theirs = one.states[source], other.states[source]
         for leaf in sorted(mine.keys() | theirs.keys()):
-            if not same(mine.get(leaf), theirs.get(leaf)):
+            if not same_bits(mine.get(leaf), theirs.get(leaf)):
                 return f"{source}/{leaf}"
     return None
 

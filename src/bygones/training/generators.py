@@ -26,7 +26,7 @@ def global_states() -> dict[str, Digest]:
 
 
 @contextmanager
-def kept_globals() -> Iterator[None]:
+def preserve_global_generators() -> Iterator[None]:
     """Gives the process's global generators back as they were: what runs inside leaves no trace."""
     kept_torch, kept_numpy, kept_python = (
         torch.default_generator.get_state(),
@@ -45,14 +45,14 @@ def kept_globals() -> Iterator[None]:
 
 
 @contextmanager
-def seeded_globals(keys: Mapping[str, int], place: int) -> Iterator[None]:
+def with_seeded_generators(keys: Mapping[str, int], place: int) -> Iterator[None]:
     """The global generators at an address, and as they were before once it is over."""
-    with kept_globals():
-        seed_globals(keys, place)
+    with preserve_global_generators():
+        seed_global_generators(keys, place)
         yield
 
 
-def seed_globals(keys: Mapping[str, int], place: int) -> None:
+def seed_global_generators(keys: Mapping[str, int], place: int) -> None:
     """Puts the three global generators, torch's on each device, at `place` of their streams.
 
     torch's CPU generator and numpy's legacy one take 32 bits of the address (theirs, not ours).
@@ -120,7 +120,7 @@ def reseed(generator: Any, key: int) -> None:
             generator.seed(key)
 
 
-def generator_of(device: str) -> torch.Generator:
+def device_generator(device: str) -> torch.Generator:
     """The generator that dropout draws from on this device."""
     if device == "cpu":
         return torch.default_generator

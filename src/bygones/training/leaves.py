@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bygones.core.digest import array_of, is_array
+from bygones.core.digest import as_array, is_array
 from bygones.core.values import Leaf
 
 
-def clone(leaf: Leaf) -> Leaf:
+def clone_leaf(leaf: Leaf) -> Leaf:
     """A copy of a leaf that shares no memory with it."""
     if isinstance(leaf, Tensor):
         return leaf.detach().clone()
@@ -30,11 +30,11 @@ def is_continuous(leaf: Leaf) -> bool:
     return leaf.ndim > 0 and 0 not in leaf.shape and "float" in str(leaf.dtype)
 
 
-def numbers(leaf: Leaf) -> np.ndarray:
+def to_float64(leaf: Leaf) -> np.ndarray:
     """A leaf's values as float64."""
     if isinstance(leaf, Tensor):
         return leaf.detach().to("cpu", torch.float64).numpy()
-    return np.asarray(array_of(leaf), dtype=np.float64)
+    return np.asarray(as_array(leaf), dtype=np.float64)
 
 
 def add(leaf: Leaf, delta: np.ndarray) -> Leaf:

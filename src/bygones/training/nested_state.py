@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bygones.core.errors import RecipeError
 from bygones.core.values import Leaf, State
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 
 _SCALARS = (bool, int, float, str, type(None))
 _EMPTY: dict[str, Callable[[], Any]] = {"{}": dict, "[]": list, "()": tuple}
@@ -37,7 +37,7 @@ def unflatten(state: State) -> Any:
     {'a': [1, (2.5,)], 3: {}}
     """
     if list(state) == [""]:
-        return clone(state[""])
+        return clone_leaf(state[""])
     groups: dict[str, dict[str, Leaf]] = {}
     for path, leaf in state.items():
         head, _, rest = path.partition("/")
@@ -108,7 +108,7 @@ def _flatten(value: Any, path: str, leaves: dict[str, Leaf], where: str) -> None
     join = f"{path}/" if path else ""
     match value:
         case Tensor() | np.ndarray() if not _holds_objects(value):
-            leaves[path] = clone(value)
+            leaves[path] = clone_leaf(value)
         case _ if type(value) in _SCALARS:
             leaves[path] = value
         case np.generic():

@@ -50,7 +50,7 @@ def _walk(thing: Any, path: str, found: dict[str, Digest], visited: set[int], de
         found[path] = digest(thing)
         return
     if _is_plain(thing):  # small shared tuples are listed wherever they lie
-        for name, inner in inside(thing):
+        for name, inner in children_of(thing):
             found[f"{path}{name}"] = digest(inner)
         return
     if id(thing) in visited:
@@ -67,11 +67,11 @@ def _walk(thing: Any, path: str, found: dict[str, Digest], visited: set[int], de
     if drawn is not None:
         found[path] = digest(drawn)
         return
-    for name, inner in inside(thing):
+    for name, inner in children_of(thing):
         _walk(inner, f"{path}{name}", found, visited, depth + 1)
 
 
-def inside(thing: Any) -> Iterator[tuple[str, Any]]:
+def children_of(thing: Any) -> Iterator[tuple[str, Any]]:
     """What an object holds, with the piece of path that leads to it."""
     if isinstance(thing, Mapping):
         for index, (key, item) in enumerate(list(thing.items())):

@@ -20,8 +20,8 @@ from bygones.core.errors import BygonesError, RecipeError
 from bygones.core.importing import address_of, load_object
 from bygones.core.keyed_rng import ROLES, Streams
 from bygones.core.values import Digest, Lifetime, Origin, Visibility
-from bygones.training.devices import move, put
-from bygones.training.generators import global_states, seeded_globals
+from bygones.training.devices import move_in_place, to_device
+from bygones.training.generators import global_states, with_seeded_generators
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.orders.cursor import Cursor
 
@@ -166,7 +166,9 @@ def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
     """
     streams = Streams(seed)
     function = recipe.load()
-    with seeded_globals({role: streams.key("init") for role in ("dropout", "numpy", "python")}, 0):
+    with with_seeded_generators(
+        {role: streams.key("init") for role in ("dropout", "numpy", "python")}, 0
+    ):
         before = global_states()
         try:
             parts = function(seed, **dict(recipe.settings))
@@ -192,6 +194,6 @@ def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
 def _place(parts: Parts, device: str) -> None:
     others = [one.value if isinstance(one, Memory) else one for one in parts.others.values()]
     for value in (parts.model, parts.averages, parts.loss, *others, *parts.optimizers.values()):
-        move(value, device)
-    parts.probe_set = put(parts.probe_set, device)
+        move_in_place(value, device)
+    parts.probe_set = to_device(parts.probe_set, device)
     parts.device = device

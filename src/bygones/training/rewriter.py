@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from bygones.core.keyed_rng import generator
-from bygones.core.values import Digest, State, matching
+from bygones.core.values import Digest, State, match_leaves
 from bygones.training.interventions import Boundary
 from bygones.training.sources import AbstractSource
 from bygones.training.treatment import Treatment
@@ -30,7 +30,7 @@ class Rewriter:
         for treatment in treatments:
             if step in treatment.window:
                 self._rewrite(step, treatment, donor)
-            elif step == treatment.window.stop and treatment.intervention.puts_back:
+            elif step == treatment.window.stop and treatment.intervention.restores_at_end:
                 self._put_back(treatment)
 
     def _rewrite(self, step: int, treatment: Treatment, donor: Donor | None) -> None:
@@ -38,9 +38,9 @@ class Rewriter:
         state = source.capture()
         address = treatment.digest()
         if step == treatment.window.start:
-            source.learn(treatment.brings())
+            source.register_policies(treatment.order_policies())
             self.entries[address] = state
-        names = matching(state, treatment.leaves)
+        names = match_leaves(state, treatment.leaves)
         chosen = {name: state[name] for name in names}
         given = donor(step)[source.name] if donor and treatment.needs_donor else None
         at = Boundary(
@@ -59,7 +59,7 @@ class Rewriter:
             rewritten = treatment.intervention(chosen, at)
         kept = {name: leaf for name, leaf in state.items() if name not in chosen}
         source.restore({**kept, **rewritten})
-        if step == treatment.window.stop - 1 and not treatment.intervention.puts_back:
+        if step == treatment.window.stop - 1 and not treatment.intervention.restores_at_end:
             del self.entries[address]
 
     def _put_back(self, treatment: Treatment) -> None:
@@ -71,4 +71,4 @@ class Rewriter:
 
 
 def _select(state: State, leaves: str) -> State:
-    return {name: state[name] for name in matching(state, leaves)}
+    return {name: state[name] for name in match_leaves(state, leaves)}

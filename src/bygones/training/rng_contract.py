@@ -19,8 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from bygones.core.digest import same
-from bygones.training.generators import global_states, kept_globals, seed_globals
+from bygones.core.digest import same_bits
+from bygones.training.generators import (
+    global_states,
+    preserve_global_generators,
+    seed_global_generators,
+)
 from bygones.training.recipe import Batch, build
 from bygones.training.run import Run
 
@@ -43,7 +47,7 @@ _DERIVATION = (
 _GLOBALS = {"dropout": "torch", "numpy": "numpy", "python": "python"}
 
 
-def addressed(run: Run) -> dict[str, Any]:
+def addressed_contract(run: Run) -> dict[str, Any]:
     """The RNG contract of a recipe's run. Trains a few steps to see what draws, and goes back."""
     kept, start = run.snapshot(), run.step
     drawn: set[str] = set()
@@ -88,8 +92,8 @@ def _look(run: Run, start: int, drawn: set[str]) -> None:
     if run.step == start or run.diverged_at is not None:
         return
     left = global_states()
-    with kept_globals():
-        seed_globals(run.parts.keys, run.step - 1)
+    with preserve_global_generators():
+        seed_global_generators(run.parts.keys, run.step - 1)
         put = global_states()
     drawn |= {role for role, name in _GLOBALS.items() if left[name] != put[name]}
 
@@ -107,7 +111,7 @@ def _augmenting(run: Run, drawn: set[str]) -> Iterator[None]:
         try:
             return augment(batch, generator)
         finally:
-            if not same(before, generator.get_state()):
+            if not same_bits(before, generator.get_state()):
                 drawn.add("augmentation")
 
     run.parts.augment = watched
@@ -135,7 +139,7 @@ def _order(run: Run) -> dict[str, Any]:
     """An order is arithmetic on its key, so whether it draws shows in what another key would give."""
     order, key = run.parts.order, run.parts.cursor.key
     positions = range(min(order.steps_per_epoch, 8))
-    drawn = any(not same(order.rows(key, p), order.rows(key + 1, p)) for p in positions)
+    drawn = any(not same_bits(order.rows(key, p), order.rows(key + 1, p)) for p in positions)
     return stream(
         "order",
         "a numpy Philox generator of its own, for each draw",

@@ -18,13 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from bygones.core.digest import digest, same
+from bygones.core.digest import digest, same_bits
 from bygones.core.errors import BygonesError, ProbeError, RecipeError
 from bygones.core.hash_chain import extend_chain, ledger_entry, state_digests
 from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest, State
-from bygones.training.devices import put
-from bygones.training.generators import kept_globals, seed_globals, seeded_globals
+from bygones.training.devices import to_device
+from bygones.training.generators import (
+    preserve_global_generators,
+    seed_global_generators,
+    with_seeded_generators,
+)
 from bygones.training.probes.base import AbstractProbe
 from bygones.training.recipe import Memory, Recipe, build
 from bygones.training.rewriter import Rewriter
@@ -91,7 +95,7 @@ class Run:
         `at_boundary` is called after the treatments of each boundary. A run whose loss is not finite
         stops training there, says so in `diverged_at`, and still walks its boundaries.
         """
-        with kept_globals():
+        with preserve_global_generators():
             while self.step < until:
                 self.intervene(treatments, donor)
                 if at_boundary is not None:
@@ -107,7 +111,7 @@ class Run:
         """What a probe reads here: float [N, C]. Fails if the probe changed the run."""
         before = self.snapshot() if check else None
         flags = [(module, module.training) for module in self._modules()]
-        with seeded_globals(
+        with with_seeded_generators(
             self.parts.keys, self.step
         ):  # should the model draw, it draws the same again
             try:
@@ -166,22 +170,22 @@ class Run:
         self.delivered = snapshot.delivered
         self.losses = []
 
-    def learn(self, treatments: Iterable[Treatment]) -> None:
+    def register_policies(self, treatments: Iterable[Treatment]) -> None:
         """Makes known what treatments bring along, so that a snapshot taken under them can be restored."""
         for treatment in treatments:
-            self.sources[treatment.source].learn(treatment.brings())
+            self.sources[treatment.source].register_policies(treatment.order_policies())
 
     def deliver(self, rows: np.ndarray) -> Any:
         """This step's batch of these examples, with its generators at their addresses."""
         keys = self.parts.keys
-        seed_globals(keys, self.step)
+        seed_global_generators(keys, self.step)
         with self._blamed_on_the_recipe():
             batch = self.parts.fetch(rows)
             if self.parts.augment is not None:
                 self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
                 batch = self.parts.augment(batch, self._augmentation)
         self.delivered = extend_chain(self.delivered, batch)
-        return put(batch, self.parts.device)
+        return to_device(batch, self.parts.device)
 
     @contextmanager
     def _blamed_on_the_recipe(self) -> Iterator[None]:
@@ -218,6 +222,6 @@ def _first_change(before: Snapshot, after: Snapshot) -> str | None:
     """The first leaf, by source and name, that is not the same to the bit: `source/leaf`."""
     for source, state in before.states.items():
         for leaf in sorted(state.keys() | after.states[source].keys()):
-            if not same(state.get(leaf), after.states[source].get(leaf)):
+            if not same_bits(state.get(leaf), after.states[source].get(leaf)):
                 return f"{source}/{leaf}"
     return None

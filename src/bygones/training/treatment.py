@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bygones.core.code_digest import foreign_code
+from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
-from bygones.core.values import Digest, Offer, Window
+from bygones.core.values import Capability, Digest, Window
 from bygones.training.interventions import (
     AbstractIntervention,
     Carry,
@@ -21,11 +21,11 @@ from bygones.training.interventions import (
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.sources import AbstractSource
 
-_LACKS: dict[Offer, str] = {
-    "numbers": "it holds no arrays of floats",
+_LACKS: dict[Capability, str] = {
+    "arrays": "it holds no arrays of floats",
     "order": "it is not an order of batches",
-    "draws": "nothing is drawn from it",
-    "new": "",
+    "reseedable": "nothing is drawn from it",
+    "resettable": "",
 }
 
 _VERBS = {
@@ -74,7 +74,7 @@ class Treatment:
     def digest(self) -> Digest:
         """Digest of names, window and the rule's settings, and of the rule's code if it is not ours."""
         rule = self.intervention
-        code = foreign_code(type(rule))
+        code = third_party_digest(type(rule))
         return digest([self.source, rule.verb, rule, code, self.window, self.leaves])
 
     @property
@@ -85,7 +85,7 @@ class Treatment:
     @property
     def needs_fresh(self) -> bool:
         """Whether the intervention looks at what a new source would hold."""
-        return self._inner.needs == "new"
+        return self._inner.requires == "resettable"
 
     @property
     def _inner(self) -> AbstractIntervention:
@@ -96,7 +96,7 @@ class Treatment:
             else self.intervention
         )
 
-    def brings(self) -> list[AbstractOrder]:
+    def order_policies(self) -> list[AbstractOrder]:
         """Order policies that the treatment carries with it."""
         if isinstance(self.intervention, Replace):
             return [v for v in self.intervention.with_.values() if isinstance(v, AbstractOrder)]
@@ -120,14 +120,14 @@ def check_pair(treatment: Treatment, source: AbstractSource) -> None:
             f"swap-windows exchanges the two halves of its window, so the length must be even; got "
             f"{treatment.window.length} steps ({treatment.window})."
         )
-    permutes = isinstance(intervention, Permute) and source.offers & {"numbers", "order"}
-    if intervention.needs in ("anything", *source.offers) and (
+    permutes = isinstance(intervention, Permute) and source.capabilities & {"arrays", "order"}
+    if intervention.requires in ("anything", *source.capabilities) and (
         permutes or not isinstance(intervention, Permute)
     ):
         return
-    if intervention.needs == "new":
-        raise DesignError(f"'{source.name}' cannot be reset: {source.why_not_reset}")
-    need: Offer = "numbers" if isinstance(intervention, Permute) else intervention.needs
+    if intervention.requires == "resettable":
+        raise DesignError(f"'{source.name}' cannot be reset: {source.reset_refusal}")
+    need: Capability = "arrays" if isinstance(intervention, Permute) else intervention.requires
     raise DesignError(f"'{intervention.verb}' means nothing for '{source.name}': {_LACKS[need]}.")
 
 
@@ -143,20 +143,20 @@ def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | No
             return None
         case SwapWindows():
             null: AbstractIntervention = Permute()
-        case Permute() if "order" in source.offers:
+        case Permute() if "order" in source.capabilities:
             null = Permute(draw=intervention.draw + 1)
         case Reseed():
             null = Reseed(draw=intervention.draw + 1)
-        case _ if "numbers" in source.offers:
+        case _ if "arrays" in source.capabilities:
             null = MatchedNull(of=intervention)
-        case _ if "draws" in source.offers:
+        case _ if "reseedable" in source.capabilities:
             null = Reseed(draw=1)
         case _:
             return None
     return Treatment(treatment.source, null, treatment.window, treatment.leaves)
 
 
-def noun(treatment: Treatment) -> str:
+def describe_null(treatment: Treatment) -> str:
     """What a matched null does, as a noun."""
     match treatment.intervention:
         case Permute():

@@ -24,7 +24,7 @@ def accuracy_score(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
 ACCURACY = Metric(
     name="accuracy",
     kind="score",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 1.0),
     unit="percentage points",
     function=accuracy_score,

@@ -27,7 +27,7 @@ class Metric:
 
     name: str
     kind: Literal["distance", "score"]
-    eats: Eats
+    input_kind: Eats
     bounds: tuple[float, float]
     unit: str
     function: Callable[[np.ndarray, np.ndarray], np.ndarray]

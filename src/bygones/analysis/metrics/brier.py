@@ -26,7 +26,7 @@ def brier_score(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
 BRIER = Metric(
     name="brier",
     kind="score",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 2.0),
     unit="Brier",
     function=brier_score,

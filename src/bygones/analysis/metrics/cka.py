@@ -53,7 +53,7 @@ def _u_centred(values: np.ndarray) -> np.ndarray:
 CKA = Metric(
     name="cka",
     kind="distance",
-    eats="values",
+    input_kind="values",
     bounds=(0.0, 2.0),
     unit="CKA distance",
     function=debiased_cka_distance,

@@ -27,7 +27,7 @@ def disagreement_rate(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 DISAGREEMENT = Metric(
     name="disagreement",
     kind="distance",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 1.0),
     unit="disagreement",
     function=disagreement_rate,

@@ -32,7 +32,7 @@ def _equal_width(confidence: np.ndarray) -> np.ndarray:
 ECE = Metric(
     name="ece",
     kind="score",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 1.0),
     unit="ECE",
     function=expected_calibration_error,

@@ -35,7 +35,7 @@ def _equal_mass(confidence: np.ndarray) -> np.ndarray:
 ECE_MASS = Metric(
     name="ece_mass",
     kind="score",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 1.0),
     unit="ECE",
     function=expected_calibration_error_mass,

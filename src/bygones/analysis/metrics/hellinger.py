@@ -26,7 +26,7 @@ def hellinger_distance(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 HELLINGER = Metric(
     name="hellinger",
     kind="distance",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 1.0),
     unit="Hellinger",
     function=hellinger_distance,

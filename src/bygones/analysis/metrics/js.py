@@ -30,7 +30,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 JS = Metric(
     name="js",
     kind="distance",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, math.log(2.0)),
     unit="nats JS",
     function=jensen_shannon,

@@ -28,7 +28,7 @@ def kullback_leibler(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 KL = Metric(
     name="kl",
     kind="distance",
-    eats="log_probabilities",
+    input_kind="log_probabilities",
     bounds=UNBOUNDED,
     unit="nats KL",
     function=kullback_leibler,

@@ -26,7 +26,7 @@ def logit_root_mean_square(z: np.ndarray, w: np.ndarray) -> np.ndarray:
 LOGIT_RMS = Metric(
     name="logit_rms",
     kind="distance",
-    eats="logits",
+    input_kind="logits",
     bounds=UNBOUNDED,
     unit="logit RMS",
     function=logit_root_mean_square,

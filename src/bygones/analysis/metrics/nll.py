@@ -30,7 +30,7 @@ def _spread(labels: np.ndarray, log_p: np.ndarray) -> np.ndarray:
 NLL = Metric(
     name="nll",
     kind="score",
-    eats="log_probabilities",
+    input_kind="log_probabilities",
     bounds=UNBOUNDED,
     unit="nats",
     function=negative_log_likelihood,

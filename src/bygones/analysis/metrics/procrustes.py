@@ -49,7 +49,7 @@ def _narrow(unit: np.ndarray) -> np.ndarray:
 PROCRUSTES = Metric(
     name="procrustes",
     kind="distance",
-    eats="values",
+    input_kind="values",
     bounds=(0.0, math.sqrt(2.0)),
     unit="Procrustes distance",
     function=procrustes_distance,

@@ -23,7 +23,7 @@ def root_mean_square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 RMS = Metric(
     name="rms",
     kind="distance",
-    eats="values",
+    input_kind="values",
     bounds=UNBOUNDED,
     unit="RMS",
     function=root_mean_square,

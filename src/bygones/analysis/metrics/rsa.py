@@ -51,7 +51,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
 RSA = Metric(
     name="rsa",
     kind="distance",
-    eats="values",
+    input_kind="values",
     bounds=(0.0, 2.0),
     unit="RSA distance",
     function=rsa_distance,

@@ -24,7 +24,7 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 TV = Metric(
     name="tv",
     kind="distance",
-    eats="probabilities",
+    input_kind="probabilities",
     bounds=(0.0, 1.0),
     unit="TV",
     function=total_variation,

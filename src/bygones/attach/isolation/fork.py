@@ -51,7 +51,7 @@ class Parent:
 
     pipe: int
 
-    def say(self, message: Any, *, flush: bool = True) -> NoReturn:
+    def reply_and_exit(self, message: Any, *, flush: bool = True) -> NoReturn:
         """Says how it went, and ends this process without running anything that the parent will run too."""
         if flush:
             flush_all()
@@ -82,11 +82,11 @@ def fork(*, flush: bool = True) -> Child | Parent:
     return Parent(writer)
 
 
-def glance(work: Callable[[], Any]) -> Any:
+def run_in_fork(work: Callable[[], Any]) -> Any:
     """Computes something where it leaves no trace, not even in files; errors come through."""
     side = fork(flush=False)
     if isinstance(side, Parent):
-        side.say(_tried(work), flush=False)
+        side.reply_and_exit(_tried(work), flush=False)
     said = side.wait()
     if said is None:
         raise ChildDied("it was killed (out of memory?)")
@@ -96,12 +96,12 @@ def glance(work: Callable[[], Any]) -> Any:
     return came
 
 
-def start(work: Callable[[], Any]) -> Child:
+def spawn_fork(work: Callable[[], Any]) -> Child:
     """Begins something in a child; its `wait` gives (what came of it, the error)."""
     side = fork()
     if isinstance(side, Child):
         return side
-    side.say(_tried(work))
+    side.reply_and_exit(_tried(work))
 
 
 def _tried(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:

@@ -54,7 +54,7 @@ class FixedPathError(ScriptError, OSError):
     """
 
 
-class _Use(NamedTuple):
+class _PathUse(NamedTuple):
     """Where an audit event carries a path that is written, and the folder it is relative to."""
 
     path: int
@@ -63,24 +63,24 @@ class _Use(NamedTuple):
     refused: bool = True  # whether it must be the twin's own
 
 
-_EVENTS: dict[str, tuple[_Use, ...]] = {
+_EVENTS: dict[str, tuple[_PathUse, ...]] = {
     "open": (),
-    "os.chdir": (_Use(0, refused=False),),
-    "os.chflags": (_Use(0),),
-    "os.chmod": (_Use(0, 2),),
-    "os.chown": (_Use(0, 3),),
-    "os.link": (_Use(0, 2), _Use(1, 3, follows=False)),
-    "os.mkdir": (_Use(0, 2, follows=False),),
-    "os.remove": (_Use(0, 1, follows=False),),
-    "os.removexattr": (_Use(0),),
-    "os.rename": (_Use(0, 2, follows=False), _Use(1, 3, follows=False)),
-    "os.rmdir": (_Use(0, 1, follows=False),),
-    "os.setxattr": (_Use(0),),
-    "os.symlink": (_Use(1, 2, follows=False),),
-    "os.truncate": (_Use(0),),
-    "os.utime": (_Use(0, 3),),
-    "shutil.rmtree": (_Use(0, 1, follows=False),),
-    "sqlite3.connect": (_Use(0, refused=False),),
+    "os.chdir": (_PathUse(0, refused=False),),
+    "os.chflags": (_PathUse(0),),
+    "os.chmod": (_PathUse(0, 2),),
+    "os.chown": (_PathUse(0, 3),),
+    "os.link": (_PathUse(0, 2), _PathUse(1, 3, follows=False)),
+    "os.mkdir": (_PathUse(0, 2, follows=False),),
+    "os.remove": (_PathUse(0, 1, follows=False),),
+    "os.removexattr": (_PathUse(0),),
+    "os.rename": (_PathUse(0, 2, follows=False), _PathUse(1, 3, follows=False)),
+    "os.rmdir": (_PathUse(0, 1, follows=False),),
+    "os.setxattr": (_PathUse(0),),
+    "os.symlink": (_PathUse(1, 2, follows=False),),
+    "os.truncate": (_PathUse(0),),
+    "os.utime": (_PathUse(0, 3),),
+    "shutil.rmtree": (_PathUse(0, 1, follows=False),),
+    "sqlite3.connect": (_PathUse(0, refused=False),),
 }
 # These do not enter linked folders, so what they are to walk through is made real ones: when that is so.
 _WALKS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
@@ -149,7 +149,7 @@ class Overlay:
             return os.path.normpath(name)
         return os.path.normpath(rebase_path(whole, self._top, self._root))
 
-    def prepare(
+    def copy_up(
         self, path: Any, dir_fd: int = -1, follows: bool = True, refused: bool = True, **how: bool
     ) -> None:
         """Called before `path` is written: makes it the overlay's own, or refuses if it cannot be."""
@@ -168,12 +168,12 @@ class Overlay:
             elif refused and self._rule(whole)[0] != "free":
                 self._refuse(whole)
 
-    def spread(self, path: Any) -> None:
+    def materialize(self, path: Any) -> None:
         """Makes real folders of all linked ones below `path`, for walks that do not follow links."""
         with _at_work(), self._alone():
             self._spread(os.path.realpath(self.translate(path)))
 
-    def look(self, path: Any) -> Any:
+    def stat_path(self, path: Any) -> Any:
         """The path to look at: a link of the overlay looks like what it stands for."""
         path = self.translate(path)
         return self._stands_for(path) or path if isinstance(path, str | os.PathLike) else path
@@ -276,7 +276,7 @@ class Overlay:
                 self._spread(entry.path)
 
 
-def part(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
+def detach_overlay(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
     """In a process just forked: gives it an overlay of its own on what its parent's shows now.
 
     Files that are open go on in copies, under the same numbers and at the same places: those in the
@@ -292,7 +292,7 @@ def part(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
     own.enter()
     os.chdir(own.translate(here))
     with _at_work():
-        detach_files(own._top, own.prepare, folders)
+        detach_files(own._top, own.copy_up, folders)
 
 
 def flush_all() -> None:
@@ -325,7 +325,7 @@ def guarding_native_writes() -> Iterator[None]:
     places += [(m, "save_file", "filename") for m in (safetensors.torch, safetensors.numpy)]
     before = [(module, name, getattr(module, name)) for module, name, _ in places]
     for module, name, path in places:
-        setattr(module, name, _Writing(getattr(module, name), None, path))
+        setattr(module, name, _WriteRedirect(getattr(module, name), None, path))
     try:
         yield
     finally:
@@ -333,7 +333,7 @@ def guarding_native_writes() -> Iterator[None]:
             setattr(module, name, function)
 
 
-class _Led:
+class _PathRedirect:
     """A function whose paths are led into the overlay.
 
     Not itself a function, as `open` is none: as an attribute of a class it must not become a method.
@@ -354,31 +354,35 @@ class _Led:
         return _overlay.translate(path) if _overlay else path
 
 
-class _Looking(_Led):
+class _StatRedirect(_PathRedirect):
     def _lead(self, path: Any) -> Any:
-        return _overlay.look(path) if _overlay else path
+        return _overlay.stat_path(path) if _overlay else path
 
 
-class _Naming(_Led):
+class _NameRedirect(_PathRedirect):
     def _lead(self, path: Any) -> Any:
         return path if os.path.isabs(path) else super()._lead(path)
 
 
-class _Writing(_Led):
+class _WriteRedirect(_PathRedirect):
     def _lead(self, path: Any) -> Any:
         path = super()._lead(path)
         if _overlay:
-            _overlay.prepare(path, emptied=True)
+            _overlay.copy_up(path, emptied=True)
         return path
 
 
 _FUNCTIONS = (
-    (_Looking, ("path",), "stat lstat readlink"),
-    (_Led, ("path",), "open mkdir remove unlink rmdir truncate chmod lchmod chown lchown utime"),
-    (_Led, ("path",), "chflags lchflags getxattr setxattr listxattr removexattr"),
-    (_Led, ("path",), "listdir scandir statvfs access chdir"),
-    (_Led, ("src", "dst"), "rename replace link"),
-    (_Led, (None, "dst"), "symlink"),
+    (_StatRedirect, ("path",), "stat lstat readlink"),
+    (
+        _PathRedirect,
+        ("path",),
+        "open mkdir remove unlink rmdir truncate chmod lchmod chown lchown utime",
+    ),
+    (_PathRedirect, ("path",), "chflags lchflags getxattr setxattr listxattr removexattr"),
+    (_PathRedirect, ("path",), "listdir scandir statvfs access chdir"),
+    (_PathRedirect, ("src", "dst"), "rename replace link"),
+    (_PathRedirect, (None, "dst"), "symlink"),
 )
 _ABLE = (
     os.supports_dir_fd,
@@ -388,7 +392,7 @@ _ABLE = (
 )
 
 
-def _as_function(led: _Led) -> Callable[..., Any]:
+def _as_function(led: _PathRedirect) -> Callable[..., Any]:
     """What was a function stays one: torch's modules of settings refuse what they do not know."""
 
     @functools.wraps(led)
@@ -403,10 +407,10 @@ def _install() -> None:
     if _installed:
         return
     _installed = True
-    builtins.open = io.open = _Led(_opened, "file")
+    builtins.open = io.open = _PathRedirect(_opened, "file")
     # Of `../data`; not every `realpath` goes through `abspath`.
-    os.path.abspath = _as_function(_Naming(os.path.abspath, "path"))
-    os.path.realpath = _as_function(_Naming(os.path.realpath, "filename"))
+    os.path.abspath = _as_function(_NameRedirect(os.path.abspath, "path"))
+    os.path.realpath = _as_function(_NameRedirect(os.path.realpath, "filename"))
     for kind, paths, names in _FUNCTIONS:
         for name in names.split():
             function = getattr(os, name, None)
@@ -424,13 +428,13 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
         return
     if event == "open":
         if args[2] & _WRITING:
-            overlay.prepare(args[0], emptied=bool(args[2] & os.O_TRUNC))
+            overlay.copy_up(args[0], emptied=bool(args[2] & os.O_TRUNC))
         return
     for use in _EVENTS.get(event, ()):
         dir_fd = -1 if use.dir_fd is None or args[use.dir_fd] is None else args[use.dir_fd]
-        overlay.prepare(args[use.path], dir_fd, use.follows, use.refused)
+        overlay.copy_up(args[use.path], dir_fd, use.follows, use.refused)
     if event in _WALKS and _WALKS[event](args):
-        overlay.spread(args[0])
+        overlay.materialize(args[0])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from bygones.core.code_digest import SCRIPTS, machine_digest, source_digest
+from bygones.core.code_digest import SCRIPTS, package_digest, source_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ScriptError
 from bygones.core.values import Digest
@@ -51,7 +51,7 @@ class Script:
 
     def code(self) -> Digest:
         """Digest of the script, its own modules, its arguments and the packages it imports."""
-        machine = machine_digest(SCRIPTS)
+        machine = package_digest(SCRIPTS)
         return digest(
             [self.files, self.versions, self.arguments, self.seed_env, self.clock, machine]
         )

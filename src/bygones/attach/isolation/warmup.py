@@ -11,8 +11,8 @@ from importlib import metadata
 
 import torch
 
-from bygones.attach.isolation.fork import glance, why_not_fork
-from bygones.core.code_digest import packages
+from bygones.attach.isolation.fork import run_in_fork, why_not_fork
+from bygones.core.code_digest import installed_packages
 
 
 def imported_libraries(before: Collection[str]) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def imported_libraries(before: Collection[str]) -> tuple[str, ...]:
 
 def versions(modules: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Versions of the packages that these modules belong to."""
-    brought_by = packages()
+    brought_by = installed_packages()
     found = {d for name in modules for d in brought_by.get(name.partition(".")[0], ())}
     return tuple(sorted((name, metadata.version(name)) for name in found))
 
@@ -48,5 +48,5 @@ def warm(modules: Collection[str] = ()) -> None:
 
 def warm_for(libraries: tuple[str, ...]) -> None:
     """Imports here what the script imports, unless that would leave threads and keep us from forking."""
-    if libraries and glance(lambda: (warm(libraries), why_not_fork())[1]) is None:
+    if libraries and run_in_fork(lambda: (warm(libraries), why_not_fork())[1]) is None:
         warm(libraries)

@@ -8,13 +8,13 @@ from typing import Self
 from torch import Tensor
 
 from bygones.core.values import Lifetime, Origin, State, Visibility
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Parts
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.base import overwrite_all
 
 
-class Follower(AbstractSource):
+class AveragedModule(AbstractSource):
     """Parameters and buffers of a module that follows another, by name.
 
     New, each equals what it follows: the trained parameter of the same name (but for its first part) and
@@ -32,7 +32,7 @@ class Follower(AbstractSource):
     ) -> None:
         self.name = name
         self._tensors = dict(tensors)
-        self._as_built = {leaf: as_built.get(leaf, clone(t)) for leaf, t in tensors.items()}
+        self._as_built = {leaf: as_built.get(leaf, clone_leaf(t)) for leaf, t in tensors.items()}
         by_ending = {leaf.partition(".")[2]: t for leaf, t in learned.items()} | dict(learned)
         self._followed = {
             leaf: leader
@@ -48,13 +48,13 @@ class Follower(AbstractSource):
         return None
 
     def capture(self) -> State:
-        return {leaf: clone(tensor) for leaf, tensor in self._tensors.items()}
+        return {leaf: clone_leaf(tensor) for leaf, tensor in self._tensors.items()}
 
     def restore(self, state: State) -> None:
         overwrite_all(self._tensors, state, self.name)
 
     def fresh(self) -> State:
-        today = {leaf: clone(leader) for leaf, leader in self._followed.items()}
+        today = {leaf: clone_leaf(leader) for leaf, leader in self._followed.items()}
         return {**self._as_built, **today}
 
     def lifetime(self) -> Lifetime:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bygones.core.keyed_rng import mix
-from bygones.core.values import Leaf, Lifetime, Offer, Origin, State, Visibility
+from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visibility
 from bygones.training.generators import (
     generator_state,
     global_generators,
@@ -33,7 +33,7 @@ class CarriedStreams(AbstractSource):
     name = "streams"
     origin: Origin = "randomness"
     visibility: Visibility = "process"
-    offers: frozenset[Offer] = frozenset({"new", "draws"})
+    capabilities: frozenset[Capability] = frozenset({"resettable", "reseedable"})
 
     def __init__(self, private: Mapping[str, Any], seed: int) -> None:
         self._generators: dict[str, Any] = {**global_generators(), **private}

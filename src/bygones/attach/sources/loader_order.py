@@ -14,7 +14,7 @@ from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 from bygones.attach.step_clock import Clock
 from bygones.attach.worker_emulation import InProcessWorkers
 from bygones.core.keyed_rng import mix
-from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.core.values import Capability, Lifetime, Origin, State, Visibility
 from bygones.training.generators import (
     generator_state,
     global_generators,
@@ -39,8 +39,8 @@ class LoaderOrder(AbstractSource):
     name = "order"
     origin: Origin = "order"
     visibility: Visibility = "process"
-    offers: frozenset[Offer] = frozenset({"order", "draws"})
-    why_not_reset: ClassVar[str] = (
+    capabilities: frozenset[Capability] = frozenset({"order", "reseedable"})
+    reset_refusal: ClassVar[str] = (
         "a loader's epoch that is under way cannot be begun again from outside. Use reseed, permute or "
         "swap-windows."
     )
@@ -70,7 +70,7 @@ class LoaderOrder(AbstractSource):
             _replace_from_now(self._clock, lambda key=self._key: _Redraw(key))
 
     def fresh(self) -> State:
-        raise refuse_reset(self.name, self.why_not_reset)
+        raise refuse_reset(self.name, self.reset_refusal)
 
     def lifetime(self) -> Lifetime:
         sampler: Any = None if self._clock.loader is None else self._clock.loader._index_sampler

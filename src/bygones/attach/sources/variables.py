@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from bygones.attach.discovery import Place
-from bygones.core.digest import is_array, same
+from bygones.core.digest import is_array, same_bits
 from bygones.core.values import Leaf, Lifetime, Origin, State
-from bygones.training.leaves import clone, is_continuous
+from bygones.training.leaves import clone_leaf, is_continuous
 from bygones.training.recipe import Parts
 from bygones.training.sources import AbstractSource
 
@@ -25,7 +25,7 @@ _GONE = object()
 _to_fast = ctypes.pythonapi.PyFrame_LocalsToFast
 
 
-class Loose(AbstractSource):
+class ScriptVariables(AbstractSource):
     """Arrays and plain numbers that hang on one variable of the script: `<path from it>`.
 
     "New" means as before the first update; where every array is called and shaped like one of the
@@ -46,7 +46,7 @@ class Loose(AbstractSource):
             self.origin = "averaging"
         self.as_built = self.capture()
         if not any(is_continuous(leaf) for leaf in self.as_built.values()):
-            self.offers = frozenset({"new"})
+            self.capabilities = frozenset({"resettable"})
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -56,7 +56,7 @@ class Loose(AbstractSource):
     def capture(self) -> State:
         values = {leaf: read(place) for leaf, place in self.places.items()}
         return {
-            leaf: clone(np.asarray(value) if isinstance(value, np.generic) else value)
+            leaf: clone_leaf(np.asarray(value) if isinstance(value, np.generic) else value)
             for leaf, value in values.items()
             if is_array(value) or isinstance(value, bool | int | float | np.generic)
         }
@@ -73,7 +73,7 @@ class Loose(AbstractSource):
             take_out(place)
 
     def fresh(self) -> State:
-        today = {leaf: clone(weight) for leaf, weight in self._like.items()}
+        today = {leaf: clone_leaf(weight) for leaf, weight in self._like.items()}
         return {**self.as_built, **today}
 
     def lifetime(self) -> Lifetime:
@@ -96,13 +96,13 @@ def _namesake(leaf: str, array: Any, weights: Mapping[str, Tensor]) -> Tensor | 
     return None
 
 
-def loose_sources(
+def script_variables(
     places: tuple[Place, ...],
     before: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     expected: Collection[str] | None = None,
-) -> dict[str, Loose]:
+) -> dict[str, ScriptVariables]:
     """What has changed since `before` (values by path, as before the first update), by variable.
 
     A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
@@ -119,7 +119,7 @@ def loose_sources(
             name = "numbers" if place.root in trained else place.root
             leaf = place.path[len(place.root) :].lstrip(".") or "value"
             groups.setdefault(name, {})[leaf] = place
-    return {name: Loose(name, members, weights) for name, members in groups.items()}
+    return {name: ScriptVariables(name, members, weights) for name, members in groups.items()}
 
 
 def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
     return {
         place.path: (
             weakref.ref(place.value) if is_array(place.value) else None,
-            clone(place.value),
+            clone_leaf(place.value),
         )
         for place in places
         if not is_array(place.value) or place.value.nbytes <= _MOST_BYTES
@@ -140,13 +140,13 @@ def changed_paths(places: tuple[Place, ...], before: Mapping[str, Any]) -> froze
         place.path
         for place in places
         if not (is_array(place.value) and place.value.nbytes > _MOST_BYTES)
-        and (place.path not in before or not same(before[place.path][1], place.value))
+        and (place.path not in before or not same_bits(before[place.path][1], place.value))
     )
 
 
 def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
     held, value = before
-    if same(value, place.value):
+    if same_bits(value, place.value):
         return False
     is_variable = place.path == place.root
     is_same_array = held is not None and held() is place.value
@@ -196,7 +196,7 @@ def write(place: Place, value: Leaf) -> None:
     if isinstance(held, np.generic) and isinstance(value, np.ndarray):
         value = value[()]
     owner, step = place.owner, place.step
-    value = clone(value)
+    value = clone_leaf(value)
     if isinstance(owner, types.FrameType):
         owner.f_locals[step] = value
         _to_fast(ctypes.py_object(owner), ctypes.c_int(0))

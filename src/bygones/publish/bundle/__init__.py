@@ -14,8 +14,8 @@ The SHA-256 of the last file is *the bundle's digest*. Whoever changes a file ca
 the digest has to be known from elsewhere for the bundle to prove anything about its origin.
 """
 
-from bygones.publish.bundle.grading import Grade
-from bygones.publish.bundle.verifying import Verified, verify_bundle
-from bygones.publish.bundle.writing import write_bundle
+from bygones.publish.bundle.grade import Grade
+from bygones.publish.bundle.verify import Verified, verify_bundle
+from bygones.publish.bundle.write import write_bundle
 
 __all__ = ["Grade", "Verified", "verify_bundle", "write_bundle"]

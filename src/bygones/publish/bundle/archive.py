@@ -59,7 +59,7 @@ def files_of(folder: Path) -> list[str]:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpacked_bundle(path: Path) -> Iterator[Path]:
     """The bundle as a folder: itself, or a zip in a folder that is there until this is over."""
     if path.is_dir():
         yield path

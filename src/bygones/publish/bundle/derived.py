@@ -9,10 +9,10 @@ from typing import Any
 
 import xarray as xr
 
-from bygones.analysis.effects import all_effects, usual_metrics
+from bygones.analysis.effects import all_effects, default_metrics
 from bygones.core.values import Digest
 from bygones.publish.bundle.layout import code_folder
-from bygones.store.outcomes import Entry, Manifest
+from bygones.store.outcomes import Manifest, ManifestEntry
 
 _SHOWN = ("study", "recipe", "digests", "orders", "contract")
 
@@ -57,7 +57,7 @@ def header_of(manifest: Manifest, seed: int, arm: str) -> dict[str, Any]:
 
 def effects_of(outcomes: xr.Dataset) -> dict[str, Any]:
     """What was found: the same value that `bygones report --json` prints."""
-    found = [effect.to_dict() for effect in all_effects(outcomes, usual_metrics(outcomes))]
+    found = [effect.to_dict() for effect in all_effects(outcomes, default_metrics(outcomes))]
     return {**{name: outcomes.attrs[name] for name in _SHOWN}, "effects": found}
 
 
@@ -87,4 +87,4 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
 
 
 def manifest_of(value: Mapping[str, Any]) -> Manifest:
-    return Manifest(**{**value, "entries": [Entry(**entry) for entry in value["entries"]]})
+    return Manifest(**{**value, "entries": [ManifestEntry(**entry) for entry in value["entries"]]})

@@ -24,7 +24,7 @@ from pathlib import Path
 import xarray as xr
 
 from bygones.analysis.effect import Effect
-from bygones.analysis.effects import all_effects, usual_metrics
+from bygones.analysis.effects import all_effects, default_metrics
 from bygones.core.errors import DesignError
 from bygones.publish.report import tables
 from bygones.publish.report.comparison import write_comparison
@@ -39,8 +39,8 @@ from bygones.publish.report.figures import answer, course, score
 from bygones.publish.report.forest import forest
 from bygones.publish.report.html import render
 from bygones.publish.report.latex import write_latex
-from bygones.publish.report.reading import HEADLINES, readings
 from bygones.publish.report.svg import save
+from bygones.publish.report.verdicts import HEADLINES, readings
 
 __all__ = [
     "write_report",
@@ -71,7 +71,7 @@ def write_report(
     Raises DesignError where there is no treated arm or no headline distance.
     """
     if effects is None:
-        effects = all_effects(outcomes, usual_metrics(outcomes))
+        effects = all_effects(outcomes, default_metrics(outcomes))
     shown = {effect.metric for effect in effects}
     headline = next((name for name in HEADLINES if name in shown), None)
     if headline is None:

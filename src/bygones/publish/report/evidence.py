@@ -21,8 +21,8 @@ from bygones.analysis.estimators import Estimate
 from bygones.analysis.function_field import FunctionField, function_field
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Adjusted, Family, adjust
-from bygones.analysis.pairing import Pairing, pairings
-from bygones.publish.report.reading import Kind, Reading, steps
+from bygones.analysis.pairing import PairingGain, pairing_gains
+from bygones.publish.report.verdicts import Kind, Reading, steps
 
 _STANDING: tuple[tuple[Kind, ...], ...] = (
     ("beyond",), ("like", "less", "alone", "unclear"), ("gone", "never"),
@@ -77,7 +77,7 @@ class Evidence:
     adjusted: Adjusted
     is_declared: bool
     absences: tuple[Absence, ...]
-    pairings: tuple[Pairing, ...]
+    pairing_gains: tuple[PairingGain, ...]
     moved: Moved | None
 
 
@@ -91,7 +91,7 @@ def gather(
         adjusted=adjust(_with_those_of(family, outcomes, effects), family),
         is_declared=declared is not None,
         absences=tuple(_absences(outcomes, readings)),
-        pairings=tuple(_pairings(outcomes, effects, readings)),
+        pairing_gains=tuple(_pairings(outcomes, effects, readings)),
         moved=_moved(outcomes, readings),
     )
 
@@ -144,14 +144,14 @@ def _absences(outcomes: xr.Dataset, readings: Sequence[Reading]) -> list[Absence
 
 def _pairings(
     outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
-) -> list[Pairing]:
+) -> list[PairingGain]:
     """Of the headline distance and of the scores that are shown, in the order of the answer."""
     shown = dict.fromkeys(effect.metric for effect in effects)
     metrics = [readings[0].last.metric, *(m for m in shown if METRICS[m].kind == "score")]
     found = [
         pairing
         for effect in readings[0].course  # a step at a time: a distance reads all steps it is given
-        for pairing in pairings(outcomes.sel(step=[effect.step]), metrics, steps=[effect.step])
+        for pairing in pairing_gains(outcomes.sel(step=[effect.step]), metrics, steps=[effect.step])
     ]
     rank = {reading.arm: place for place, reading in enumerate(readings)}
     ranked = (pairing for pairing in found if pairing.arm in rank)

@@ -56,7 +56,7 @@ def _pairing(evidence: Evidence) -> Table:
             "arm": p.arm, "metric": p.metric, "horizon": p.horizon, "num_pairs": p.num_pairs,
             "correlation": p.correlation, "variance_ratio": p.variance_ratio, "pays": p.pays,
         }
-        for p in evidence.pairings
+        for p in evidence.pairing_gains
     ]  # fmt: skip
     columns = "arm metric horizon num_pairs correlation variance_ratio pays"
     return _table("pairing", rows, columns, "What pairing by seed was worth", split_by="metric")

@@ -38,7 +38,7 @@ from bygones.publish.report.drawing import (
     figure_style,
     format_signed,
 )
-from bygones.publish.report.reading import number, written
+from bygones.publish.report.verdicts import number, written
 
 _TILE, _GAP, _UNDER = 0.74, 0.16, 0.48  # inches: a picture, between two, for the words below one
 _HELD = 0.002  # share of all predictions from which a bin is part of the curve

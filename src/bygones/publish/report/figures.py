@@ -43,7 +43,8 @@ from bygones.publish.report.drawing import (
     figure_style,
     format_signed,
 )
-from bygones.publish.report.reading import (
+from bygones.publish.report.scales import Scale, distance_scale, horizon_scale, scale
+from bygones.publish.report.verdicts import (
     GONE_SHARE,
     Reading,
     number,
@@ -52,7 +53,6 @@ from bygones.publish.report.reading import (
     written,
     written_share,
 )
-from bygones.publish.report.scales import Scale, distance_scale, horizon_scale, scale
 
 # ---------------------------------------------------------------- scales
 

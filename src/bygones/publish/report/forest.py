@@ -26,7 +26,7 @@ from bygones.publish.report.drawing import (
     draw_title,
     figure_style,
 )
-from bygones.publish.report.reading import number, percent, written
+from bygones.publish.report.verdicts import number, percent, written
 
 
 def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:

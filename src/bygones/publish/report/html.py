@@ -19,7 +19,9 @@ from bygones.publish.report import figures, tables
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
 from bygones.publish.report.page import capital, drawn, inline, plain, rendered, slug
-from bygones.publish.report.reading import (
+from bygones.publish.report.sections import sections
+from bygones.publish.report.svg import save, svg
+from bygones.publish.report.verdicts import (
     GONE_SHARE,
     GROUPS,
     Reading,
@@ -28,8 +30,6 @@ from bygones.publish.report.reading import (
     written,
     written_share,
 )
-from bygones.publish.report.sections import sections
-from bygones.publish.report.svg import save, svg
 
 _NAMED = 4  # arms named in one line of the summary before it says "and so many more"
 

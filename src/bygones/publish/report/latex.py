@@ -14,8 +14,8 @@ from typing import Any
 
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS
-from bygones.publish.report.reading import number, percent, written, written_share
 from bygones.publish.report.tables import Row, Table
+from bygones.publish.report.verdicts import number, percent, written, written_share
 
 _LONG = 35  # rows from which a table goes over pages
 _WIDE = 6  # columns from which its letters are smaller

@@ -12,8 +12,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from bygones.publish.report.reading import number, percent, steps, written, written_share
 from bygones.publish.report.svg import inline_svg, save
+from bygones.publish.report.verdicts import number, percent, steps, written, written_share
 
 
 def rendered(template: str, context: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bygones.analysis.metrics import METRICS
-from bygones.analysis.pairing import Pairing
+from bygones.analysis.pairing import PairingGain
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence, Moved
 from bygones.publish.report.field_figures import (
@@ -16,8 +16,8 @@ from bygones.publish.report.field_figures import (
     reliability_diagram,
 )
 from bygones.publish.report.page import drawn, inline
-from bygones.publish.report.reading import Reading, written
 from bygones.publish.report.svg import svg
+from bygones.publish.report.verdicts import Reading, written
 
 _CHANGES = ("total", "reliability", "generalised_resolution")
 
@@ -29,7 +29,7 @@ def sections(evidence: Evidence, readings: Sequence[Reading], folder: Path) -> d
         "adjusted": evidence.adjusted,
         "is_declared": evidence.is_declared,
         "absences": evidence.absences,
-        "pairing": _pairing(evidence.pairings),
+        "pairing": _pairing(evidence.pairing_gains),
         "moved": None if moved is None else _moved(moved, readings, folder),
         "calibration": None if moved is None else _calibration(moved, folder),
     }
@@ -38,13 +38,13 @@ def sections(evidence: Evidence, readings: Sequence[Reading], folder: Path) -> d
 # ---------------------------------------------------------------- pairing
 
 
-def _pairing(pairings: Sequence[Pairing]) -> list[dict[str, Any]]:
+def _pairing(pairings: Sequence[PairingGain]) -> list[dict[str, Any]]:
     """A grid a metric: arms by horizons, and a line where pairing does not pay."""
     grids = []
     for name in dict.fromkeys(pairing.metric for pairing in pairings):
         own = [pairing for pairing in pairings if pairing.metric == name]
         horizons = sorted({pairing.horizon for pairing in own})
-        by_arm: dict[str, list[Pairing]] = {}
+        by_arm: dict[str, list[PairingGain]] = {}
         for pairing in own:
             by_arm.setdefault(pairing.arm, []).append(pairing)
         idle = [
@@ -56,10 +56,10 @@ def _pairing(pairings: Sequence[Pairing]) -> list[dict[str, Any]]:
     return grids
 
 
-def _where_idle(over_time: Sequence[Pairing]) -> str:
+def _where_idle(over_time: Sequence[PairingGain]) -> str:
     """The horizons at which pairing does not pay, in words; empty where it always does.
 
-    >>> course = [Pairing("a", "nll", h, 32, 0.5, r) for h, r in ((0, None), (1, 9.0), (10, 1.1))]
+    >>> course = [PairingGain("a", "nll", h, 32, 0.5, r) for h, r in ((0, None), (1, 9.0), (10, 1.1))]
     >>> _where_idle(course), _where_idle(course[:2])
     ('from 10 steps on', '')
     """

@@ -15,7 +15,7 @@ from typing import Any
 import xarray as xr
 
 from bygones.analysis.effect import Effect
-from bygones.publish.report.reading import Reading, share
+from bygones.publish.report.verdicts import Reading, share
 
 Row = Mapping[str, Any]
 

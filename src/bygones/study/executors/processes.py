@@ -16,7 +16,7 @@ from typing import Any
 
 from bygones.core.errors import WorkerError
 from bygones.study.executors.base import AbstractExecutor
-from bygones.study.executors.parcels import done, opened, packed
+from bygones.study.executors.transport import pack_job, run_packed, unpack_result
 
 _PATIENCE = 3  # how often a pool may lose a worker while not one job gets finished
 # What takes long to import: a job itself, with torch, and what torch and sklearn import on first use.
@@ -42,7 +42,7 @@ class Processes(AbstractExecutor):
                 forkserver.ensure_running()
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-        todo = {index: packed(function, job) for index, job in enumerate(jobs)}
+        todo = {index: pack_job(function, job) for index, job in enumerate(jobs)}
         setbacks = 0
         while todo:
             self.get_ready()
@@ -54,9 +54,11 @@ class Processes(AbstractExecutor):
             )
             try:
                 with _ctrl_c_is_ours():
-                    futures = {pool.submit(done, parcel): index for index, parcel in todo.items()}
+                    futures = {
+                        pool.submit(run_packed, parcel): index for index, parcel in todo.items()
+                    }
                 for future in _as_they_finish(futures):
-                    result = opened(future.result())
+                    result = unpack_result(future.result())
                     del todo[futures[future]]
                     setbacks = 0
                     yield result

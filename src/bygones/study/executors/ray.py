@@ -11,7 +11,7 @@ from typing import Any
 
 from bygones.core.errors import WorkerError
 from bygones.study.executors.base import AbstractExecutor
-from bygones.study.executors.parcels import done, line_of, opened, packed
+from bygones.study.executors.transport import line_of, pack_job, run_packed, unpack_result
 
 _TRIES = 3  # how often a job is begun before the deaths of its workers are no bad luck any more
 _SHARED_MEMORY = 128 * 1024**2  # bytes; results are numbers, what is trained goes to the store
@@ -36,13 +36,13 @@ class Ray(AbstractExecutor):
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         ray = _imported()
-        parcels = [packed(function, job) for job in jobs]
+        parcels = [pack_job(function, job) for job in jobs]
         if parcels:
             with self._session(ray):
                 yield from self._results(ray, parcels)
 
     def _results(self, ray: Any, parcels: list[bytes]) -> Iterator[Any]:
-        task = ray.remote(num_cpus=1, num_gpus=self.num_gpus, max_retries=_TRIES - 1)(done)
+        task = ray.remote(num_cpus=1, num_gpus=self.num_gpus, max_retries=_TRIES - 1)(run_packed)
         room = ray.cluster_resources()
         places = room.get("GPU", 1) / self.num_gpus if self.num_gpus else room.get("CPU", 1)
         at_once = self.num_workers or max(2 * int(places), 1)
@@ -56,7 +56,7 @@ class Ray(AbstractExecutor):
                 with _sentences(ray):
                     (finished,), running = ray.wait(running, num_returns=1)
                     outcome = ray.get(finished)
-                yield opened(outcome)
+                yield unpack_result(outcome)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

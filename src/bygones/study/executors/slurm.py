@@ -12,7 +12,7 @@ from typing import Any
 
 from bygones.core.errors import DesignError, WorkerError
 from bygones.study.executors.base import AbstractExecutor
-from bygones.study.executors.parcels import done, line_of, opened, packed
+from bygones.study.executors.transport import line_of, pack_job, run_packed, unpack_result
 
 _TRIES = 3  # how often a job is submitted before its deaths are no bad luck any more
 _LOOK_EVERY = 0.2  # seconds
@@ -40,7 +40,7 @@ class Slurm(AbstractExecutor):
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         submitit = _imported()
-        todo = deque((packed(function, job), 1) for job in jobs)
+        todo = deque((pack_job(function, job), 1) for job in jobs)
         queue = self._queue(submitit) if todo else None
         running: dict[Any, tuple[bytes, int]] = {}
         try:
@@ -117,7 +117,7 @@ class _Errand:
     parcel: bytes
 
     def __call__(self) -> bytes:
-        return done(self.parcel)
+        return run_packed(self.parcel)
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission
@@ -128,7 +128,7 @@ class _Errand:
 def _opened(outcome: bytes) -> Any:
     """The result. submitit says by an error amid the training that a job may not be begun anew."""
     try:
-        return opened(outcome)
+        return unpack_result(outcome)
     except Exception as error:
         if "Job not requeued because" not in str(error):
             raise

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bygones.core.values import Offer, State, Window
+from bygones.core.values import Capability, State, Window
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ class Boundary:
 class AbstractIntervention(ABC):
     """A frozen rule. Its fields are its whole description, and enter the digest of every arm."""
 
-    needs: ClassVar[Offer] = "anything"  # what a source must offer for this to mean something
+    requires: ClassVar[Capability] = (
+        "anything"  # what a source must offer for this to mean something
+    )
     needs_donor: ClassVar[bool] = False
-    puts_back: ClassVar[bool] = False  # at the window's end, the chosen leaves return to `entry`
+    restores_at_end: ClassVar[bool] = (
+        False  # at the window's end, the chosen leaves return to `entry`
+    )
     single_step: ClassVar[bool] = False  # a window longer than one boundary would have no meaning
 
     @abstractmethod

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
-from bygones.core.values import Leaf, Offer, State
+from bygones.core.values import Capability, Leaf, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
 from bygones.training.leaves import add
 
@@ -24,13 +24,13 @@ class Kick(AbstractIntervention):
     """
 
     by: Mapping[str, Leaf]
-    needs: ClassVar[Offer] = "numbers"
+    requires: ClassVar[Capability] = "arrays"
 
     def __call__(self, state: State, at: Boundary) -> State:
         kicked = dict(state)
         for name, delta in self.by.items():
             if name not in state:
-                raise unknown(f"leaf of {at.source}", name, state)
+                raise unknown_name(f"leaf of {at.source}", name, state)
             by = np.asarray(delta, dtype=np.float64)
             shape = tuple(getattr(state[name], "shape", ()))
             if by.shape not in ((), shape):

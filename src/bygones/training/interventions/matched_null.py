@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from bygones.core.values import Leaf, Offer, State
+from bygones.core.values import Capability, Leaf, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
-from bygones.training.leaves import add, is_continuous, numbers, unit_direction
+from bygones.training.leaves import add, is_continuous, to_float64, unit_direction
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class MatchedNull(AbstractIntervention):
 
     of: AbstractIntervention
     draw: int = 0
-    needs: ClassVar[Offer] = "numbers"
+    requires: ClassVar[Capability] = "arrays"
 
     def __call__(self, state: State, at: Boundary) -> State:
         treated = self.of(state, at)
         kicked = dict(state)
         for name in sorted(state):
             if is_continuous(state[name]):
-                before = numbers(state[name])
-                after = numbers(treated[name]) if name in treated else np.zeros_like(before)
+                before = to_float64(state[name])
+                after = to_float64(treated[name]) if name in treated else np.zeros_like(before)
                 direction = [unit_direction(before.shape, at.rng) for _ in range(self.draw + 1)][-1]
                 kicked[name] = _kicked(state[name], before, after, direction)
         return kicked

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from bygones.core.values import Offer, State
+from bygones.core.values import Capability, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
-from bygones.training.leaves import add, is_continuous, numbers, unit_direction
+from bygones.training.leaves import add, is_continuous, to_float64, unit_direction
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Nudge(AbstractIntervention):
     """
 
     epsilon: float
-    needs: ClassVar[Offer] = "numbers"
+    requires: ClassVar[Capability] = "arrays"
 
     def __call__(self, state: State, at: Boundary) -> State:
         nudged = dict(state)
         for name in sorted(state):
             if is_continuous(state[name]):
-                values = numbers(state[name])
+                values = to_float64(state[name])
                 if values.min() >= 0:
                     delta = self.epsilon * values * at.rng.choice((-1.0, 1.0), values.shape)
                 else:

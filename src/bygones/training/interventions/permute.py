@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from bygones.core.values import Leaf, Offer, State
+from bygones.core.values import Capability, Leaf, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
-from bygones.training.interventions.detours import detoured, upcoming
+from bygones.training.interventions.detours import upcoming_positions, with_detour
 from bygones.training.leaves import is_continuous
 
 
@@ -25,15 +25,15 @@ class Permute(AbstractIntervention):
     """
 
     draw: int = 0
-    needs: ClassVar[Offer] = "anything"
+    requires: ClassVar[Capability] = "anything"
 
     def __call__(self, state: State, at: Boundary) -> State:
         if "position" in state and "detour" in state:
             if at.step != at.window.start:
                 return state
-            positions = upcoming(state, at.window.length)
+            positions = upcoming_positions(state, at.window.length)
             shuffled = [at.rng.permutation(positions) for _ in range(self.draw + 1)][-1]
-            return detoured(state, shuffled)
+            return with_detour(state, shuffled)
         return {
             name: self._permuted(state[name], at) if is_continuous(state[name]) else state[name]
             for name in sorted(state)

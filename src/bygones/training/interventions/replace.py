@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.values import State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
 from bygones.training.orders.base import AbstractOrder
@@ -21,12 +21,12 @@ class Replace(AbstractIntervention):
     """
 
     with_: Mapping[str, Any]
-    puts_back: ClassVar[bool] = True
+    restores_at_end: ClassVar[bool] = True
 
     def __call__(self, state: State, at: Boundary) -> State:
         for name in self.with_:
             if name not in state:
-                raise unknown(f"leaf of {at.source}", name, state)
+                raise unknown_name(f"leaf of {at.source}", name, state)
         values = {
             name: value.policy_hash() if isinstance(value, AbstractOrder) else value
             for name, value in self.with_.items()

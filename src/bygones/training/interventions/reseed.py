@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bygones.core.keyed_rng import mix
-from bygones.core.values import Offer, State
+from bygones.core.values import Capability, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 
@@ -20,7 +20,7 @@ class Reseed(AbstractIntervention):
     """
 
     draw: int = 0
-    needs: ClassVar[Offer] = "draws"
+    requires: ClassVar[Capability] = "reseedable"
 
     def __call__(self, state: State, at: Boundary) -> State:
         if at.step != at.window.start:

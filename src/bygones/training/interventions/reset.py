@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bygones.core.errors import DesignError
-from bygones.core.values import Offer, State
+from bygones.core.values import Capability, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 
@@ -17,7 +17,7 @@ class Reset(AbstractIntervention):
     At each boundary of its window: over twenty steps it is "not carried over for twenty steps".
     """
 
-    needs: ClassVar[Offer] = "new"
+    requires: ClassVar[Capability] = "resettable"
 
     def __call__(self, state: State, at: Boundary) -> State:
         assert at.fresh is not None

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from bygones.core.values import Leaf, Offer, State
+from bygones.core.values import Capability, Leaf, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
 from bygones.training.leaves import is_continuous
 
@@ -20,7 +20,7 @@ class Scale(AbstractIntervention):
     """
 
     alpha: float
-    needs: ClassVar[Offer] = "numbers"
+    requires: ClassVar[Capability] = "arrays"
 
     def __call__(self, state: State, at: Boundary) -> State:
         return {name: self._scaled(leaf, at.leaves != "*") for name, leaf in state.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bygones.core.values import State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,4 @@ class Sham(AbstractIntervention):
     """
 
     def __call__(self, state: State, at: Boundary) -> State:
-        return {name: clone(leaf) for name, leaf in state.items()}
+        return {name: clone_leaf(leaf) for name, leaf in state.items()}

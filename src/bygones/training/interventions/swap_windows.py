@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from bygones.core.errors import DesignError
-from bygones.core.values import Offer, State
+from bygones.core.values import Capability, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
-from bygones.training.interventions.detours import detoured, upcoming
+from bygones.training.interventions.detours import upcoming_positions, with_detour
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SwapWindows(AbstractIntervention):
     Done once, at the window's first boundary; after the window the order is as before.
     """
 
-    needs: ClassVar[Offer] = "order"
+    requires: ClassVar[Capability] = "order"
 
     def __call__(self, state: State, at: Boundary) -> State:
         if at.step != at.window.start:
@@ -33,5 +33,5 @@ class SwapWindows(AbstractIntervention):
                 f"swap-windows exchanges the two halves of its window, so the window's length must be "
                 f"even; got {at.window.length} steps ({at.window})."
             )
-        positions = upcoming(state, at.window.length)
-        return detoured(state, np.concatenate([positions[half:], positions[:half]]))
+        positions = upcoming_positions(state, at.window.length)
+        return with_detour(state, np.concatenate([positions[half:], positions[:half]]))

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from bygones.training.lanes.alone import Alone
-from bygones.training.lanes.machine import Lanes, refusal
-from bygones.training.lanes.stack import Unlike
+from bygones.training.lanes.batched_runs import BatchedRuns, refusal
+from bygones.training.lanes.single_run import SingleRun
+from bygones.training.lanes.stack import NotBatchable
 from bygones.training.run import Run
 
 
-def crew(runs: Sequence[Run], width: int) -> Lanes | Alone:
+def make_runner(runs: Sequence[Run], width: int) -> BatchedRuns | SingleRun:
     """Runs that go together: as lanes of one step, or, where a step has one lane, a run by itself."""
-    return Lanes(runs, width) if width > 1 else Alone(runs[0])
+    return BatchedRuns(runs, width) if width > 1 else SingleRun(runs[0])
 
 
-__all__ = ["Alone", "Lanes", "Unlike", "crew", "refusal"]
+__all__ = ["SingleRun", "BatchedRuns", "NotBatchable", "make_runner", "refusal"]

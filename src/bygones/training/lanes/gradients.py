@@ -28,9 +28,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bygones.training.lanes.batchnorm import batch_norm
-from bygones.training.lanes.graphs import captured
-from bygones.training.lanes.stack import Unlike
-from bygones.training.lanes.tidying import tidied
+from bygones.training.lanes.cuda_graphs import captured
+from bygones.training.lanes.graph_passes import simplify
+from bygones.training.lanes.stack import NotBatchable
 
 Tensors = dict[str, Tensor]
 
@@ -97,7 +97,7 @@ class Gradients:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            raise Unlike(
+            raise NotBatchable(
                 f"torch cannot batch its forward pass ({type(error).__name__}: {_first_line(error)})"
             ) from error
 
@@ -128,7 +128,7 @@ class Gradients:
         # Recording runs the pass, and that must not move the statistics on.
         recorded = make_fx(flat)(*(tensor.clone() for tensor in fixed), *others)
         self._fixed = fixed
-        step = tidied(recorded, fixed, others).forward
+        step = simplify(recorded, fixed, others).forward
         return captured(step, fixed, others) if batch[0].is_cuda else step
 
     def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensors, Tensor]:

@@ -4,7 +4,7 @@
 
 A run whose tensors are views into the stack is *linked*: what its sources capture and restore is its lane.
 What has no lane is *shared*: step counts, learning rates, schedules. Lanes are always at the same step
-under the same treatments, so these agree; where they do not, `Unlike` says so.
+under the same treatments, so these agree; where they do not, `NotBatchable` says so.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.errors import RecipeError
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Parts
 from bygones.training.run import Run
 
@@ -42,7 +42,7 @@ _COUNTERS = ("step", "mu_product")  # numbers that every parameter has of its ow
 _COUNT = "n_averaged"  # of an AveragedModel: it decides between two formulas, so it is shared
 
 
-class Unlike(RecipeError):
+class NotBatchable(RecipeError):
     """Runs that cannot be lanes of one step; the reason is half a sentence."""
 
 
@@ -82,8 +82,8 @@ class Stack:
         first, *others = lanes.values()
         schedule = first.sources["scheduler"].capture()
         for run in others:
-            if not same(run.sources["scheduler"].capture(), schedule):
-                raise Unlike(
+            if not same_bits(run.sources["scheduler"].capture(), schedule):
+                raise NotBatchable(
                     f"seeds {first.seed} and {run.seed} differ in schedule or in an optimizer's settings"
                 )
         self.follow_settings(first.parts)
@@ -94,7 +94,7 @@ class Stack:
         if self.averages is not None:
             counts = [_count(run.parts.averages) for run in lanes.values()]
             if any(not torch.equal(count, counts[0]) for count in counts):
-                raise Unlike("their averages have seen different numbers of models")
+                raise NotBatchable("their averages have seen different numbers of models")
             _count(self.averages).copy_(counts[0])
 
     def _gather_state(
@@ -102,16 +102,16 @@ class Stack:
     ) -> None:
         first, *others = states.values()
         if any(state.keys() != first.keys() for state in others):
-            raise Unlike("their optimizers hold different things")
+            raise NotBatchable("their optimizers hold different things")
         before = optimizer.state.pop(whole, {})
         for key, value in first.items():
             held = optimizer.state[whole]
             if not _has_lanes(key, value, whole):
-                if not all(same(state[key], value) for state in others):
-                    raise Unlike(f"their optimizers differ in '{key}'")
+                if not all(same_bits(state[key], value) for state in others):
+                    raise NotBatchable(f"their optimizers differ in '{key}'")
                 # Fused updates count on the device, others on the CPU.
                 fused = isinstance(value, Tensor) and "fused" in _settings_for(optimizer)
-                held[key] = clone(value.to(whole.device) if fused else value)
+                held[key] = clone_leaf(value.to(whole.device) if fused else value)
                 continue
             held[key] = before[key] if key in before else torch.stack([value] * self.width)
             for lane, state in states.items():
@@ -127,7 +127,7 @@ class Stack:
                 for key, value in optimizer.state.get(whole, {}).items():
                     with_lanes = _has_lanes(key, value, whole)
                     for lane, state in states.items():
-                        state[key] = value[lane] if with_lanes else clone(value)
+                        state[key] = value[lane] if with_lanes else clone_leaf(value)
         if self.averages is not None:
             for run in lanes.values():
                 _count(run.parts.averages).copy_(_count(self.averages))
@@ -138,7 +138,7 @@ class Stack:
             mine.data = mine.data.clone()
         for optimizer in run.parts.optimizers.values():
             for state in optimizer.state.values():
-                state.update({key: clone(value) for key, value in state.items()})
+                state.update({key: clone_leaf(value) for key, value in state.items()})
 
     # ------------------------------------------------------------------ one step
 

@@ -57,7 +57,7 @@ class AbstractOrder(ABC):
         return permutation[start : start + self.batch_size]
 
 
-def kept(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+def cached(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     """Keeps the last results of `draw(num_examples, …)`: many while they are small, else a few."""
     many, few = lru_cache(maxsize=128)(draw), lru_cache(maxsize=8)(draw)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bygones.core.keyed_rng import generator
 from bygones.core.values import Lifetime
-from bygones.training.orders.base import AbstractOrder, kept
+from bygones.training.orders.base import AbstractOrder, cached
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Reshuffle(AbstractOrder):
         return Lifetime("phase", self.steps_per_epoch)
 
 
-@kept  # an epoch's batches come one after the other, and arms walk the same epochs again
+@cached  # an epoch's batches come one after the other, and arms walk the same epochs again
 def _permutation(num_examples: int, key: int, epoch: int) -> np.ndarray:
     permutation = generator(key, epoch).permutation(num_examples)
     permutation.setflags(write=False)

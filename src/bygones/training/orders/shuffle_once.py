@@ -8,7 +8,7 @@ import numpy as np
 
 from bygones.core.keyed_rng import generator
 from bygones.core.values import Lifetime
-from bygones.training.orders.base import AbstractOrder, kept
+from bygones.training.orders.base import AbstractOrder, cached
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ShuffleOnce(AbstractOrder):
         return Lifetime("unbounded")
 
 
-@kept
+@cached
 def _permutation(num_examples: int, key: int) -> np.ndarray:
     permutation = generator(key, "once").permutation(num_examples)
     permutation.setflags(write=False)

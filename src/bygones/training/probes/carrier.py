@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from bygones.core.errors import RecipeError
-from bygones.core.values import matching
-from bygones.training.leaves import is_continuous, numbers
+from bygones.core.values import match_leaves
+from bygones.training.leaves import is_continuous, to_float64
 from bygones.training.probes.base import AbstractProbe
 from bygones.training.recipe import Parts
 from bygones.training.sources import find_sources
@@ -29,10 +29,12 @@ class Carrier(AbstractProbe):
 
     def __call__(self, parts: Parts) -> np.ndarray:
         state = find_sources(parts)[self.source].capture()
-        chosen = [state[n] for n in sorted(matching(state, self.leaves)) if is_continuous(state[n])]
+        chosen = [
+            state[n] for n in sorted(match_leaves(state, self.leaves)) if is_continuous(state[n])
+        ]
         if not chosen:
             raise RecipeError(
                 f"'{self.source}' holds no arrays of floats here that match '{self.leaves}', so there "
                 f"is no carrier to observe. (An optimizer is empty until its first step.)"
             )
-        return np.concatenate([numbers(leaf).reshape(-1) for leaf in chosen])[None, :]
+        return np.concatenate([to_float64(leaf).reshape(-1) for leaf in chosen])[None, :]

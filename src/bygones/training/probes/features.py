@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bygones.core.catalogue import unknown
+from bygones.core.catalogue import unknown_name
 from bygones.core.errors import RecipeError
 from bygones.training.probes.base import AbstractProbe
 from bygones.training.recipe import Parts
@@ -39,7 +39,7 @@ class Features(AbstractProbe):
             )
         layers = dict(parts.model.named_modules())
         if self.layer not in layers:
-            raise unknown("layer", self.layer, (name for name in layers if name))
+            raise unknown_name("layer", self.layer, (name for name in layers if name))
         seen: list[Any] = []
 
         def keep(module: nn.Module, given: Any, output: Any) -> None:

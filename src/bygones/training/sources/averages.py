@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from bygones.core.values import Lifetime, Origin, State, Visibility
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, overwrite_all
 
@@ -41,14 +41,14 @@ class Averages(AbstractSource):
         return {**dict(self._averages.named_parameters()), **dict(self._averages.named_buffers())}
 
     def capture(self) -> State:
-        return {name: clone(tensor) for name, tensor in self._tensors().items()}
+        return {name: clone_leaf(tensor) for name, tensor in self._tensors().items()}
 
     def restore(self, state: State) -> None:
         overwrite_all(self._tensors(), state, self.name)
 
     def fresh(self) -> State:
         today = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        state = {f"module.{name}": clone(tensor) for name, tensor in today.items()}
+        state = {f"module.{name}": clone_leaf(tensor) for name, tensor in today.items()}
         counters = {n: torch.zeros_like(t) for n, t in self._tensors().items() if n == "n_averaged"}
         return {**state, **counters}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bygones.core.errors import DesignError, RecipeError
-from bygones.core.values import Leaf, Lifetime, Offer, Origin, State, Visibility
+from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visibility
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.recipe import Memory, Parts
 
@@ -24,8 +24,8 @@ class AbstractSource(ABC):
     name: str
     origin: Origin
     visibility: Visibility
-    offers: frozenset[Offer] = frozenset({"new", "numbers"})
-    why_not_reset: ClassVar[str] = ""  # a source that cannot be "created now" says why
+    capabilities: frozenset[Capability] = frozenset({"resettable", "arrays"})
+    reset_refusal: ClassVar[str] = ""  # a source that cannot be "created now" says why
 
     @classmethod
     @abstractmethod
@@ -48,7 +48,7 @@ class AbstractSource(ABC):
     def lifetime(self) -> Lifetime:
         """How long the carrier remembers if nothing else happens to it."""
 
-    def learn(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none to learn
+    def register_policies(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none to learn
         """Makes order policies known that a treatment brings along; nothing to do for most."""
 
 

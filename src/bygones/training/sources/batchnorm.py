@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase  # the one base of all layers that keep statistics
 
 from bygones.core.values import Lifetime, Origin, State, Visibility
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, overwrite_all
 
@@ -49,7 +49,7 @@ class BatchNorm(AbstractSource):
         }
 
     def capture(self) -> State:
-        return {name: clone(buffer) for name, buffer in self._buffers().items()}
+        return {name: clone_leaf(buffer) for name, buffer in self._buffers().items()}
 
     def restore(self, state: State) -> None:
         overwrite_all(self._buffers(), state, self.name)

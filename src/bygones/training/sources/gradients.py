@@ -7,7 +7,7 @@ from typing import Self
 from torch import Tensor
 
 from bygones.core.values import Lifetime, Origin, State, Visibility
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, named_parameters
 
@@ -40,12 +40,14 @@ class Gradients(AbstractSource):
 
     def capture(self) -> State:
         return {
-            f"{n}/grad": clone(p.grad) for n, p in self._parameters.items() if p.grad is not None
+            f"{n}/grad": clone_leaf(p.grad)
+            for n, p in self._parameters.items()
+            if p.grad is not None
         }
 
     def restore(self, state: State) -> None:
         for name, parameter in self._parameters.items():
-            parameter.grad = clone(state.get(f"{name}/grad"))
+            parameter.grad = clone_leaf(state.get(f"{name}/grad"))
 
     def fresh(self) -> State:
         return {}

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from bygones.core.errors import RecipeError
 from bygones.core.values import Leaf, Lifetime, Origin, State, Visibility
-from bygones.training.leaves import clone
+from bygones.training.leaves import clone_leaf
 from bygones.training.nested_state import flatten, unflatten
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, named_parameters, overwrite
@@ -65,7 +65,7 @@ class Moments(AbstractSource):
         for name, optimizer, parameter in self._members():
             for key, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
-                    state[f"{name}/{key}"] = clone(value)
+                    state[f"{name}/{key}"] = clone_leaf(value)
                 else:
                     for path, leaf in flatten(value, f"moments of {name}").items():
                         state[f"{name}/{key}/{path}".rstrip("/")] = leaf
@@ -107,7 +107,7 @@ class Moments(AbstractSource):
             position[label] += 1
             held = optimizer.state.get(parameter, {})
             if made:
-                state |= {f"{name}/{key}": clone(value) for key, value in made.items()}
+                state |= {f"{name}/{key}": clone_leaf(value) for key, value in made.items()}
             elif held and _is_torchs(optimizer) and set(held) <= _ZERO_AT_FIRST_USE:
                 state |= {
                     f"{name}/{key}": torch.zeros_like(value) if isinstance(value, Tensor) else 0

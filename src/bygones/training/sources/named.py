@@ -34,7 +34,7 @@ class Named(AbstractSource):
         self._parts = parts
         self.as_built = self.capture()
         if not any(is_continuous(leaf) for leaf in self.as_built.values()):
-            self.offers = frozenset({"new"})
+            self.capabilities = frozenset({"resettable"})
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:

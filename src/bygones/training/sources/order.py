@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from bygones.core.errors import DesignError
-from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.core.values import Capability, Lifetime, Origin, State, Visibility
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.orders.cursor import NO_DETOUR
 from bygones.training.recipe import Parts
@@ -28,7 +28,7 @@ class Order(AbstractSource):
     name = "order"
     origin: Origin = "order"
     visibility: Visibility = "process"
-    offers: frozenset[Offer] = frozenset({"new", "order", "draws"})
+    capabilities: frozenset[Capability] = frozenset({"resettable", "order", "reseedable"})
 
     def __init__(self, parts: Parts) -> None:
         self._cursor = parts.cursor
@@ -40,7 +40,7 @@ class Order(AbstractSource):
     def find(cls, parts: Parts) -> Self | None:
         return cls(parts)
 
-    def learn(self, policies: Iterable[AbstractOrder]) -> None:
+    def register_policies(self, policies: Iterable[AbstractOrder]) -> None:
         """Makes policies known that a treatment brings along, so that snapshots may name them."""
         self._policies |= {policy.policy_hash(): policy for policy in policies}
 

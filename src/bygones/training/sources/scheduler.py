@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from bygones.core.values import Leaf, Lifetime, Offer, Origin, State, Visibility
+from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visibility
 from bygones.training.nested_state import flatten, like, unflatten
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource
@@ -24,7 +24,7 @@ class Scheduler(AbstractSource):
     name = "scheduler"
     origin: Origin = "optimizer"
     visibility: Visibility = "state_dict"
-    offers: frozenset[Offer] = frozenset({"new"})
+    capabilities: frozenset[Capability] = frozenset({"resettable"})
 
     def __init__(
         self, optimizers: dict[str, Optimizer], schedulers: dict[str, LRScheduler]

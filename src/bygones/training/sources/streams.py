@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
+from bygones.core.values import Capability, Lifetime, Origin, State, Visibility
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, refuse_reset
 
@@ -21,8 +21,8 @@ class RandomStreams(AbstractSource):
     name = "streams"
     origin: Origin = "randomness"
     visibility: Visibility = "process"
-    offers: frozenset[Offer] = frozenset({"draws"})
-    why_not_reset: ClassVar[str] = (
+    capabilities: frozenset[Capability] = frozenset({"reseedable"})
+    reset_refusal: ClassVar[str] = (
         "an addressed stream accumulates nothing; new is what it is. Use reseed to draw it again."
     )
 
@@ -40,7 +40,7 @@ class RandomStreams(AbstractSource):
         self._keys.update(state)
 
     def fresh(self) -> State:
-        raise refuse_reset(self.name, self.why_not_reset)
+        raise refuse_reset(self.name, self.reset_refusal)
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from bygones.core.values import Lifetime, Offer, Origin, State, Visibility
-from bygones.training.leaves import clone
+from bygones.core.values import Capability, Lifetime, Origin, State, Visibility
+from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, overwrite_all, refuse_reset
 
@@ -24,8 +24,8 @@ class Weights(AbstractSource):
     name = "weights"
     origin: Origin = "path"
     visibility: Visibility = "state_dict"
-    offers: frozenset[Offer] = frozenset({"numbers"})
-    why_not_reset: ClassVar[str] = (
+    capabilities: frozenset[Capability] = frozenset({"arrays"})
+    reset_refusal: ClassVar[str] = (
         "the weights are the path itself, and there is no new path. Use kick, nudge or transplant."
     )
 
@@ -38,13 +38,13 @@ class Weights(AbstractSource):
         return cls(parameters) if parameters else None
 
     def capture(self) -> State:
-        return {name: clone(parameter) for name, parameter in self._parameters.items()}
+        return {name: clone_leaf(parameter) for name, parameter in self._parameters.items()}
 
     def restore(self, state: State) -> None:
         overwrite_all(self._parameters, state, self.name)
 
     def fresh(self) -> State:
-        raise refuse_reset(self.name, self.why_not_reset)
+        raise refuse_reset(self.name, self.reset_refusal)
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

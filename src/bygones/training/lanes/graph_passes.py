@@ -38,7 +38,7 @@ _VIEWS = {  # none of them ever copies
 }
 
 
-def tidied(
+def simplify(
     graph_module: fx.GraphModule, fixed: Sequence[Tensor], others: Sequence[Tensor]
 ) -> fx.GraphModule:
     """The same operations without those that change nothing.

@@ -15,13 +15,13 @@ from bygones.core.digest import digest as digest_of
 from bygones.core.errors import BundleError, BygonesError, DesignError, LedgerError
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout
-from bygones.publish.bundle.archive import files_of, unpacked
-from bygones.publish.bundle.grading import Grade, Side, differing_terms, grade
+from bygones.publish.bundle.archive import files_of, unpacked_bundle
+from bygones.publish.bundle.grade import Grade, Side, differing_terms, grade
 from bygones.publish.bundle.objects import bundled
-from bygones.publish.bundle.running import ask
-from bygones.publish.bundle.writing import question
+from bygones.publish.bundle.rerun_process import ask
+from bygones.publish.bundle.write import rerun_question
 from bygones.store import AbstractStore, FolderStore, ledger
-from bygones.store.ledger_diff import differing
+from bygones.store.ledger_diff import differing_fields
 from bygones.store.outcomes import Manifest, ledger_lines, read_manifest, read_outcomes
 
 TOLERANCE = 1e-3  # of a probability, between machines
@@ -57,7 +57,7 @@ def verify_bundle(
             "training seeds again runs the program that the bundle brings. Read its code/, and say "
             "--run-code if you trust it."
         )
-    with unpacked(Path(path)) as folder:
+    with unpacked_bundle(Path(path)) as folder:
         about = _about(folder, path)
         listed = _check_listing(folder, digest)
         checks = [("files", f"{len(listed)} are listed, there, and have their SHA-256")]
@@ -202,7 +202,7 @@ def _check_ledger(
         raise BundleError(f"{name}: cut short; its last line is missing.")
     for number, (one, other) in enumerate(zip(read.entries, lines, strict=False), start=2):
         if {key: value for key, value in one.items() if key != "entry"} != other:
-            names = ", ".join(differing(one, other)) or "step"
+            names = ", ".join(differing_fields(one, other)) or "step"
             raise BundleError(
                 f"{name}, line {number}: not what the outcomes say of step {other['step']} (in {names})."
             )
@@ -277,10 +277,10 @@ def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -
         )
     if not layout.read_json(folder, layout.ABOUT)["code"]["runs_from"]:
         raise DesignError("this study cannot be trained again: its code is not in the bundle.")
-    seeds = chosen(layout.sha256(folder / layout.LISTING), manifest.seeds, count)
+    seeds = spread_evenly(layout.sha256(folder / layout.LISTING), manifest.seeds, count)
     with TemporaryDirectory(prefix="bygones-rerun-") as name:
         store = Path(name) / "store"
-        found = ask(question(attributes, seeds, store), folder, design)
+        found = ask(rerun_question(attributes, seeds, store), folder, design)
         _check_design(found, attributes)
         again = FolderStore(store)
         now = read_manifest(again)
@@ -297,10 +297,10 @@ def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -
             raise error if isinstance(error, BundleError) else BundleError(str(error)) from error
 
 
-def chosen(digest: Digest, seeds: list[int], count: int) -> list[int]:
+def spread_evenly(digest: Digest, seeds: list[int], count: int) -> list[int]:
     """Seeds that nobody chose: in the order of a hash of the bundle's digest and the seed.
 
-    >>> chosen("00ff", [0, 1, 2, 3], 2)
+    >>> spread_evenly("00ff", [0, 1, 2, 3], 2)
     [1, 3]
     """
     order = sorted(seeds, key=lambda seed: hashlib.sha256(f"{digest} {seed}".encode()).digest())

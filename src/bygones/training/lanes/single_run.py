@@ -8,7 +8,7 @@ from bygones.training.run import Donor, Run
 from bygones.training.treatment import Treatment
 
 
-class Alone:
+class SingleRun:
     """One run that takes its steps by itself."""
 
     def __init__(self, run: Run) -> None:
@@ -21,12 +21,12 @@ class Alone:
         *,
         donors: Sequence[Donor] | None = None,
         at_boundary: Callable[[Run], None] | None = None,
-        looks: Collection[int] = (),
+        observe_at: Collection[int] = (),
     ) -> None:
-        """As `Run.advance`; `at_boundary` is called at the steps in `looks` alone."""
+        """As `Run.advance`; `at_boundary` is called at the steps in `observe_at` alone."""
 
         def look(run: Run) -> None:
-            if at_boundary is not None and run.step in looks:
+            if at_boundary is not None and run.step in observe_at:
                 at_boundary(run)
 
         donor = donors[0] if donors else None

@@ -21,7 +21,7 @@ from bygones.publish.bundle.archive import files_of, write_zip
 from bygones.publish.bundle.crate import crate_json
 from bygones.publish.bundle.objects import ReadOnly
 from bygones.publish.bundle.own_code import own_files
-from bygones.publish.bundle.running import ask
+from bygones.publish.bundle.rerun_process import ask
 from bygones.publish.checklist import checklist, to_markdown
 from bygones.store import FolderStore, ledger
 from bygones.store.outcomes import Manifest, ledger_lines, read_manifest, read_outcomes
@@ -193,7 +193,7 @@ def _why_not_the_code(folder: Path, manifest: Manifest) -> str:
     """Whether the copy is the recipe that was run: it is imported, and digested as it was then."""
     moved = derived.relocated(manifest).attributes
     try:
-        found = ask(question(moved, manifest.seeds), folder, moved["design"])
+        found = ask(rerun_question(moved, manifest.seeds), folder, moved["design"])
     except BundleError as error:
         return str(error).rstrip(".")
     if found["own"] != moved["design"]["recipe"]["own"]:
@@ -203,7 +203,7 @@ def _why_not_the_code(folder: Path, manifest: Manifest) -> str:
     return ""
 
 
-def question(
+def rerun_question(
     attributes: Mapping[str, Any], seeds: list[int], store: Path | None = None
 ) -> dict[str, Any]:
     """What `bygones.study.rerun` is asked, of a study's attributes."""

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bygones.core.digest import same
+from bygones.core.digest import same_bits
 from bygones.core.values import Leaf
-from bygones.training.generators import kept_globals
-from bygones.training.lanes.machine import Lanes, refusal
-from bygones.training.lanes.stack import Unlike
+from bygones.training.generators import preserve_global_generators
+from bygones.training.lanes.batched_runs import BatchedRuns, refusal
+from bygones.training.lanes.stack import NotBatchable
 from bygones.training.probes.base import AbstractProbe
 from bygones.training.recipe import Recipe
 from bygones.training.run import Run, Snapshot
@@ -63,7 +63,7 @@ class Choice:
         return asdict(self)
 
 
-def choose(
+def choose_lanes(
     recipe: Recipe,
     seeds: Sequence[int],
     probe: AbstractProbe,
@@ -139,11 +139,11 @@ def _judged(
 ) -> Choice:
     """Lanes of this width, if they agree and (where one `may_decline`) pay; else 1."""
     runs = [Run(recipe, seed, device) for seed in _as_many(seeds, width)]
-    with kept_globals():
+    with preserve_global_generators():
         alone = _seconds(lambda: runs[0].advance(runs[0].step + _TIMED), runs[:1])
         try:
             together, difference = _try(runs, width, probe)
-        except Unlike as unlike:
+        except NotBatchable as unlike:
             return Choice(1, f"Seeds are trained one by one: {unlike}.", alone, alone)
     rounds = ceil(ceil(len(seeds) / width) / workers)
     gain = ceil(len(seeds) / workers) * alone / (rounds * width * together)
@@ -169,12 +169,12 @@ def _as_many(seeds: Sequence[int], width: int) -> list[int]:
 def _try(runs: Sequence[Run], width: int, probe: AbstractProbe) -> tuple[float, float]:
     """Seconds of a seed's step in lanes of these runs, and how far they end from single ones.
 
-    The runs are left where they were. Raises `Unlike`.
+    The runs are left where they were. Raises `NotBatchable`.
     """
     start = [run.snapshot() for run in runs]
 
-    def ends(order: Sequence[int]) -> tuple[Lanes, dict[int, Snapshot]]:
-        lanes = Lanes([runs[place] for place in order], width)
+    def ends(order: Sequence[int]) -> tuple[BatchedRuns, dict[int, Snapshot]]:
+        lanes = BatchedRuns([runs[place] for place in order], width)
         for run, snapshot in zip(runs, start, strict=True):
             run.restore(snapshot)
         lanes.advance(runs[0].step + STEPS)
@@ -191,16 +191,16 @@ def _try(runs: Sequence[Run], width: int, probe: AbstractProbe) -> tuple[float, 
         run.advance(run.step + STEPS)
         odd = _unlike(here[place], run.snapshot())
         if odd:
-            raise Unlike(f"after {STEPS} steps {odd} is not what it is in a single run")
+            raise NotBatchable(f"after {STEPS} steps {odd} is not what it is in a single run")
         difference = max(difference, _distance(shown[place], _shown(run, probe)))
     for run, snapshot in zip(runs, start, strict=True):
         run.restore(snapshot)
     if not difference <= TOLERANCE:
-        raise Unlike(
+        raise NotBatchable(
             f"after {STEPS} steps lanes are {difference:.2g} away from single runs; {TOLERANCE:g} is allowed"
         )
     if any(here[place].digest() != there[place].digest() for place in places):
-        raise Unlike("what a run comes to depends on the lane that it is in")
+        raise NotBatchable("what a run comes to depends on the lane that it is in")
     return seconds, difference
 
 
@@ -229,7 +229,7 @@ def _unlike(one: Snapshot, other: Snapshot) -> str:
 def _alike(one: Leaf, other: Leaf) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor) and one.is_floating_point():
         return one.shape == other.shape and one.dtype == other.dtype
-    return same(one, other)
+    return same_bits(one, other)
 
 
 def _seconds(work: Any, runs: Sequence[Run]) -> float:

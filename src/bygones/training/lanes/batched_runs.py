@@ -16,26 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bygones.core.digest import array_of, same
+from bygones.core.digest import as_array, same_bits
 from bygones.core.hash_chain import extend_chain
 from bygones.core.keyed_rng import mix
-from bygones.training.devices import put
-from bygones.training.generators import generator_of, kept_globals
+from bygones.training.devices import to_device
+from bygones.training.generators import device_generator, preserve_global_generators
 from bygones.training.lanes.gradients import Gradients
-from bygones.training.lanes.stack import ELEMENTWISE, Stack, Unlike
+from bygones.training.lanes.stack import ELEMENTWISE, NotBatchable, Stack
 from bygones.training.recipe import Parts, supervised
 from bygones.training.run import Donor, Run
 from bygones.training.treatment import Treatment
 
 
-class Lanes:
+class BatchedRuns:
     """Runs of one recipe that take their steps together, `width` lanes wide.
 
     Lanes that no run uses compute along and are thrown away: what a run's lane comes to must not depend on
     how many neighbours it has. A run that diverges leaves its lane and goes on by itself, training no more.
 
     >>> from bygones.zoo.regimes import digits
-    >>> lanes = Lanes([Run(digits.recipe, seed) for seed in range(3)], width=8)
+    >>> lanes = BatchedRuns([Run(digits.recipe, seed) for seed in range(3)], width=8)
     >>> lanes.advance(2)
     >>> [run.step for run in lanes.runs]
     [2, 2, 2]
@@ -44,13 +44,13 @@ class Lanes:
     def __init__(self, runs: Sequence[Run], width: int) -> None:
         why_not = refusal(runs[0].parts)
         if why_not:
-            raise Unlike(why_not)
+            raise NotBatchable(why_not)
         self.runs = list(runs)
         self.width = width
         self._stack = Stack(runs[0].parts, width)
         self._gradients: dict[Any, Gradients] = {}  # by the shapes of a batch
         self._data = _common_data(runs)
-        self._generator = generator_of(runs[0].parts.device)  # that masks are drawn from
+        self._generator = device_generator(runs[0].parts.device)  # that masks are drawn from
         for run in runs:
             for optimizer in run.parts.optimizers.values():
                 # The stack's optimizer steps in its place, and torch's schedulers would warn of that.
@@ -63,18 +63,18 @@ class Lanes:
         *,
         donors: Sequence[Donor] | None = None,
         at_boundary: Callable[[Run], None] | None = None,
-        looks: Collection[int] = (),
+        observe_at: Collection[int] = (),
     ) -> None:
-        """As `Run.advance`, for all lanes; `at_boundary` is called at the steps in `looks` alone."""
-        with kept_globals():
+        """As `Run.advance`, for all lanes; `at_boundary` is called at the steps in `observe_at` alone."""
+        with preserve_global_generators():
             self._stack.gather(self._live())
             while (step := self.runs[0].step) < until:
                 acts = any(_acts(treatment, step) for treatment in treatments)
-                if acts or step in looks:
+                if acts or step in observe_at:
                     self._settle()
                     for lane, run in enumerate(self.runs):
                         run.intervene(treatments, donors[lane] if donors else None)
-                        if at_boundary is not None and step in looks:
+                        if at_boundary is not None and step in observe_at:
                             at_boundary(run)
                     if acts:
                         self._stack.gather(self._live())
@@ -149,17 +149,17 @@ class Lanes:
         if self._data is not None:
             index = torch.from_numpy(np.stack([rows[lane] for lane in lanes]))
             inputs, labels = (_rows(tensor, index) for tensor in self._data)
-            shown = array_of(inputs), array_of(labels)
+            shown = as_array(inputs), as_array(labels)
             for lane, run in live.items():
                 run.delivered = extend_chain(run.delivered, (shown[0][lane], shown[1][lane]))
-            return put((inputs, labels), leader.device), {}
+            return to_device((inputs, labels), leader.device), {}
         batches, drawn = {}, {}
         for lane, run in live.items():
             batches[lane] = run.deliver(rows[lane])
             drawn[lane] = self._generator.get_state()
         wrong = _not_a_pair(batches[first])
         if wrong:
-            raise Unlike(wrong)
+            raise NotBatchable(wrong)
         inputs, labels = (torch.stack([batches[lane][part] for lane in lanes]) for part in (0, 1))
         return (inputs, labels), drawn
 
@@ -200,12 +200,12 @@ def _common_data(runs: Sequence[Run]) -> tuple[Tensor, Tensor] | None:
     first = runs[0].parts
     if first.augment is not None or not isinstance(first.data, tuple) or _not_a_pair(first.data):
         return None
-    if all(same(list(run.parts.data), list(first.data)) for run in runs[1:]):
+    if all(same_bits(list(run.parts.data), list(first.data)) for run in runs[1:]):
         return first.data[0], first.data[1]
     return None
 
 
 def _acts(treatment: Treatment, step: int) -> bool:
     """Whether a treatment rewrites something at this boundary, or puts it back."""
-    ends = step == treatment.window.stop and treatment.intervention.puts_back
+    ends = step == treatment.window.stop and treatment.intervention.restores_at_end
     return step in treatment.window or ends

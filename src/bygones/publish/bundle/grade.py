@@ -23,7 +23,7 @@ from bygones.analysis.effects import per_seed
 from bygones.analysis.predictions import probabilities
 from bygones.core.errors import BundleError
 from bygones.store import AbstractStore
-from bygones.store.ledger_diff import differing
+from bygones.store.ledger_diff import differing_fields
 from bygones.store.outcomes import Manifest, ledger_lines, read_outcomes
 
 _FEWEST = 3  # seeds that a prediction interval is drawn from
@@ -117,7 +117,7 @@ def _first_difference(recorded: Side, again: Side, then: xr.Dataset, now: xr.Dat
             theirs = ledger_lines(again.store, again.manifest, seed, arm)
             for one, other in zip(mine, theirs, strict=False):
                 if one != other:
-                    names = differing(one, other) or ("step",)
+                    names = differing_fields(one, other) or ("step",)
                     return (
                         f"{place}: the ledgers part at step {one['step']}, in {', '.join(names)}."
                     )

@@ -11,7 +11,7 @@ from typing import Any
 from bygones.core.errors import BygonesError, DesignError, WorkerError
 
 
-def packed(function: Callable[[Any], Any], job: Any) -> bytes:
+def pack_job(function: Callable[[Any], Any], job: Any) -> bytes:
     """A job as bytes, before any worker is asked for: what cannot travel is told at once."""
     try:
         return pickle.dumps((function, job))
@@ -24,7 +24,7 @@ def packed(function: Callable[[Any], Any], job: Any) -> bytes:
         ) from error
 
 
-def done(parcel: bytes) -> bytes:
+def run_packed(parcel: bytes) -> bytes:
     """Does a packed job, on the worker. Gives its result, or the error that it raised, packed too."""
     try:
         function, job = pickle.loads(parcel)
@@ -43,7 +43,7 @@ def done(parcel: bytes) -> bytes:
         return _packed_error(error)
 
 
-def opened(outcome: bytes) -> Any:
+def unpack_result(outcome: bytes) -> Any:
     """The result that comes out of a parcel; an error is raised as it was raised on the worker."""
     succeeded, value = pickle.loads(outcome)
     if succeeded:
