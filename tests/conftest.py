@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.helpers.commands import Commands, ask, start_server, stop_server
 
-from bygones.publish.report.svg import svg
+from bygones.publish.report import svg
 
 torch.set_num_threads(1)
 
@@ -20,9 +20,8 @@ collect_ignore_glob = ["specimens/*"]  # scripts: the collector would run them i
 @pytest.fixture
 def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that read a report's page and tables: figures are drawn, but not written to files."""
-    from bygones.publish.report import figures
 
-    monkeypatch.setattr(figures, "save", lambda figure, folder, name: svg(figure, name))
+    monkeypatch.setattr(svg, "save_figure", lambda figure, folder, name: svg.to_svg(figure, name))
 
 
 @pytest.fixture(scope="session")

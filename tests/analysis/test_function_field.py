@@ -23,12 +23,12 @@ from bygones.analysis.function_field import (
     squared_norm,
 )
 from bygones.core.errors import DesignError, UnknownName
+from bygones.publish.report import svg
 from bygones.publish.report.field_figures import (
     breakdown_figure,
     field_picture,
     reliability_diagram,
 )
-from bygones.publish.report.svg import svg
 from bygones.zoo.worlds import heavy_ball
 
 
@@ -433,10 +433,10 @@ def test_figures_are_made_twice_alike_and_of_anything():
                 *reliability_curves(outcomes, arm, step)
             ),
         ):
-            text = svg(made(), "figure")
-            assert text == svg(made(), "figure")
+            text = svg.to_svg(made(), "figure")
+            assert text == svg.to_svg(made(), "figure")
             assert "nan" not in text
     few = function_field(world(planted(R=4)[1]), "treat", 7)
-    assert "0 of 20 inputs moved" in svg(field_picture(few), "few")
+    assert "0 of 20 inputs moved" in svg.to_svg(field_picture(few), "few")
     with pytest.raises(DesignError, match=r"one image an input, \(30, H, W\)"):
         field_picture(field, images[:7])

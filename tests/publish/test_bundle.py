@@ -116,7 +116,7 @@ def test_what_is_in_it_reads_without_bygones(whole, store):
             ledger = read_ledger(whole / layout.ledger_path(seed, row, arm))
             assert (ledger.header["seed"], ledger.header["arm"], ledger.whole) == (seed, arm, True)
             assert [entry["step"] for entry in ledger.entries] == study["steps"]
-    assert (whole / "code/1/tests/study_recipes.py").read_bytes() == Path(
+    assert (whole / "code/1/tests/helpers/study_recipes.py").read_bytes() == Path(
         sys.modules["tests.helpers.study_recipes"].__file__ or ""
     ).read_bytes()
     filled = json.loads((whole / "checklist.json").read_text())

@@ -21,10 +21,9 @@ from bygones.analysis.meta_analysis import pool
 from bygones.analysis.multiplicity import Family, adjust
 from bygones.analysis.pairing import pairing_gains
 from bygones.core.errors import DesignError
-from bygones.publish.report import figures, forest, write_comparison, write_report
+from bygones.publish.report import figures, forest, svg, write_comparison, write_report
 from bygones.publish.report.drawing import CSS_VARIABLES
 from bygones.publish.report.evidence import leading
-from bygones.publish.report.svg import svg
 from bygones.publish.report.verdicts import readings
 
 pytestmark = pytest.mark.xdist_group("report")  # what they share is made once
@@ -81,7 +80,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     clean = make_outcomes(num_seeds=4, num_inputs=8).assign_attrs(findings=[])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", lambda figure, folder, name: svg(figure, name))
+        patch.setattr(svg, "save_figure", lambda figure, folder, name: svg.to_svg(figure, name))
         write_report(clean, folder, effects=all_effects(clean, ("tv",)))
     return folder
 
@@ -497,7 +496,7 @@ def test_a_comparison_needs_effects_with_names(tmp_path: Path) -> None:
 
 
 def test_a_forest_shows_mean_prediction_and_what_is_left_out() -> None:
-    three, two = (svg(forest(one, "share"), "forest") for one in studies())
+    three, two = (svg.to_svg(forest(one, "share"), "forest") for one in studies())
     drawn = text_of(three)
     assert "no weight" in drawn
     assert "a further study" in drawn

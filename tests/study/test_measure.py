@@ -66,7 +66,7 @@ def counted(planned: Plan) -> tuple[xr.Dataset, int]:
 @pytest.fixture(autouse=True)
 def proven_once(monkeypatch):
     """A recipe's fork check and code are asked for by each new store; once will do for all tests."""
-    monkeypatch.setattr("bygones.study.measure.check_fork", _proof)
+    monkeypatch.setattr("bygones.study.certificate.check_fork", _proof)
     monkeypatch.setattr("bygones.training.recipe.code_digest", _code)
 
 

@@ -325,7 +325,7 @@ class Slanted(BatchedRuns):
 
 def test_lanes_in_which_the_place_matters_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little: seeds would come to other bits beside other seeds."""
-    monkeypatch.setattr("bygones.training.lanes.lane_width.Lanes", Slanted)
+    monkeypatch.setattr("bygones.training.lanes.lane_width.BatchedRuns", Slanted)
     choice = chosen(lane_recipes.sgd, range(8))
     assert choice.lanes == 1
     assert "what a run comes to depends on the lane that it is in" in choice.why
@@ -347,7 +347,7 @@ def test_a_later_seed_that_does_not_fit_is_told_so_and_nothing_finished_is_lost(
 def test_a_store_goes_on_as_it_was_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     measure(a_study([0, 1]), store, lanes=8)
-    monkeypatch.setattr("bygones.study.measure.choose", None)  # it is not asked again
+    monkeypatch.setattr("bygones.study.plan.choose_lanes", None)  # it is not asked again
     for asked in (None, "auto"):
         planned = plan(a_study([0, 1]), store, lanes=asked)
         assert planned.contract.lanes == 8
@@ -389,7 +389,7 @@ def with_room_for(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
         return make_runner(runs, lanes)
 
-    monkeypatch.setattr("bygones.study.segment.crew", crowded)
+    monkeypatch.setattr("bygones.study.segment.make_runner", crowded)
 
 
 def test_lanes_that_do_not_fit_are_made_fewer_and_that_is_said(
@@ -429,7 +429,7 @@ def test_a_width_that_cannot_even_be_tried_gives_way_to_a_smaller_one(
                 raise torch.OutOfMemoryError
             super().__init__(runs, width)
 
-    monkeypatch.setattr("bygones.training.lanes.lane_width.Lanes", Crowded)
+    monkeypatch.setattr("bygones.training.lanes.lane_width.BatchedRuns", Crowded)
     choice = chosen(lane_recipes.sgd, range(16))
     assert choice.lanes == 8
     assert choice.why.startswith("16 seeds in one step did not fit")

@@ -39,7 +39,7 @@ from bygones.publish.report.figures import answer, course, score
 from bygones.publish.report.forest import forest
 from bygones.publish.report.html import render
 from bygones.publish.report.latex import write_latex
-from bygones.publish.report.svg import save
+from bygones.publish.report.svg import save_figure
 from bygones.publish.report.verdicts import HEADLINES, readings
 
 __all__ = [
@@ -53,7 +53,7 @@ __all__ = [
     "breakdown_figure",
     "reliability_diagram",
     "forest",
-    "save",
+    "save_figure",
 ]
 
 

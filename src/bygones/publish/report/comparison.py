@@ -8,11 +8,11 @@ from pathlib import Path
 
 from bygones.analysis.meta_analysis import Pooled
 from bygones.core.errors import DesignError
+from bygones.publish.report import svg
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.forest import forest
 from bygones.publish.report.latex import write_latex
 from bygones.publish.report.page import capital, drawn, inline, rendered, slug
-from bygones.publish.report.svg import svg
 from bygones.publish.report.tables import Table, write_csv
 
 
@@ -41,7 +41,7 @@ def write_comparison(pooled: Sequence[Pooled], folder: str | Path) -> Path:
         name = f"forest-{place:02d}-{slug(one.what)}"
         label = f"Forest plot. {one}"
         wide = drawn(forest(one), folder / "figures", name, label)
-        narrow = svg(forest(one, width=NARROW), f"{name}-narrow")
+        narrow = svg.to_svg(forest(one, width=NARROW), f"{name}-narrow")
         shown.append(
             {
                 "pooled": one,

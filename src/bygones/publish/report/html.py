@@ -15,12 +15,11 @@ from bygones.analysis.effect import Effect
 from bygones.analysis.metrics import METRICS
 from bygones.core.errors import UnknownName
 from bygones.publish.checklist import checklist, headline_of
-from bygones.publish.report import figures, tables
+from bygones.publish.report import figures, svg, tables
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
 from bygones.publish.report.page import capital, drawn, inline, plain, rendered, slug
 from bygones.publish.report.sections import sections
-from bygones.publish.report.svg import save, svg
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
     GROUPS,
@@ -134,8 +133,8 @@ def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Mark
     label = "Effect of every treated arm at the last horizon. " + " ".join(
         f"{reading.arm}: {_share_words(reading.last)}, {reading.verdict}." for reading in readings
     )
-    wide = save(figures.answer(readings), folder, "answer")
-    narrow = svg(figures.answer(readings, width=NARROW), "answer-narrow")
+    wide = svg.save_figure(figures.answer(readings), folder, "answer")
+    narrow = svg.to_svg(figures.answer(readings, width=NARROW), "answer-narrow")
     return {
         "wide": inline(wide, "answer", label),
         "narrow": inline(narrow, "answer-narrow", label),

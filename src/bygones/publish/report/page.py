@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from bygones.publish.report.svg import inline_svg, save
+from bygones.publish.report import svg
 from bygones.publish.report.verdicts import number, percent, steps, written, written_share
 
 
@@ -35,13 +35,13 @@ def _template(name: str) -> str:
 
 def drawn(figure: Figure, folder: Path, name: str, label: str) -> Markup:
     """The figure for the page, with `label` for those who cannot see it; saved on the way."""
-    return inline(save(figure, folder, name), name, label)
+    return inline(svg.save_figure(figure, folder, name), name, label)
 
 
 def inline(text: str, name: str, label: str) -> Markup:
     """An SVG's text for the page."""
     # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
-    return Markup(inline_svg(text, name, label))
+    return Markup(svg.inline_svg(text, name, label))
 
 
 def slug(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.pairing import PairingGain
+from bygones.publish.report import svg
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence, Moved
 from bygones.publish.report.field_figures import (
@@ -16,7 +17,6 @@ from bygones.publish.report.field_figures import (
     reliability_diagram,
 )
 from bygones.publish.report.page import drawn, inline
-from bygones.publish.report.svg import svg
 from bygones.publish.report.verdicts import Reading, written
 
 _CHANGES = ("total", "reliability", "generalised_resolution")
@@ -82,7 +82,7 @@ def _moved(moved: Moved, readings: Sequence[Reading], folder: Path) -> dict[str,
     field, images = moved.field, moved.images
     wide = drawn(field_picture(field, images), folder, "field", str(field))
     thin = field_picture(field, images, num_shown=12, width=NARROW)
-    thin_svg = inline(svg(thin, "field-narrow"), "field-narrow", str(field))
+    thin_svg = inline(svg.to_svg(thin, "field-narrow"), "field-narrow", str(field))
     groups = []
     for by, found in (("class", moved.by_class), ("difficulty", moved.by_difficulty)):
         if found:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bygones.publish.report.drawing import CSS_VARIABLES, figure_style
 
 
-def svg(figure: Figure, name: str) -> str:
+def to_svg(figure: Figure, name: str) -> str:
     """The figure as an SVG file's text; equal figures and names give equal text."""
     with figure_style(), matplotlib.rc_context({"svg.hashsalt": name}):
         buffer = io.StringIO()
@@ -61,9 +61,9 @@ def _escape(text: str) -> str:
     return text
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
+def save_figure(figure: Figure, folder: Path, name: str) -> str:
     """Write `<folder>/<name>.pdf`, `.png` and `.svg`; the SVG's text is returned for the page."""
-    text = svg(figure, name)
+    text = to_svg(figure, name)
     (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     with figure_style():
         undated = {"CreationDate": None, "Creator": None, "Producer": None}
