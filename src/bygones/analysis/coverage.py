@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 
 from bygones.core.catalogue import unknown_name
+from bygones.core.text import format_count
 
 
 @cache
@@ -49,5 +50,5 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     nearest = max((n for n in counts if n <= num_pairs), default=counts[0])
     shares = ", ".join(f"{100 * row[nearest]:.1f}% ({kind})" for kind, row in kinds.items())
     at = "" if nearest == num_pairs else f" (measured at {nearest})"
-    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
+    pairs = format_count(num_pairs, "pair")
     return f"{method} at {pairs}{at}: a 95% interval covered {shares}"

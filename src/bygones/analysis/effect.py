@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS, Metric
-from bygones.core.text import capitalize, format_count
+from bygones.core.text import capitalize, format_count, to_plain
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Effect:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON: a number that is not finite becomes None."""
-        return _plain(dataclasses.asdict(self))
+        return to_plain(dataclasses.asdict(self))
 
     def _what_moved(self) -> str:
         unit, estimate = self.facts.unit, self.estimate.scaled(self.facts.scale)
@@ -159,7 +155,7 @@ class Washout:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
-        return _plain(dataclasses.asdict(self))
+        return to_plain(dataclasses.asdict(self))
 
 
 def _exactly_zero(estimate: Estimate) -> bool:
@@ -168,13 +164,3 @@ def _exactly_zero(estimate: Estimate) -> bool:
 
 def _amount(estimate: Estimate) -> str:
     return "exactly 0" if _exactly_zero(estimate) else estimate.number
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value

@@ -16,6 +16,7 @@ from bygones.analysis.estimators import Estimate, paired_t
 from bygones.analysis.estimators.base import finite_pairs
 from bygones.analysis.metrics import METRICS
 from bygones.core.errors import DesignError
+from bygones.core.text import format_count, to_plain
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Equivalence:
     def __str__(self) -> str:
         shown = "equivalent within" if self.equivalent else "not shown to be within"
         found = self.estimate
-        pairs = "1 seed pair" if found.num_pairs == 1 else f"{found.num_pairs} seed pairs"
+        pairs = format_count(found.num_pairs, "seed pair")
         said = f"{shown} ±{self.margin:g}: {found}, {pairs}, two one-sided t tests, p = {self.p_value:.2g}"
         if found.num_dropped:
             said += f" ({found.num_dropped} not finite and left out)"
@@ -55,10 +56,7 @@ class Equivalence:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON: a number that is not finite becomes None."""
         plain = dataclasses.asdict(self)
-        plain["estimate"] = {
-            name: None if isinstance(part, float) and not math.isfinite(part) else part
-            for name, part in plain["estimate"].items()
-        }
+        plain["estimate"] = to_plain(plain["estimate"])
         return plain | {"p_value": self.p_value, "equivalent": self.equivalent}
 
 

@@ -25,6 +25,7 @@ from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.predictions import probabilities
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
+from bygones.core.text import capitalize
 
 Scalar = Literal["classes", "label", "log_odds"]
 _SCALARS = ("classes", "label", "log_odds")
@@ -140,7 +141,7 @@ class FunctionField:
     def __str__(self) -> str:
         num_moved, num_inputs = int(self.moved.sum()), len(self.moved)
         said = (
-            f"{self.sentence[:1].upper()}{self.sentence[1:]} moved {num_moved} of {num_inputs} "
+            f"{capitalize(self.sentence)} moved {num_moved} of {num_inputs} "
             f"inputs at step {self.step}, {self.horizon} steps on "
             f"({self.band.level:.0%} intervals of {_OF_WHAT[self.of]}, simultaneous over "
             f"{_coordinates(self)}, {self.band.num_pairs} seed pairs, {self.band.method})"

@@ -18,6 +18,7 @@ from scipy import special
 
 from bygones.analysis.estimators import Estimate
 from bygones.core.errors import DesignError
+from bygones.core.text import format_count, to_plain
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Pooled:
         left_out = [c.study for c in self.contributions if c.weight is None]
         without = f"; without weight, and left out: {', '.join(left_out)}" if left_out else ""
         if num < 2:
-            return f"{about}{num or 'no'} stud{'y' if num == 1 else 'ies'} to pool: {self.estimate}{without}."
+            count = format_count(num, "study", "studies") if num else "no studies"
+            return f"{about}{count} to pool: {self.estimate}{without}."
         said = f"{about}{self.estimate} over {num} studies ({self.estimate.method})"
         ends = (self.predicted_low, self.predicted_high)
         if all(map(math.isfinite, ends)):
@@ -86,7 +88,7 @@ class Pooled:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON: a number that is not finite becomes None."""
         plain = dataclasses.asdict(self)
-        return _finite(plain)
+        return to_plain(plain)
 
 
 def pool(estimates: Mapping[str, Estimate], what: str = "", *, level: float = 0.95) -> Pooled:
@@ -175,7 +177,7 @@ def _of_one(estimates: list[Estimate], facts: dict[str, Any]) -> Estimate:
 def _row(
     study: str, estimate: Estimate, num: int | None, weight: float | None, note: str
 ) -> dict[str, Any]:
-    return _finite(
+    return to_plain(
         {
             "study": study,
             "estimate": estimate.value,
@@ -187,11 +189,3 @@ def _row(
             "note": note,
         }
     )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,6 +21,7 @@ import numpy as np
 from bygones.analysis.effect import Effect
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
+from bygones.core.text import format_count
 
 Method = Literal["holm", "bh"]
 _METHODS = {"holm": "Holm", "bh": "Benjamini–Hochberg"}
@@ -57,14 +58,14 @@ class Family:
 
     def __str__(self) -> str:
         counts = [
-            f"{len(names)} {what if len(names) == 1 else what + 's'}"
+            format_count(len(names), what)
             for what, names in (
                 ("arm", self.arms),
                 ("metric", self.metrics),
                 ("horizon", self.horizons),
             )
         ]
-        size = "1 comparison" if self.size == 1 else f"{self.size} comparisons"
+        size = format_count(self.size, "comparison")
         steps = f"{', '.join(map(str, self.horizons))} steps on"
         named = "; ".join([", ".join(self.arms), ", ".join(self.metrics), steps])
         return f"family '{self.name}': {' × '.join(counts)} = {size} ({named}), {_METHODS[self.method]}"

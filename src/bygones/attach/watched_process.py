@@ -16,6 +16,7 @@ from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.step_clock import Clock
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
+from bygones.core.text import format_count
 
 
 class WatchedProcess(ABC):
@@ -124,7 +125,7 @@ def over_too_soon(
             f"boundary to fork at. Expected a script that calls optimizer.step() itself; training in a "
             f"process that it starts cannot be followed."
         )
-    steps = f"{step} optimizer step{'' if step == 1 else 's'}"
+    steps = format_count(step, "optimizer step")
     return ScriptError(
         f"{script.path} {how} after {steps}, before {where}. {advice}, or let the script "
         f"train for longer."

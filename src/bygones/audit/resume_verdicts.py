@@ -28,6 +28,7 @@ from bygones.audit.continuation import (
 )
 from bygones.audit.resume_runs import ForkedArms, ReferenceRun, ResumedState
 from bygones.core.digest import same_bits
+from bygones.core.text import format_count, join_names
 
 Outcome = Literal["PASS", "FAIL", "ABSTAIN"]
 _RANKS: dict[str, int] = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
@@ -186,7 +187,7 @@ def _of_order(
         )
     if mine.contents[:steps] == control.contents and len(mine.contents) >= steps:
         if edges:
-            why = f"the same batches in all {steps} steps, across {_counted(edges, 'epoch edge')}"
+            why = f"the same batches in all {steps} steps, across {format_count(len(edges), 'epoch edge')}"
             return Verdict("order", "PASS", why)
         why = f"the same batches in all {steps} steps; no epoch ends in them, so the next shuffle is untried"
         return Verdict("order", "ABSTAIN", why)
@@ -298,11 +299,7 @@ def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: 
         return "all of it"
     ends = sorted({name.rpartition("/")[2] for name in names})
     short = [f"*/{end}" for end in ends] if len(names) > len(ends) and len(ends) <= 4 else names
-    return ", ".join(short[:4]) + (f" and {len(short) - 4} more" if len(short) > 4 else "")
-
-
-def _counted(things: list[Any], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+    return join_names(short, limit=4)
 
 
 def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:

@@ -1,1 +1,1 @@
-"""Small values, digests and names that every room uses. Imports no other room, and no torch."""
+"""Core: values, digests, errors and text helpers for all other packages. Imports neither them nor torch."""

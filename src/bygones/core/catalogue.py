@@ -1,4 +1,4 @@
-"""A named, ordered, checked list of members, with an answer for near misses."""
+"""Catalogue: an ordered registry of members by name, with suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Member = TypeVar("Member")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
-    """The error for a name that does not exist: what was asked, the nearest, all there are.
+    """Build the error for an unknown name: the name, the closest known one, and the whole list.
 
     >>> print(unknown_name("memory source", "momments", ["weights", "moments"]))
     no memory source called 'momments'; did you mean 'moments'? Known: weights, moments.
@@ -24,7 +24,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 
 
 class Catalogue(Mapping[str, Member]):
-    """Members in the order a reader should meet them, looked up by name.
+    """A read-only mapping from names to members, in the order in which they should be listed.
+
+    Looking up an unknown name raises `UnknownName` with a suggestion.
 
     >>> Catalogue("metric", {"tv": abs})["tv"](-1)
     1
@@ -40,7 +42,8 @@ class Catalogue(Mapping[str, Member]):
         return self._members[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._members  # Mapping's own asks __getitem__, which answers with an error
+        # The one inherited from Mapping calls __getitem__ and expects a KeyError, not an UnknownName.
+        return name in self._members
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -49,7 +52,7 @@ class Catalogue(Mapping[str, Member]):
         return len(self._members)
 
     def summary(self) -> dict[str, str]:
-        """Each member's name with the first line of its docstring."""
+        """Return the first line of each member's docstring, by name."""
         return {
             name: (getattr(member, "__doc__", None) or "").strip().split("\n")[0]
             for name, member in self._members.items()

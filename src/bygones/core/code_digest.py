@@ -1,9 +1,9 @@
-"""What code a function is made of, as a digest: its own source and that of what it uses.
+"""Code digests: a hash of a function's source and of the source of everything that it names.
 
-Comments, docstrings and layout do not count; a changed constant does. Code is followed through
-names, within the function's own package or folder. Code of other packages counts by the version
-of the package. What is *not* seen: code reached only through attributes of objects made at run
-time, and data read from files (the digest of a run's starting state sees those).
+Comments, docstrings and layout do not change the digest; a changed constant does. Names are followed
+within the function's own package or folder. Code of other packages enters as the version of the
+package. Not covered: code that is reached only through attributes of objects made at run time, and
+data read from files (the digest of a run's starting state covers both).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from bygones.core.digest import digest
 from bygones.core.values import Digest
 
-TRAINING = (  # what can change a bit of what is trained or observed
+TRAINING = (  # files that can change a bit of a trained or observed value
     "training/**/*.py",
     "study/segment.py",
     "study/snapshot_bytes.py",
@@ -31,11 +31,11 @@ TRAINING = (  # what can change a bit of what is trained or observed
     "core/keyed_rng.py",
     "core/values.py",
 )
-SCRIPTS = ("attach/**/*.py", "scripts/**/*.py")  # what a script's run goes through besides
+SCRIPTS = ("attach/**/*.py", "scripts/**/*.py")  # further files that take part in a script's run
 
 
 def code_digest(function: Any) -> Digest:
-    """Digest of the source of a function and of everything in its own package that it names.
+    """Hash the source of a function and of everything in its own package that it names.
 
     >>> code_digest(code_digest) == code_digest(code_digest)
     True
@@ -44,110 +44,120 @@ def code_digest(function: Any) -> Digest:
 
 
 def code_parts(function: Any) -> dict[str, str]:
-    """What the digest is of: pieces of source by name, and the `version of` each package used."""
+    """Collect what `code_digest` hashes: sources by name, and `version of <package>` of other packages."""
     seen: dict[str, str] = {}
     _visit(function, sys.modules[function.__module__], seen)
     return seen
 
 
 def third_party_digest(kind: type) -> Digest:
-    """The code digest of a member that somebody else wrote; empty for bygones' own (see the contract)."""
+    """Hash the code of a class from another package; return "" for one of bygones.
+
+    The code of bygones itself is part of the numeric contract, by `package_digest`.
+    """
     return "" if kind.__module__.startswith("bygones.") else code_digest(kind)
 
 
 @cache
 def package_digest(files: tuple[str, ...] = TRAINING) -> Digest:
-    """Digest of bygones' own code, as far as it can change a bit of what is trained or observed.
+    """Hash those of bygones' own files that can change a bit of a trained or observed value.
 
-    `files`: patterns of files of the package, TRAINING or SCRIPTS.
+    `files`: glob patterns relative to the package, `TRAINING` or `SCRIPTS`.
     """
     package = Path(__file__).parents[1]
     paths = [path for pattern in files for path in sorted(package.glob(pattern))]
     return digest(
-        {path.relative_to(package).as_posix(): _normalised(path.read_text()) for path in paths}
+        {
+            path.relative_to(package).as_posix(): _normalize_source(path.read_text())
+            for path in paths
+        }
     )
 
 
 def source_digest(path: Path) -> Digest:
-    """Digest of a file of Python code, without its comments, docstrings and layout."""
-    return digest(_normalised(path.read_text()))
+    """Hash a file of Python code, without its comments, docstrings and layout."""
+    return digest(_normalize_source(path.read_text()))
 
 
 def _visit(thing: Any, home: ModuleType, seen: dict[str, str]) -> None:
-    """Notes the source of a module, function or class of the recipe's own, and of what it names."""
+    """Add to `seen` the source of a module, function or class, and of everything that it names.
+
+    `home`: the module where the walk began. Of what lies outside its package or folder, only the
+    package's version is added.
+    """
     thing = inspect.unwrap(thing) if callable(thing) else thing
     if isinstance(thing, ModuleType):
-        if not _belongs(thing, home):
-            _note_version(thing, seen)
-        elif _label(thing.__name__, thing) not in seen:
-            seen[_label(thing.__name__, thing)] = _normalised(inspect.getsource(thing))
+        if not _is_local(thing, home):
+            _add_version(thing, seen)
+        elif _stable_name(thing.__name__, thing) not in seen:
+            seen[_stable_name(thing.__name__, thing)] = _normalize_source(inspect.getsource(thing))
         return
     if not isinstance(thing, FunctionType | type):
         return
     module = sys.modules.get(thing.__module__)
-    if module is None or not _belongs(module, home):
+    if module is None or not _is_local(module, home):
         if module is not None:
-            _note_version(module, seen)
+            _add_version(module, seen)
         return
-    label = _label(f"{thing.__module__}.{thing.__qualname__}", module)
+    label = _stable_name(f"{thing.__module__}.{thing.__qualname__}", module)
     if label in seen:
         return
     try:
-        seen[label] = _normalised(inspect.getsource(thing))
+        seen[label] = _normalize_source(inspect.getsource(thing))
     except (OSError, TypeError):
         seen[label] = "no source"
-    for name in _names(seen[label]):
+    for name in _list_names(seen[label]):
         _visit_name(name, module, home, seen)
 
 
 def _visit_name(name: str, module: ModuleType, home: ModuleType, seen: dict[str, str]) -> None:
-    """Notes what a global name of a module stands for: code, a number, or else how it is written there."""
+    """Add to `seen` what a global name of a module refers to: code, a constant, or its assignments."""
     if name not in vars(module):
         return
     value = vars(module)[name]
-    label = _label(f"{module.__name__}.{name}", module)
+    label = _stable_name(f"{module.__name__}.{name}", module)
     if isinstance(value, _PLAIN):
         seen[f"{label} ="] = repr(value)
     elif isinstance(value, ModuleType) or _is_definition(value):
         _visit(value, home, seen)
     elif f"{label} =" not in seen:
-        # A container may have been filled since, and its text may depend on the process; what is
-        # written in the file does not.
+        # The value may be a container that was filled since, with a repr that differs between
+        # processes. The assignments in the file do not.
         seen[f"{label} ="] = ""
-        for statement in _assignments(module, name):
+        for statement in _find_assignments(module, name):
             if isinstance(statement, ast.ImportFrom):
                 _visit_import(statement, name, module, home, seen)
             else:
                 seen[f"{label} ="] += ast.unparse(statement)
-                for inner in _names(ast.unparse(statement)):
+                for inner in _list_names(ast.unparse(statement)):
                     _visit_name(inner, module, home, seen)
 
 
 def _visit_import(
     statement: ast.ImportFrom, name: str, module: ModuleType, home: ModuleType, seen: dict[str, str]
 ) -> None:
-    """Follows `from there import this as name`."""
+    """Follow `from module import original as name` to the module that defines it."""
     there = "." * statement.level + (statement.module or "")
     package = getattr(module, "__package__", None) or ""
     origin = sys.modules.get(resolve_name(there, package) if statement.level else there)
     original = next(a.name for a in statement.names if name in (a.name, a.asname))
-    if origin is not None and _belongs(origin, home):
+    if origin is not None and _is_local(origin, home):
         _visit_name(original, origin, home, seen)
     elif origin is not None:
-        _note_version(origin, seen)
+        _add_version(origin, seen)
 
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def _is_definition(value: Any) -> bool:
-    """Whether the value is a `def` or a `class` at the top of a module, whatever decorates it."""
+    """Return True for a function or class defined at the top level of a module, decorated or not."""
     inner = inspect.unwrap(value) if callable(value) else value
     return isinstance(inner, FunctionType | type) and "<" not in inner.__qualname__
 
 
-def _assignments(module: ModuleType, name: str) -> Iterator[ast.stmt]:
-    """The statements outside functions that give a name of a module its value."""
+def _find_assignments(module: ModuleType, name: str) -> Iterator[ast.stmt]:
+    """Yield the module-level statements that assign or import a name."""
     try:
         pending: list[ast.AST] = [ast.parse(inspect.getsource(module))]
     except (OSError, TypeError):
@@ -166,8 +176,8 @@ def _assignments(module: ModuleType, name: str) -> Iterator[ast.stmt]:
             pending.extend(ast.iter_child_nodes(node))
 
 
-def _names(source: str) -> list[str]:
-    """Names that a piece of source uses: in its body, defaults, decorators and bases."""
+def _list_names(source: str) -> list[str]:
+    """List the names that a piece of source uses, in its body, defaults, decorators and bases."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -175,8 +185,8 @@ def _names(source: str) -> list[str]:
     return sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
 
 
-def _normalised(source: str) -> str:
-    """The source without comments, docstrings and layout; as it is where it does not parse alone."""
+def _normalize_source(source: str) -> str:
+    """Strip comments, docstrings and layout; return source that does not parse on its own unchanged."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except SyntaxError:
@@ -186,12 +196,13 @@ def _normalised(source: str) -> str:
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             constant = body[0].value
             if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+                # ast.AST declares no `body`; this node has one.
+                node.body = body[1:] or [ast.Pass()]  # pyright: ignore[reportAttributeAccessIssue]
     return ast.unparse(tree)
 
 
-def _belongs(module: ModuleType, home: ModuleType) -> bool:
-    """Same package as the recipe, or a file under the recipe's own folder."""
+def _is_local(module: ModuleType, home: ModuleType) -> bool:
+    """Return True if a module is in the same package as `home`, or a file in or below its folder."""
     if module is home or module.__name__.partition(".")[0] == home.__name__.partition(".")[0]:
         return True
     there, here = getattr(module, "__file__", None), getattr(home, "__file__", None)
@@ -200,28 +211,29 @@ def _belongs(module: ModuleType, home: ModuleType) -> bool:
     return Path(here).resolve().parent in Path(there).resolve().parents
 
 
-def _label(name: str, module: ModuleType) -> str:
-    """A name that does not depend on where the file lies or on how it was loaded."""
+def _stable_name(name: str, module: ModuleType) -> str:
+    """Replace the module's part of a name where it depends on how or from where the file was loaded."""
     home = module.__name__
     if home == "__main__" or home.startswith("bygones_study_"):
         return name.replace(home, "<study>", 1)
     return name
 
 
-def _note_version(module: ModuleType, seen: dict[str, str]) -> None:
+def _add_version(module: ModuleType, seen: dict[str, str]) -> None:
+    """Add to `seen` the version of a module's package; the standard library is left out."""
     package = module.__name__.partition(".")[0]
     if package not in sys.stdlib_module_names:
-        seen[f"version of {package}"] = _version(package)
+        seen[f"version of {package}"] = _find_version(package)
 
 
 @cache
 def installed_packages() -> Mapping[str, list[str]]:
-    """The installed distributions by the packages that they bring: a look at every one of them."""
+    """Map each importable package to its installed distributions. Slow: reads all of their metadata."""
     return metadata.packages_distributions()
 
 
 @cache
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     distributions = installed_packages().get(package, [package])
     try:
         return metadata.version(distributions[0])

@@ -1,8 +1,8 @@
-"""Canonical bytes of a value, and their SHA-256.
+"""Content digests: the SHA-256 of a canonical serialization of nested values.
 
-Equal values give equal bytes on every machine; values that differ in one bit, in type, in shape or
-in a name give different bytes (-0.0 and 0.0 differ, the integer 1 and the float 1.0 differ).
-Each value is written as a tag, its length, and its content, so no two can run into each other.
+Equal values give equal bytes on every machine. Values that differ in one bit, in type, in shape or
+in a name give different bytes: -0.0 and 0.0 differ, and so do the integer 1 and the float 1.0.
+Each value is written as a tag, its length and its content, so the encoding is injective.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import dataclasses
 import hashlib
 import struct
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from bygones.core.values import Digest
 
 
 def digest(value: Any) -> Digest:
-    """SHA-256 of a value's canonical bytes, as 64 hex digits.
+    """Hash a value: the SHA-256 of its canonical bytes, as 64 hex digits.
+
+    Raises `TypeError` for what has no canonical bytes (see `byte_chunks`).
 
     >>> digest({"b": 1, "a": 2.0}) == digest({"a": 2.0, "b": 1})
     True
@@ -34,26 +36,26 @@ def digest(value: Any) -> Digest:
 
 
 def as_array(leaf: Any) -> np.ndarray:
-    """A leaf that is an array or a tensor, as a numpy array of the same bits.
+    """Convert an array or a tensor to a numpy array of the same bits.
 
-    numpy has no bfloat16 and no float8, so a tensor of such a type comes as its bytes.
+    Numpy has no bfloat16 and no float8, so a tensor of such a type is returned as its bytes (uint8).
     """
     if isinstance(leaf, np.ndarray):
-        return leaf
+        return cast("np.ndarray", leaf)
     try:
         return leaf.numpy(force=True)
     except TypeError:
-        uint8 = sys.modules["torch"].uint8  # a tensor is here, so torch is loaded
+        uint8 = sys.modules["torch"].uint8  # the leaf is a tensor, so torch is loaded
         return leaf.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()
 
 
 def is_array(leaf: Any) -> bool:
-    """True of numpy arrays and of torch tensors, without importing torch."""
+    """Return True for numpy arrays and torch tensors, without importing torch."""
     return isinstance(leaf, np.ndarray) or (hasattr(leaf, "detach") and hasattr(leaf, "dtype"))
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    """Equal to the bit, in type and shape too (so NaN equals NaN, and -0.0 is not 0.0)."""
+    """Compare bit by bit, types and shapes included: NaN equals NaN, and -0.0 differs from 0.0."""
     if is_array(one) and is_array(other):
         if str(one.dtype) != str(other.dtype) or tuple(one.shape) != tuple(other.shape):
             return False
@@ -64,45 +66,44 @@ def same_bits(one: Any, other: Any) -> bool:
 
 
 def byte_chunks(value: Any) -> Iterator[bytes | memoryview]:
-    """The canonical bytes of a value, piece by piece."""
+    """Yield the canonical bytes of a value, chunk by chunk.
+
+    Supported: None, bool, int, float, str, bytes, lists and tuples (not told apart), mappings with
+    sortable keys, numpy scalars and arrays, torch tensors, and dataclass instances of these.
+    Raises `TypeError` for anything else.
+    """
     match value:
         case None:
             yield b"N"
         case bool():
             yield b"T" if value else b"F"
         case int():
-            yield _framed(b"i", str(value).encode())
+            yield _frame(b"i", str(value).encode())
         case float():
             yield b"f" + struct.pack(">d", value)
         case str():
-            yield _framed(b"s", value.encode())
+            yield _frame(b"s", value.encode())
         case bytes():
-            yield _framed(b"b", value)
+            yield _frame(b"b", value)
         case list() | tuple():
-            yield _framed(b"l", str(len(value)).encode())
-            if {*map(type, value)} == {int}:  # a generator's state is hundreds of them: all at once
-                yield b"".join([_framed(b"i", str(item).encode()) for item in value])
-                return
-            for item in value:
-                yield from byte_chunks(item)
+            yield from _sequence_chunks(cast("Sequence[Any]", value))
         case Mapping():
-            yield _framed(b"d", str(len(value)).encode())
-            for key in sorted(value):
+            mapping = cast("Mapping[Any, Any]", value)
+            yield _frame(b"d", str(len(mapping)).encode())
+            for key in sorted(mapping):
                 yield from byte_chunks(key)
-                yield from byte_chunks(value[key])
+                yield from byte_chunks(mapping[key])
         case np.generic():
-            yield from byte_chunks(np.asarray(value))
-        case np.ndarray() if value.dtype.hasobject:
-            raise TypeError(f"no canonical bytes for an array of {value.dtype}: {value!r}")
+            yield from byte_chunks(np.asarray(cast("Any", value)))
+        case np.ndarray() if (array := cast("np.ndarray", value)).dtype.hasobject:
+            raise TypeError(f"no canonical bytes for an array of {array.dtype}: {array!r}")
         case _ if is_array(value):
             array = np.ascontiguousarray(as_array(value))
-            yield _framed(
-                b"a", f"{value.dtype}|{tuple(value.shape)}".replace("torch.", "").encode()
-            )
-            # What numpy lends to nobody (times, and arrays of no size) goes by a copy of its bytes.
+            yield _frame(b"a", f"{value.dtype}|{tuple(value.shape)}".replace("torch.", "").encode())
+            # datetime64 and empty arrays do not support the buffer protocol; hash a copy of their bytes.
             yield array.data if array.size and array.dtype.kind in "biufc" else array.tobytes()
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield _framed(b"c", type(value).__qualname__.encode())
+            yield _frame(b"c", type(value).__qualname__.encode())
             yield from byte_chunks(
                 {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             )
@@ -110,5 +111,16 @@ def byte_chunks(value: Any) -> Iterator[bytes | memoryview]:
             raise TypeError(f"no canonical bytes for a {type(value).__name__}: {value!r}")
 
 
-def _framed(tag: bytes, content: bytes) -> bytes:
+def _sequence_chunks(items: Sequence[Any]) -> Iterator[bytes | memoryview]:
+    yield _frame(b"l", str(len(items)).encode())
+    if {*map(type, items)} == {int}:
+        # The state of a random generator is a list of hundreds of integers: write them at once.
+        yield b"".join([_frame(b"i", str(item).encode()) for item in items])
+        return
+    for item in items:
+        yield from byte_chunks(item)
+
+
+def _frame(tag: bytes, content: bytes) -> bytes:
+    """Prefix content with its tag and its length."""
     return tag + str(len(content)).encode() + b":" + content

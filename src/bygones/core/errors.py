@@ -1,80 +1,81 @@
-"""Every exception that bygones raises on purpose. Each carries the sentence that is printed.
+"""Exceptions: every error that bygones raises on purpose, with the exit code of the command line.
 
-A sentence says where, what was expected, what was found and what to try. The command line prints
-it alone (`--debug` adds the traceback) and leaves with the exit code beside the class.
+The message of each is a sentence for the user: where it happened, what was expected, what was found
+and what to try. The command line prints the message alone (`--debug` adds the traceback) and exits
+with the class's `exit_code`.
 """
 
 from __future__ import annotations
 
 
 class BygonesError(Exception):
-    """Something went wrong that a person can mend; `str` of it is the sentence to show them."""
+    """Base class of all errors that the user can do something about; `str` of it is the message."""
 
     exit_code = 1
 
 
 class DesignError(BygonesError):
-    """The study cannot mean anything as it is written. Found before a single step is trained."""
+    """The study's design is invalid. Raised before anything is trained."""
 
     exit_code = 2
 
 
 class UnknownName(DesignError):
-    """A name that is in no catalogue, with the nearest one that is."""
+    """A name is not in its catalogue; the message suggests the closest one that is."""
 
 
 class RecipeError(BygonesError):
-    """The recipe, its training step or a probe raised, or gave something that cannot be used."""
+    """The recipe, its training step or a probe raised an exception or returned an unusable value."""
 
     exit_code = 3
 
 
 class ForkError(BygonesError):
-    """A restored run did not continue as the original did: some memory was not captured."""
+    """A restored run did not continue like the original: some state was not captured."""
 
     exit_code = 4
 
 
 class ProbeError(BygonesError):
-    """A probe changed the run that it was meant to observe."""
+    """A probe changed the run that it observed, or returned an array of the wrong shape."""
 
     exit_code = 5
 
 
 class StoreError(BygonesError):
-    """The store could not be read or written (damage, a full disk, another run at work)."""
+    """The store cannot be read or written: damage, a full disk, or another process that holds it."""
 
     exit_code = 6
 
 
 class WorkerError(BygonesError):
-    """Workers died more often than bad luck explains, cannot be reached, or lack what a job needs."""
+    """Workers died repeatedly, cannot be reached, or lack something that a job needs."""
 
     exit_code = 7
 
 
 class OutOfMemory(WorkerError):
-    """A job does not fit into the memory of the device that it was given to."""
+    """A job does not fit into the memory of its device."""
 
 
 class ScriptError(BygonesError):
-    """A training script ended, raised, or did something that keeps it from being studied."""
+    """A training script ended early, raised, or does something that bygones cannot follow."""
 
     exit_code = 8
 
 
 class LedgerError(BygonesError):
-    """A ledger or a bundle is not what was written, or two of them cannot be compared."""
+    """A ledger or bundle differs from what was written, or two ledgers cannot be compared."""
 
     exit_code = 9
 
 
 class BundleError(LedgerError):
-    """A bundle is not what was written, cannot be read safely, or does not run again as it says."""
+    """A bundle is damaged, unsafe to unpack, or its rerun does not give what the bundle states."""
 
 
 class Unexpected(BygonesError):
-    """bygones itself went wrong inside somebody else's program; `place` is the traceback there."""
+    """An internal error of bygones in another process; `place` is the traceback from there."""
 
     exit_code = 70
 

@@ -1,4 +1,4 @@
-"""Importing: load a recipe or a study by its address."""
+"""Importing objects by address: `package.module:name` or `path/to/file.py:name`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, RecipeError
 
-_STUDY_MODULE = "bygones_study_"  # what a file is called once it is imported by its path
+_STUDY_MODULE = "bygones_study_"  # prefix of the module names of files imported by path
 
 
 def load_object(source: str) -> Any:
-    """The object at `package.module:name` or `path/to/file.py:name`."""
+    """Import the object at an address.
+
+    Raises `DesignError` if the address is malformed or leads nowhere, and `RecipeError` if a file
+    raises while it is imported.
+
+    >>> load_object("bygones.core.digest:digest").__name__
+    'digest'
+    """
     place, _, name = source.rpartition(":")
     if not place or not name:
         raise DesignError(
@@ -29,12 +37,19 @@ def load_object(source: str) -> Any:
 
 
 def address_of(function: Callable[..., Any]) -> str:
+    """Return the address from which a worker can import a function or class.
+
+    Raises `DesignError` for a lambda, a nested function or a method.
+
+    >>> address_of(address_of)
+    'bygones.core.importing:address_of'
+    """
     name = getattr(function, "__qualname__", "")
     module = sys.modules.get(getattr(function, "__module__", ""))
     if module is None or not hasattr(module, name):
         raise DesignError(
             f"a recipe must be a function at the top level of a module or file, so that workers can "
-            f"find it; got {function!r}. For variants, use Recipe.of(function, name=value)."
+            f"import it; got {function!r}. For variants, use Recipe.of(function, name=value)."
         )
     file = getattr(module, "__file__", None)
     if file and (module.__name__ == "__main__" or module.__name__.startswith(_STUDY_MODULE)):
@@ -42,21 +57,27 @@ def address_of(function: Callable[..., Any]) -> str:
     return f"{module.__name__}:{name}"
 
 
-def _load_module(name: str) -> Any:
+def _load_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise DesignError(f"cannot import '{name}': {error}.") from error
+        raise DesignError(
+            f"cannot import '{name}': {error}. Is its package installed here?"
+        ) from error
 
 
 def imported_files() -> list[Path]:
-    """The files that were imported by their path in this process."""
+    """List the files that this process has imported by path."""
     modules = [module for name, module in sys.modules.items() if name.startswith(_STUDY_MODULE)]
     return [Path(str(module.__file__)) for module in modules]
 
 
-def import_file(path: Path) -> Any:
-    """Imports a file by its path, once; the file's folder is importable while it loads."""
+def import_file(path: Path) -> ModuleType:
+    """Import a file by path, once; a second call returns the same module.
+
+    While the file is executed its folder is on `sys.path`. Raises `DesignError` if there is no such
+    file and `RecipeError` if it raises.
+    """
     path = path.resolve()
     main = sys.modules.get("__main__")
     if main is not None and Path(getattr(main, "__file__", None) or "").resolve() == path:
@@ -65,7 +86,7 @@ def import_file(path: Path) -> Any:
     if name in sys.modules:
         return sys.modules[name]
     if not path.is_file():
-        raise DesignError(f"there is no file '{path}'.")
+        raise DesignError(f"there is no file '{path}'. Check the path before the colon.")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,13 +1,15 @@
-"""Addressed randomness: what is drawn depends on who draws and where, never on what came before.
+"""Counter-based (keyed) random numbers: each draw is a function of its address alone.
 
     key(seed, role)        = SHA-256("bygones.streams/1" | seed | role)          first 64 bits
     draws at a place       = a generator seeded with SHA-256(key | place)
 
-so an arm that draws one number more does not shift the other arm's data, and neighbouring seeds
-share nothing (with `seed + epoch`, the second epoch of seed 0 is the first epoch of seed 1).
+A draw does not depend on the draws before it. So an arm that draws one number more does not shift the
+data of the other arm, and neighbouring seeds share nothing (with `seed + epoch`, the second epoch of
+seed 0 would be the first epoch of seed 1).
 
-This is the *addressed* RNG contract. Its whole state is one integer per role, which is why a
-stream can be captured, restored into another seed's run, and re-drawn on its own.
+This is the *addressed* RNG contract. The whole state of a stream is one integer, its key, so a stream
+can be captured, restored into another seed's run, and re-drawn separately. The generator at a place is
+Philox (Salmon et al. 2011, doi:10.1145/2063384.2063405).
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ import numpy as np
 
 _DOMAIN = "bygones.streams/1"
 
-# Who draws. `dropout` is torch's global generator inside a step: dropout and any noise the step makes.
+# `dropout` is torch's global generator within a step: dropout, and any other noise of the step.
 ROLES = ("init", "order", "augmentation", "dropout", "numpy", "python")
 
 
 def mix(*address: int | str) -> int:
-    """64 bits that depend on every part of an address, and on its order.
+    """Hash an address to 64 bits; every part counts, and so does their order.
 
     >>> mix(0, "order", 1) == mix(0, "order", 1), mix(0, "order", 1) == mix(1, "order", 0)
     (True, False)
@@ -36,13 +38,17 @@ def mix(*address: int | str) -> int:
 
 
 def generator(*address: int | str) -> np.random.Generator:
-    """A numpy generator of its own for this address."""
+    """Create the numpy generator of an address.
+
+    >>> int(generator(0, "order", 1).integers(1000)) == int(generator(0, "order", 1).integers(1000))
+    True
+    """
     return np.random.Generator(np.random.Philox(key=mix(*address)))
 
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams of one seed.
+    """The random streams of one seed, one for each role.
 
     >>> Streams(0).at("order", 1).permutation(8).tolist() == Streams(1).at("order", 0).permutation(8).tolist()
     False
@@ -51,9 +57,9 @@ class Streams:
     seed: int
 
     def key(self, role: str) -> int:
-        """The integer that stands for a role's whole stream; the only thing it carries."""
+        """Return the key of a role's stream: the only state that the stream has."""
         return mix(self.seed, role)
 
     def at(self, role: str, place: int) -> np.random.Generator:
-        """The generator for a role at a place (a step, an epoch, an example)."""
+        """Create the generator of a role at a place (a step, an epoch or an example)."""
         return generator(self.key(role), place)

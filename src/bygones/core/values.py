@@ -1,7 +1,7 @@
-"""The small frozen values that everything else passes around. No torch here.
+"""Value types: State, Leaf, Window, Lifetime, Digest and Capability. Imports no torch.
 
 A *leaf* is an array or a plain number; a *state* maps leaf names to leaves. Leaves of an
-optimizer are called `<parameter's name>/<torch's own key>`, for example `net.0.weight/exp_avg`.
+optimizer are named `<parameter's name>/<torch's own key>`, for example `net.0.weight/exp_avg`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from bygones.core.errors import DesignError
 
-# A leaf is a numpy array, a torch tensor, or a plain bool/int/float/str/None. Tensors are meant by
-# `Any`: this file must be importable on a machine without torch, where bundles are verified.
+# A leaf is a numpy array, a torch tensor, or a plain bool/int/float/str/None. The type is `Any`
+# because this file must be importable without torch: bundles are verified on machines that lack it.
 Leaf = Any
 State = Mapping[str, Leaf]
 Digest = str  # 64 hex digits, SHA-256
@@ -25,13 +25,15 @@ Origin = Literal[
     "path", "optimizer", "normalisation", "averaging", "auxiliary", "order", "randomness"
 ]
 Visibility = Literal["state_dict", "non-persistent", "process"]
-# What a source offers to interventions, and what an intervention needs of a source:
-# a meaning of "created now", arrays of floats, an order of batches, a draw that can be made again.
+# What an intervention requires and a source provides: "resettable" has a state as if created now,
+# "arrays" holds arrays of floats, "order" is an order of batches, "reseedable" can be drawn again.
 Capability = Literal["anything", "resettable", "arrays", "order", "reseedable"]
 
 
 def require_integer(value: Any, what: str) -> int:
-    """A whole number as Python's own int (numpy's are told apart by digests and by JSON).
+    """Return a whole number as Python's int, or raise `DesignError`; `what` names it in the message.
+
+    Numpy's integers are converted, since digests and JSON do not treat them as Python's.
 
     >>> import numpy as np
     >>> require_integer(np.int64(3), "fork_at")
@@ -45,7 +47,9 @@ def require_integer(value: Any, what: str) -> int:
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """A half-open stretch of boundaries, `start <= step < stop`, counted in optimizer steps.
+    """A half-open interval of boundaries, `start <= step < stop`, in optimizer steps.
+
+    Raises `DesignError` unless 0 <= start < stop.
 
     >>> Window(300, 301).length
     1
@@ -67,6 +71,7 @@ class Window:
 
     @property
     def length(self) -> int:
+        """The number of boundaries in the window."""
         return self.stop - self.start
 
     def __contains__(self, step: int) -> bool:
@@ -80,11 +85,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Lifetime:
-    """How long a source remembers, in optimizer steps, if nothing else happens to it.
+    """The memory time constant of a source, in optimizer steps, if nothing else acts on it.
 
-    `e-fold`: a difference shrinks to 1/e in `steps`; half of it is gone after `ln 2 · steps`.
-    `exact`: gone after exactly `steps`. `phase`: lasts to the end of a phase of at most `steps`.
-    `unbounded`: never goes by itself.
+    `e-fold`: a difference shrinks to 1/e in `steps`, and to one half in `ln 2 · steps`.
+    `exact`: a difference is gone after exactly `steps`. `phase`: it lasts to the end of a phase of at
+    most `steps`. `unbounded`: it does not decay.
 
     >>> round(Lifetime.decaying(0.9).half_life, 6)   # BatchNorm at momentum 0.1
     6.578813
@@ -95,7 +100,7 @@ class Lifetime:
 
     @staticmethod
     def decaying(factor: float) -> Lifetime:
-        """A carrier that keeps the fraction `factor` of a difference at each step."""
+        """Return the lifetime of a source that keeps the fraction `factor` of a difference each step."""
         if factor <= 0.0:
             return Lifetime("exact", 1)
         if factor >= 1.0:
@@ -104,6 +109,7 @@ class Lifetime:
 
     @property
     def half_life(self) -> float:
+        """The half-life in steps; for all but `e-fold`, the lifetime itself."""
         return math.log(2.0) * self.steps if self.kind == "e-fold" else self.steps
 
     def __str__(self) -> str:
@@ -111,7 +117,7 @@ class Lifetime:
             case "e-fold":
                 return f"e-fold {self.steps:.4g} steps (half-life {self.half_life:.4g})"
             case "exact":
-                return f"exactly {self.steps:.6g} step{'s' if self.steps != 1 else ''}"
+                return f"exactly {self.steps:.6g} {'step' if self.steps == 1 else 'steps'}"
             case "phase":
                 return f"at most {self.steps:.6g} steps (to the end of its phase)"
             case _:
@@ -119,7 +125,7 @@ class Lifetime:
 
 
 def match_leaves(state: State, leaves: str) -> list[str]:
-    """Names of the leaves that a pattern selects (`*` alone selects all, `|` separates patterns).
+    """List the leaves whose names match a shell pattern (`*` selects all, `|` separates patterns).
 
     >>> match_leaves({"w/exp_avg": 0, "w/step": 1}, "*/exp_avg*")
     ['w/exp_avg']

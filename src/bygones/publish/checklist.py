@@ -14,7 +14,7 @@ checklist.schema.json, which comes with the package.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ import xarray as xr
 from bygones.analysis.effect import Effect
 from bygones.analysis.effects import all_effects
 from bygones.analysis.multiplicity import Family
+from bygones.core.text import capitalize, format_count, format_value, join_names
 
 Status = Literal["answered", "not recorded", "flagged"]
 FORMAT = 1
@@ -115,14 +116,6 @@ def _headline(outcomes: xr.Dataset) -> str:
     return outcomes.attrs.get("headline", "tv" if "logits" in outcomes else "rms")
 
 
-def _listed(names: Iterable[Any]) -> str:
-    return ", ".join(str(name) for name in names)
-
-
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
-
-
 # ------------------------------------------------------------------ memory and how it was treated
 
 
@@ -130,7 +123,7 @@ def _sources(read: _Record) -> _Said:
     found = read.get("sources")
     if not found:
         return None
-    return f"{len(found)} found: {_listed(_with_lifetime(one) for one in found)}."
+    return f"{len(found)} found: {join_names(_with_lifetime(one) for one in found)}."
 
 
 def _with_lifetime(source: Mapping[str, Any]) -> str:
@@ -151,7 +144,7 @@ def _untreated(read: _Record) -> _Said:
     left = _left_alone(read)
     if not left:
         return "None: every source that was found was treated by some arm."
-    return f"Carried on in every arm: {_listed(left)}. Nothing is said of what they do."
+    return f"Carried on in every arm: {join_names(left)}. Nothing is said of what they do."
 
 
 def _left_alone(read: _Record) -> list[str]:
@@ -195,7 +188,7 @@ def _inert(read: _Record) -> _Said:
     if not inert:
         return "None: leaving out any source was noticed by the fork check."
     return (
-        f"Leaving these out changed nothing in the fork check: {_listed(inert)}.",
+        f"Leaving these out changed nothing in the fork check: {join_names(inert)}.",
         "For them the fork check abstains.",
     )
 
@@ -222,7 +215,7 @@ def _order_policy(read: _Record) -> _Said:
     digest = read.get("orders", "policy_hash")
     if not policy:
         return None
-    return f"{_capital(policy)}{f', policy hash {digest[:12]}…' if digest else '.'}"
+    return f"{capitalize(policy)}{f', policy hash {digest[:12]}…' if digest else '.'}"
 
 
 def _order_hashes(read: _Record) -> _Said:
@@ -230,10 +223,11 @@ def _order_hashes(read: _Record) -> _Said:
     if not realised:
         return None
     different = len(set(realised.values()))
-    said = f"Hashed for the controls of {_count(len(realised), 'seed')}: {different} different."
+    seeds = format_count(len(realised), "seed", separator=",")
+    said = f"Hashed for the controls of {seeds}: {different} different."
     missing = len(read.seeds) - len(realised)
     if missing:
-        return said, f"{_count(missing, 'seed')} without one."
+        return said, f"{format_count(missing, 'seed', separator=',')} without one."
     return (said, "Some seeds were shown the same order.") if different < len(realised) else said
 
 
@@ -243,13 +237,14 @@ def _rng(read: _Record) -> _Said:
         return None
     drawn = [one["name"] for one in rng["streams"] if one["drawn"]]
     unseen = [one["name"] for one in rng["streams"] if one["drawn"] is None]
-    said = f"{_capital(rng['contract'])}; {_count(len(rng['streams']), 'stream')}, seen to draw: "
-    said += f"{_listed(drawn) or 'none'}."
-    return (said, f"Not looked at: {_listed(unseen)}.") if unseen else said
+    said = f"{capitalize(rng['contract'])}; {format_count(len(rng['streams']), 'stream')}, seen to draw: "
+    said += f"{join_names(drawn) or 'none'}."
+    return (said, f"Not looked at: {join_names(unseen)}.") if unseen else said
 
 
 def _seeds(read: _Record) -> _Said:
-    said = f"{_count(len(read.seeds), 'seed')} ({_ranges(read.seeds)}); the unit is the seed pair."
+    seeds = format_count(len(read.seeds), "seed", separator=",")
+    said = f"{seeds} ({_ranges(read.seeds)}); the unit is the seed pair."
     return (said, "With one seed there is no interval.") if len(read.seeds) < 2 else said
 
 
@@ -274,9 +269,11 @@ def _estimands(read: _Record) -> _Said:
     num_inputs = read.observed().sizes["input"]
     metric = _headline(read.outcomes)
     kind = "logits" if "logits" in read.outcomes else "values"
+    inputs = format_count(num_inputs, "input", separator=",")
+    horizons = format_count(read.outcomes.sizes["step"], "horizon")
     return (
         f"Mean over seeds of the distance ({metric}) between treated and control, on "
-        f"{_count(num_inputs, 'input')} ({kind}), at {_count(read.outcomes.sizes['step'], 'horizon')}."
+        f"{inputs} ({kind}), at {horizons}."
     )
 
 
@@ -287,13 +284,13 @@ def _intervals(read: _Record) -> _Said:
     # Exactly nothing has no width, and that is as it should be.
     moved = [e.estimate for e in read.effects if (e.estimate.low, e.estimate.high) != (0.0, 0.0)]
     notes = sorted({estimate.note for estimate in moved if estimate.note})
-    said = f"{_capital(last.method)}, {100 * last.level:g}%, over seed pairs."
-    return (said, " ".join(f"{_capital(note)}." for note in notes)) if notes else said
+    said = f"{capitalize(last.method)}, {100 * last.level:g}%, over seed pairs."
+    return (said, " ".join(f"{capitalize(note)}." for note in notes)) if notes else said
 
 
 def _multiplicity(read: _Record) -> _Said:
     family = read.get("family")
-    return f"{_capital(str(Family(**family)))}." if family else None
+    return f"{capitalize(str(Family(**family)))}." if family else None
 
 
 def _margins(read: _Record) -> _Said:
@@ -302,13 +299,7 @@ def _margins(read: _Record) -> _Said:
         return None
     if not margins:
         return "No margin was declared, so no absence of an effect can be claimed."
-    return (
-        f"Declared with the study: {_listed(f'{name} {size:g}' for name, size in margins.items())}."
-    )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return f"Declared with the study: {join_names(f'{name} {size:g}' for name, size in margins.items())}."
 
 
 # ------------------------------------------------------------------ what it is held against
@@ -338,8 +329,8 @@ def _nulls(read: _Record) -> _Said:
         return None
     with_null = {arm["null_of"] for arm in read.arms if arm["role"] == "null"}
     missing = [name for name in treated if name not in with_null]
-    said = f"Run for {len(treated) - len(missing)} of {_count(len(treated), 'arm')}."
-    return (said, f"Without a matched null: {_listed(missing)}.") if missing else said
+    said = f"Run for {len(treated) - len(missing)} of {format_count(len(treated), 'arm')}."
+    return (said, f"Without a matched null: {join_names(missing)}.") if missing else said
 
 
 def _ceiling(read: _Record) -> _Said:
@@ -357,7 +348,7 @@ def _horizons(read: _Record) -> _Said:
     if fork_at is None:
         return None
     horizons = [int(step) - fork_at for step in read.outcomes["step"].values]
-    return f"Forked at step {fork_at}; observed {_listed(horizons)} steps later."
+    return f"Forked at step {fork_at}; observed {join_names(horizons)} steps later."
 
 
 def _diverged(read: _Record) -> _Said:
@@ -366,7 +357,10 @@ def _diverged(read: _Record) -> _Said:
     num = int(np.isfinite(read.outcomes["diverged_at"].values).sum())
     if not num:
         return "No run diverged."
-    return f"{_count(num, 'run')} diverged.", "Their pairs are left out from there on."
+    return (
+        f"{format_count(num, 'run', separator=',')} diverged.",
+        "Their pairs are left out from there on.",
+    )
 
 
 def _never(read: _Record) -> _Said:
@@ -381,14 +375,12 @@ def _contract(read: _Record) -> _Said:
     contract = read.get("contract")
     if not contract:
         return None
-    said = "; ".join(f"{name} {_plain(value)}" for name, value in sorted(contract.items())) + "."
+    said = (
+        "; ".join(f"{name} {format_value(value)}" for name, value in sorted(contract.items())) + "."
+    )
     if contract.get("deterministic") is False:
         return said, "Deterministic algorithms were not asked for."
     return said
-
-
-def _plain(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _compute(read: _Record) -> _Said:
@@ -404,7 +396,7 @@ def _certificate(read: _Record) -> _Said:
         return None
     twins = certificate.get("kind") == "twins"
     said = (
-        f"{'Twins' if twins else 'Forks'} at {_listed(certificate['boundaries'])}, compared until step "
+        f"{'Twins' if twins else 'Forks'} at {join_names(certificate['boundaries'])}, compared until step "
         f"{certificate['until']}: "
     )
     if certificate["passed"]:
@@ -416,7 +408,7 @@ def _digests(read: _Record) -> _Said:
     digests = read.get("digests")
     if not digests:
         return None
-    return _listed(f"{name} {digest[:12]}…" for name, digest in digests.items())
+    return join_names(f"{name} {digest[:12]}…" for name, digest in digests.items())
 
 
 def _way(read: _Record) -> _Said:
@@ -435,9 +427,9 @@ def _open(read: _Record) -> _Said:
     if notes is None:
         return None
     inert = (certificate or {}).get("inert", [])
-    parts = [f"Inert in the fork check: {_listed(inert)}."] if inert else []
+    parts = [f"Inert in the fork check: {join_names(inert)}."] if inert else []
     left = _left_alone(read)
-    parts += [f"Carried on in every arm: {_listed(left)}."] if left else []
+    parts += [f"Carried on in every arm: {join_names(left)}."] if left else []
     if not parts and not notes:
         return "The design check named nothing, and no source was left alone or inert."
     return (" ".join(parts), " ".join(notes)) if notes else " ".join(parts)

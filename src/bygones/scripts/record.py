@@ -20,6 +20,7 @@ from bygones.attach.isolation.warmup import warm
 from bygones.attach.live_run import Baseline, Live
 from bygones.attach.step_clock import Clock
 from bygones.core.errors import BygonesError, DesignError, ScriptError
+from bygones.core.text import format_count
 from bygones.scripts.rng_contract import carried_contract
 from bygones.store.ledger import Writer, refuse_existing
 from bygones.study.record import Recorded
@@ -117,7 +118,7 @@ class _Recorder:
             said = f"{self.script.path} wrote no ledger: it ended before the first boundary to write down"
         else:
             self.writer.close()
-            count = "1 entry" if self.count == 1 else f"{self.count} entries"
+            count = format_count(self.count, "entry", "entries")
             said = f"{self.path} has {count}, up to boundary {self.last}, and no last line"
         print(f"bygones: {said}, since the script did not come to its end.", file=sys.stderr)
 

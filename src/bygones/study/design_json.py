@@ -111,7 +111,9 @@ def _script(script: Any) -> dict[str, Any]:
     return {
         "kind": "script",
         "why_not": "a script is run with what lies around it, and that is not in a bundle",
-        "script": {name: _listed(value) for name, value in dataclasses.asdict(script).items()},
+        "script": {
+            name: _tuples_to_lists(value) for name, value in dataclasses.asdict(script).items()
+        },
         "machine": package_digest(SCRIPTS),
         "code": [{"root": str(path.parent), "home": path.name}],
     }
@@ -230,6 +232,6 @@ def _array_of(value: Mapping[str, Any]) -> Any:
     return torch.from_numpy(array) if value.get("tensor") else array
 
 
-def _listed(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     """Tuples as lists, all the way down: what JSON would make of them."""
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value

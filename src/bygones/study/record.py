@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bygones.core.errors import DesignError
+from bygones.core.text import format_count
 from bygones.core.values import Digest
 from bygones.store.ledger import Writer
 from bygones.training.contract import Contract
@@ -24,7 +25,7 @@ class Recorded:
     seal: Digest
 
     def __str__(self) -> str:
-        count = "1 entry" if self.entries == 1 else f"{self.entries:,} entries"
+        count = format_count(self.entries, "entry", "entries", separator=",")
         return f"Ledger: {self.path}, {count}, up to boundary {self.until}."
 
 

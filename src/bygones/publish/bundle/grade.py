@@ -22,6 +22,7 @@ from scipy import special
 from bygones.analysis.effects import per_seed
 from bygones.analysis.predictions import probabilities
 from bygones.core.errors import BundleError
+from bygones.core.text import capitalize
 from bygones.store import AbstractStore
 from bygones.store.ledger_diff import differing_fields
 from bygones.store.outcomes import Manifest, ledger_lines, read_outcomes
@@ -50,7 +51,7 @@ class Grade:
             f"what the bundle's other seeds predict",
         }[self.grade]
         under = f" Run under another contract: {', '.join(self.other)}." if self.other else ""
-        return f"Run again, {what}: {self.grade}. {said[0].upper()}{said[1:]}.{under}"
+        return f"Run again, {what}: {self.grade}. {capitalize(said)}.{under}"
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from bygones.analysis.meta_analysis import Pooled
 from bygones.core.errors import DesignError
+from bygones.core.text import capitalize
 from bygones.publish.report import svg
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.forest import forest
 from bygones.publish.report.latex import write_latex
-from bygones.publish.report.page import capital, drawn, inline, rendered, slug
+from bygones.publish.report.page import drawn, inline, rendered, slug
 from bygones.publish.report.tables import Table, write_csv
 
 
@@ -45,7 +46,7 @@ def write_comparison(pooled: Sequence[Pooled], folder: str | Path) -> Path:
         shown.append(
             {
                 "pooled": one,
-                "title": capital(one.what) or f"Effect {place}",
+                "title": capitalize(one.what) or f"Effect {place}",
                 "wide": wide,
                 "narrow": inline(narrow, f"{name}-narrow", label),
             }

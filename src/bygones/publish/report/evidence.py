@@ -22,6 +22,7 @@ from bygones.analysis.function_field import FunctionField, function_field
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Adjusted, Family, adjust
 from bygones.analysis.pairing import PairingGain, pairing_gains
+from bygones.core.text import capitalize
 from bygones.publish.report.verdicts import Kind, Reading, steps
 
 _STANDING: tuple[tuple[Kind, ...], ...] = (
@@ -52,7 +53,7 @@ class Absence:
         metric = METRICS[self.metric]
         what = "movement of the function" if metric.kind == "distance" else metric.label
         unit = f" ({metric.unit})" if metric.unit else ""
-        said = f"{self.sentence[:1].upper()}{self.sentence[1:]}, {what}{unit}"
+        said = f"{capitalize(self.sentence)}, {what}{unit}"
         return f"{said}, {steps(self.horizon)} on: {self.shown}."
 
 

@@ -14,11 +14,12 @@ from bygones.analysis.coverage import measured_coverage
 from bygones.analysis.effect import Effect
 from bygones.analysis.metrics import METRICS
 from bygones.core.errors import UnknownName
+from bygones.core.text import capitalize, format_value
 from bygones.publish.checklist import checklist, headline_of
 from bygones.publish.report import figures, svg, tables
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
-from bygones.publish.report.page import capital, drawn, inline, plain, rendered, slug
+from bygones.publish.report.page import drawn, inline, rendered, slug
 from bygones.publish.report.sections import sections
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
@@ -79,7 +80,7 @@ def _context(
         "ceilings": [effect.ceiling for effect in readings[0].course],
         "checklist": filled,
         "checklist_words": headline_of(filled),
-        "plain": plain,
+        "plain": format_value,
     } | sections(evidence, readings, folder)
 
 
@@ -188,7 +189,7 @@ def _score_figures(
         unit = f" ({metric.unit})" if metric.unit else ""
         title = f"change in {metric.label}{unit}"
         figure = figures.score(ranked, f"treated minus control{unit}", factor=metric.scale)
-        label = capital(title) + ". " + " ".join(str(effect) for effect in ranked)
+        label = capitalize(title) + ". " + " ".join(str(effect) for effect in ranked)
         svg = drawn(figure, folder, f"score-{name}", label)
         panels.append({"name": name, "title": title, "svg": svg, "effects": ranked})
     return panels

@@ -14,6 +14,7 @@ from typing import Any
 
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS
+from bygones.core.text import capitalize
 from bygones.publish.report.tables import Row, Table
 from bygones.publish.report.verdicts import number, percent, written, written_share
 
@@ -88,7 +89,7 @@ def _one(table: Table, rows: Sequence[Row], label: str) -> str:
     said = [f"{_heading(name)}: {escape(cell)}" for name, cell in same.items()]
     caption = f"{escape(table.title)}." + (f" In every row: {'; '.join(said)}." if said else "")
     align = "".join("l" if _is_text(rows, name) else "r" for name in kept)
-    head = " & ".join(_capital(_heading(name)) for name in kept) + r" \\"
+    head = " & ".join(capitalize(_heading(name)) for name in kept) + r" \\"
     body = [_line(cells) for cells in zip(*kept.values(), strict=True)]
     named = rf"\caption{{{caption}}}\label{{tab:{label}}}"
     size = r"\footnotesize" if len(kept) >= _WIDE else r"\small"
@@ -161,7 +162,3 @@ def _is_text(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 def _heading(name: str) -> str:
     return _HEADINGS.get(name) or escape(name.replace("_", " "))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

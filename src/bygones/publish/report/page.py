@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from bygones.core.text import capitalize, format_bytes, format_count
 from bygones.publish.report import svg
 from bygones.publish.report.verdicts import number, percent, steps, written, written_share
 
@@ -24,7 +25,8 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
     )  # fmt: skip
     environment.filters |= {
         "number": number, "percent": percent, "steps": steps, "estimate": written,
-        "shared": written_share, "bytes": byte_count, "sentence": capital,
+        "shared": written_share, "bytes": format_bytes, "sentence": capitalize,
+        "format_count": format_count,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 
@@ -50,29 +52,3 @@ def slug(name: str) -> str:
     ('scale-0-5-moments', 'b')
     """
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"
-
-
-def byte_count(count: int) -> str:
-    """
-    >>> byte_count(16), byte_count(43560), byte_count(5_000_000)
-    ('16 B', '43.6 kB', '5 MB')
-    """
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def plain(value: Any) -> str:
-    """A contract's or certificate's value as words, nested ones flattened."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(plain(entry) for entry in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not recorded" if value is None else str(value)

@@ -10,6 +10,7 @@ from typing import Literal
 from bygones.analysis.effect import Effect, Washout
 from bygones.analysis.effects import washout
 from bygones.analysis.estimators import Estimate
+from bygones.core.text import format_count
 
 # Distances that may carry the headline, in order of preference: the first is bounded and reads as
 # "this share of predictions"; the second is for runs whose function is a plain number.
@@ -136,7 +137,7 @@ def steps(count: int) -> str:
     >>> steps(1), steps(300)
     ('1 step', '300 steps')
     """
-    return f"{count} step" if count == 1 else f"{count} steps"
+    return format_count(count, "step")
 
 
 def number(value: float | None, digits: int = 3) -> str:
