@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tests.helpers import lane_recipes
 from tests.helpers.lane_recipes import LANED
-from tests.training.test_lanes import ARMS, SEEDS, a_study, apart
+from tests.training.test_lanes import ARMS, LANES_PAY, SEEDS, a_study, apart
 
 from bygones.core.digest import same_bits
 from bygones.store import FolderStore
@@ -18,7 +19,7 @@ from bygones.study.plan import plan
 from bygones.training.contract import Contract
 from bygones.training.fork_check import check_fork
 from bygones.training.lanes import BatchedRuns
-from bygones.training.lanes.lane_width import TOLERANCE
+from bygones.training.lanes.lane_width import TOLERANCE, choose_lanes
 from bygones.training.run import Run
 from bygones.zoo.regimes import digits
 
@@ -88,6 +89,7 @@ def test_a_study_goes_on_from_its_store_and_its_sham_is_exactly_zero(
     assert grown.attrs["contract"]["gpu"]
 
 
-def test_wide_lanes_are_chosen_where_they_pay() -> None:
+def test_wide_lanes_are_chosen_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bygones.study.plan.choose_lanes", partial(choose_lanes, timer=LANES_PAY))
     planned = plan(a_study(range(64)), lanes="auto", device=GPU)
     assert planned.contract.lanes == 64

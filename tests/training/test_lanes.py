@@ -32,7 +32,14 @@ from bygones.training.interventions import (
     Transplant,
 )
 from bygones.training.lanes import BatchedRuns, NotBatchable, make_runner
-from bygones.training.lanes.lane_width import TOLERANCE, Choice, choose_lanes, is_worth_trying
+from bygones.training.lanes.lane_width import (
+    TOLERANCE,
+    Choice,
+    Timer,
+    candidate_widths,
+    choose_lanes,
+    measure_seconds,
+)
 from bygones.training.leaves import to_float64
 from bygones.training.orders import ShuffleOnce
 from bygones.training.probes import Logits
@@ -60,8 +67,16 @@ def apart(one: Snapshot, other: Snapshot) -> float:
     return worst
 
 
-def chosen(recipe: Any, seeds: Sequence[int], **asked: Any) -> Choice:
-    return choose_lanes(Recipe.of(recipe), seeds, Logits(), **asked)
+def steps_take(alone: float, together: float) -> Timer:
+    """A timer that gives the seconds of a step of one run, and of one of runs that take it together."""
+    return lambda advance, runs: alone if len(runs) == 1 else together
+
+
+LANES_PAY = steps_take(1.0, 1.0)  # a step of many is as fast as a step of one
+
+
+def chosen(recipe: Any, seeds: Sequence[int], *, timer: Timer = LANES_PAY, **asked: Any) -> Choice:
+    return choose_lanes(Recipe.of(recipe), seeds, Logits(), timer=timer, **asked)
 
 
 def lanes_of(recipe: Any, seeds: Sequence[int] = SEEDS, width: int = 8) -> BatchedRuns:
@@ -251,15 +266,41 @@ def test_lanes_and_single_runs_share_nothing_in_a_store() -> None:
 
 
 def test_lanes_are_chosen_where_they_pay() -> None:
-    choice = chosen(lane_recipes.sgd, range(16))
+    choice = chosen(lane_recipes.sgd, range(16), timer=steps_take(1.0, 4.0))
     assert choice.lanes == 16
-    assert "16 seeds take each step together" in choice.why
+    assert choice.why.startswith("16 seeds take each step together, 4 times as fast as one by one")
+    assert (choice.seconds_a_step, choice.seconds_alone) == (0.25, 1.0)
     assert choice.difference is not None
     assert choice.difference <= TOLERANCE
 
 
+def test_lanes_that_do_not_pay_are_declined_unless_asked_for() -> None:
+    dear = steps_take(1.0, 7.5)
+    choice = chosen(lane_recipes.sgd, range(8), timer=dear)
+    assert choice.lanes == 1
+    assert "8 in one step would be 1.1 times as fast here, which is not worth" in choice.why
+    assert (choice.seconds_a_step, choice.seconds_alone) == (1.0, 1.0)
+    assert chosen(lane_recipes.sgd, range(8), timer=dear, asked=8).lanes == 8
+
+
+def test_empty_lanes_and_rounds_of_workers_count_in_what_is_gained() -> None:
+    """Nine seeds in lanes of eight are two rounds: as long as sixteen, or as one round of two workers."""
+    for workers, gain in ((1, "4.5"), (2, "5")):
+        choice = chosen(lane_recipes.sgd, range(9), asked=8, workers=workers)
+        assert f"{gain} times as fast" in choice.why, choice.why
+
+
 def test_every_worker_is_left_a_job() -> None:
     assert chosen(lane_recipes.sgd, range(16), workers=2).lanes == 8
+
+
+def test_a_step_is_timed_where_the_runs_are_and_leaves_them_there() -> None:
+    run = Run(lane_recipes.sgd, 0)
+    run.advance(2)
+    before = run.snapshot().digest()
+    seconds = measure_seconds(lambda: run.advance(run.step + 6), [run])
+    assert seconds > 0
+    assert run.snapshot().digest() == before
 
 
 @pytest.mark.parametrize(
@@ -267,13 +308,47 @@ def test_every_worker_is_left_a_job() -> None:
     [(32, 2, (16,)), (32, 1, (16,)), (16, 2, (8,)), (12, 2, (4, 8)), (6, 2, (4, 8))],
 )
 def test_as_wide_as_leaves_every_worker_a_job(num_seeds: int, workers: int, widths: Any) -> None:
-    assert is_worth_trying(num_seeds, workers, "cpu") == widths
+    assert candidate_widths(num_seeds, workers, "cpu") == widths
 
 
-def test_where_four_are_refused_eight_are_tried() -> None:
-    alone = chosen(lane_recipes.sgd, range(8), asked=4)
-    assert alone.lanes == 1  # with four, a run comes to other bits in another place
+class Slanted(BatchedRuns):
+    """Lanes in which it matters a little where a run lies: all widths, or up to `up_to`."""
+
+    up_to = 1024
+
+    def advance(self, *given: Any, **more: Any) -> None:
+        super().advance(*given, **more)
+        for place, run in enumerate(self.runs if self.width <= self.up_to else ()):
+            with torch.no_grad():
+                next(run.parts.model.parameters()).mul_(1 + 1e-7 * place)
+
+
+class SlantedInFour(Slanted):
+    """As on a processor whose vector registers are wider than four numbers."""
+
+    up_to = 4
+
+
+def test_where_four_are_refused_eight_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bygones.training.lanes.lane_width.BatchedRuns", SlantedInFour)
+    assert chosen(lane_recipes.sgd, range(8), asked=4).lanes == 1
     assert chosen(lane_recipes.sgd, range(8), workers=2).lanes == 8
+
+
+def test_where_the_narrowest_are_taken_no_wider_ones_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    class Noted(BatchedRuns):
+        def __init__(self, runs: Sequence[Run], width: int) -> None:
+            tried.append(width)
+            super().__init__(runs, width)
+
+    monkeypatch.setattr("bygones.training.lanes.lane_width.BatchedRuns", Noted)
+    monkeypatch.setattr("bygones.training.lanes.lane_width.WIDTHS", (16, 8))
+    assert chosen(lane_recipes.sgd, range(8), workers=2).lanes == 8
+    assert set(tried) == {8}
 
 
 def test_few_seeds_are_trained_one_by_one() -> None:
@@ -311,16 +386,6 @@ def test_what_cannot_be_lanes_is_trained_one_by_one_and_the_reason_said(
     assert choice.lanes == 1
     assert choice.why.startswith(f"Seeds are trained one by one: {why}"), choice.why
     assert choice.why.endswith(".")
-
-
-class Slanted(BatchedRuns):
-    """Lanes in which it matters a little where a run lies."""
-
-    def advance(self, *given: Any, **more: Any) -> None:
-        super().advance(*given, **more)
-        for place, run in enumerate(self.runs):
-            with torch.no_grad():
-                next(run.parts.model.parameters()).mul_(1 + 1e-7 * place)
 
 
 def test_lanes_in_which_the_place_matters_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Whether a recipe's seeds are trained in lanes, and how wide: measured, checked, and said.
+"""Choose how many seeds to batch into one vmapped step: time it, and check it against single runs.
 
     predicted time of n seeds = ⌈⌈n / W⌉ / workers⌉ · W · (time of a step of one of W lanes)
 
@@ -9,6 +9,8 @@ Lanes are chosen only if three things hold of this recipe, here and now:
                 its gradient is rounding alone, which Adam makes as large as any other
     place       a run comes to the same bits in whichever lane it is
     gain        they are predicted to be faster than single runs, by more than timing is uncertain by
+
+The first two are properties of the arithmetic here. The third is a timing, and the timer is an argument.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from bygones.training.probes.base import AbstractProbe
 from bygones.training.recipe import Recipe
 from bygones.training.run import Run, Snapshot
 
+# The seconds that one step of these runs takes: of all of them, where they take it together.
+Timer = Callable[[Callable[[], object], Sequence[Run]], float]
 Width = int | Literal["auto"]  # how many seeds take their steps together
 # Multiples of what a vector register holds, so that no lane is a remainder; of four, half of a register.
 WIDTHS = (16, 8, 4)
@@ -63,6 +67,18 @@ class Choice:
         return asdict(self)
 
 
+def measure_seconds(advance: Callable[[], object], runs: Sequence[Run]) -> float:
+    """Time a step of `advance`, which takes `_TIMED` of them; the runs are left where they were."""
+    kept = [run.snapshot() for run in runs]
+    advance()  # what is made on the first steps is made
+    began = time.perf_counter()
+    advance()
+    seconds = (time.perf_counter() - began) / _TIMED
+    for run, snapshot in zip(runs, kept, strict=True):
+        run.restore(snapshot)
+    return seconds
+
+
 def choose_lanes(
     recipe: Recipe,
     seeds: Sequence[int],
@@ -71,8 +87,9 @@ def choose_lanes(
     workers: int = 1,
     asked: Width = "auto",
     device: str = "cpu",
+    timer: Timer = measure_seconds,
 ) -> Choice:
-    """The width that is predicted to be fastest for these seeds, or 1; `asked` for one width, only that.
+    """Return the width that is predicted to be fastest for these seeds, or 1; if `asked` for one, only that.
 
     Trains a few steps. What cannot be lanes is trained one by one, and the sentence says why; what does not
     fit into the device's memory is tried with fewer lanes.
@@ -85,24 +102,24 @@ def choose_lanes(
     if why_not:
         return Choice(1, f"Seeds are trained one by one: {why_not}.")
     auto = asked == "auto"
-    judge = partial(_judged, recipe, seeds, probe, workers, device, auto)
-    first, *others = is_worth_trying(len(seeds), workers, device) if auto else (asked,)
-    choice = _fitting(judge, first, device)
+    judge = partial(_judge_width, recipe, seeds, probe, workers, device, timer, auto)
+    first, *others = candidate_widths(len(seeds), workers, device) if auto else (asked,)
+    choice = _judge_what_fits(judge, first, device)
     for width in others:
         if choice.lanes == 1:
-            choice = _fitting(judge, width, device)
+            choice = _judge_what_fits(judge, width, device)
     return choice
 
 
-def is_worth_trying(num_seeds: int, workers: int, device: str) -> tuple[int, ...]:
-    """The width that leaves every worker a job; behind the narrowest, which few recipes take, the next."""
+def candidate_widths(num_seeds: int, workers: int, device: str) -> tuple[int, ...]:
+    """Return the width that leaves every worker a job; after the narrowest, which few recipes take, one more."""
     widths = _widths(device)
     fitting = next((w for w in widths if num_seeds >= w * workers), widths[-1])
     return widths[:-3:-1] if fitting == widths[-1] else (fitting,)
 
 
-def _fitting(judge: Callable[[int], Choice], width: int, device: str) -> Choice:
-    """What is judged of this width, or of the first one below it that fits into the device's memory."""
+def _judge_what_fits(judge: Callable[[int], Choice], width: int, device: str) -> Choice:
+    """Judge this width, or the first one below it that fits into the device's memory."""
     too_wide = ""
     while width > 1:
         try:
@@ -115,12 +132,12 @@ def _fitting(judge: Callable[[int], Choice], width: int, device: str) -> Choice:
 
 
 def narrower(width: int, device: str) -> int:
-    """The next width below one that does not fit into the device's memory."""
+    """Return the next width below one that does not fit into the device's memory."""
     return next((w for w in _widths(device) if w < width), 1)
 
 
 def too_large(width: int) -> str:
-    """What is said of a width that does not fit."""
+    """Say that a width does not fit."""
     return f"{width} seeds in one step did not fit into the device's memory. "
 
 
@@ -128,21 +145,22 @@ def _widths(device: str) -> tuple[int, ...]:
     return WIDTHS if device == "cpu" else _WIDTHS_ON_GPU
 
 
-def _judged(
+def _judge_width(
     recipe: Recipe,
     seeds: Sequence[int],
     probe: AbstractProbe,
     workers: int,
     device: str,
+    timer: Timer,
     may_decline: bool,
     width: int,
 ) -> Choice:
-    """Lanes of this width, if they agree and (where one `may_decline`) pay; else 1."""
-    runs = [Run(recipe, seed, device) for seed in _as_many(seeds, width)]
+    """Choose lanes of this width, if they agree and (where one `may_decline`) pay; else 1."""
+    runs = [Run(recipe, seed, device) for seed in _extend_seeds(seeds, width)]
     with preserve_global_generators():
-        alone = _seconds(lambda: runs[0].advance(runs[0].step + _TIMED), runs[:1])
+        alone = timer(lambda: runs[0].advance(runs[0].step + _TIMED), runs[:1])
         try:
-            together, difference = _try(runs, width, probe)
+            together, difference = _try_width(runs, width, probe, timer)
         except NotBatchable as unlike:
             return Choice(1, f"Seeds are trained one by one: {unlike}.", alone, alone)
     rounds = ceil(ceil(len(seeds) / width) / workers)
@@ -160,14 +178,16 @@ def _judged(
     return Choice(width, why, together, alone, difference)
 
 
-def _as_many(seeds: Sequence[int], width: int) -> list[int]:
-    """The study's first seeds, and others after them where it has too few."""
+def _extend_seeds(seeds: Sequence[int], width: int) -> list[int]:
+    """Return the study's first seeds, and others after them where it has too few: `width` in all."""
     more = range(max(seeds) + 1, max(seeds) + 1 + width)
     return [*seeds, *more][:width]
 
 
-def _try(runs: Sequence[Run], width: int, probe: AbstractProbe) -> tuple[float, float]:
-    """Seconds of a seed's step in lanes of these runs, and how far they end from single ones.
+def _try_width(
+    runs: Sequence[Run], width: int, probe: AbstractProbe, timer: Timer
+) -> tuple[float, float]:
+    """Return the seconds of a seed's step in lanes of these runs, and how far they end from single ones.
 
     The runs are left where they were. Raises `NotBatchable`.
     """
@@ -182,17 +202,17 @@ def _try(runs: Sequence[Run], width: int, probe: AbstractProbe) -> tuple[float, 
 
     places = range(len(runs))
     _, here = ends(places)
-    shown = [_shown(run, probe) for run in runs[:_COMPARED]]
+    observed = [_observe(run, probe) for run in runs[:_COMPARED]]
     lanes, there = ends(places[::-1])
-    seconds = _seconds(lambda: lanes.advance(runs[0].step + _TIMED), runs) / len(runs)
+    seconds = timer(lambda: lanes.advance(runs[0].step + _TIMED), runs) / len(runs)
     difference = 0.0
     for place, run in enumerate(runs[:_COMPARED]):
         run.restore(start[place])
         run.advance(run.step + STEPS)
-        odd = _unlike(here[place], run.snapshot())
+        odd = _first_unequal_leaf(here[place], run.snapshot())
         if odd:
             raise NotBatchable(f"after {STEPS} steps {odd} is not what it is in a single run")
-        difference = max(difference, _distance(shown[place], _shown(run, probe)))
+        difference = max(difference, _distance(observed[place], _observe(run, probe)))
     for run, snapshot in zip(runs, start, strict=True):
         run.restore(snapshot)
     if not difference <= TOLERANCE:
@@ -204,20 +224,20 @@ def _try(runs: Sequence[Run], width: int, probe: AbstractProbe) -> tuple[float, 
     return seconds, difference
 
 
-def _shown(run: Run, probe: AbstractProbe) -> list[np.ndarray]:
-    """What a run shows of itself here: the losses of its last steps, and what is observed of it."""
+def _observe(run: Run, probe: AbstractProbe) -> list[np.ndarray]:
+    """Return the losses of a run's last steps, and what the probe observes of it."""
     return [np.asarray(run.losses[-STEPS:]), run.observe(probe, check=False)]
 
 
 def _distance(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """The largest distance between two runs' arrays, as a share of the second's norm."""
+    """max_i ‖one_i - other_i‖ / ‖other_i‖ over two runs' arrays."""
     sizes = [float(np.linalg.norm(there)) or 1.0 for there in other]
     moved = [float(np.linalg.norm(here - there)) for here, there in zip(one, other, strict=True)]
     return max(distance / size for distance, size in zip(moved, sizes, strict=True))
 
 
-def _unlike(one: Snapshot, other: Snapshot) -> str:
-    """The first leaf that is missing, of another shape, or no array of floats and not equal."""
+def _first_unequal_leaf(one: Snapshot, other: Snapshot) -> str:
+    """Name the first leaf that is missing, of another shape, or no array of floats and not equal."""
     for source, state in one.states.items():
         there = other.states[source]
         for name in sorted(state.keys() | there.keys()):
@@ -230,15 +250,3 @@ def _alike(one: Leaf, other: Leaf) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor) and one.is_floating_point():
         return one.shape == other.shape and one.dtype == other.dtype
     return same_bits(one, other)
-
-
-def _seconds(work: Any, runs: Sequence[Run]) -> float:
-    """The time of a step of something that takes `_TIMED` of them."""
-    kept = [run.snapshot() for run in runs]
-    work()  # what is made on the first steps is made
-    began = time.perf_counter()
-    work()
-    seconds = (time.perf_counter() - began) / _TIMED
-    for run, snapshot in zip(runs, kept, strict=True):
-        run.restore(snapshot)
-    return seconds
