@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.commands import Said, run_here
 
 from bygones.cli.catalogues import CATALOGUES
-from bygones.cli.options import executor_of
+from bygones.cli.resources import make_executor
 from bygones.core.errors import BygonesError, Unexpected
 
 ROOT = Path(__file__).parents[2]
@@ -210,7 +210,7 @@ def test_a_store_at_a_url_is_a_store_like_any_other(bygones, tmp_path):
     ],
 )
 def test_options_make_an_executor(name, workers, address, device, expected):
-    made = executor_of(name, workers, address, "folder/store", device)
+    made = make_executor(name, workers, address, "folder/store", device)
     assert type(made).__name__ == expected
     assert getattr(made, "address", address) == address
     assert made.num_workers == (1 if expected == "Serial" else workers)

@@ -284,9 +284,9 @@ def test_a_script_that_cannot_be_studied_is_told_so(bygones, arguments, words):
         (["--arm", "a=reset:moments@5"], "outside the run"),
         (["--arm", "a=reset:weights"], "'weights' cannot be reset"),
         (["--arm", "a=reset:moments[nothing]"], "no leaf of moments matches 'nothing'"),
-        (["--horizons", "1,x"], "'1,x' are no steps"),
+        (["--horizons", "1,x"], "invalid steps '1,x'"),
         (["--seeds", "3-1"], "empty range"),
-        (["--margin", "accuracy"], "'accuracy' is no margin"),
+        (["--margin", "accuracy"], "invalid margin 'accuracy'"),
         (
             ["--horizons", "0,500"],
             "came to its end after 60 optimizer steps, before the last horizon",

@@ -1,6 +1,6 @@
-"""The command line: argument parsing and nothing else.
+"""The command line's entry: its groups of commands, and one sentence and an exit code for every error.
 
-Modules that need torch are imported inside the commands, so that help and reports come at once.
+Modules that need torch are imported inside the commands, so that help and reports need not wait for it.
 """
 
 from __future__ import annotations
@@ -8,77 +8,166 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from bygones.cli import record_commands, script_commands, study_commands
+from bygones.cli import audit_commands, record_commands, study_commands
+from bygones.cli.aliases import replace_aliases
+from bygones.cli.command_types import Command, Group, ScriptCommand, TargetCommand
 from bygones.core.errors import BygonesError
 
-app = typer.Typer(
-    help="How much does a trained network depend on its training history?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+STUDIES = "Study a recipe or, after `--`, a training script"
+RECORDS = "Audit a script, keep records"
+_ORDER: list[str] = [
+    *("demo", "sources", "plan", "run", "check", "report", "compare", "script"),
+    *("audit", "ledger", "bundle", "checklist", "list"),
+]
+
+
+class _Root(Group):
+    """The commands in the order of the help page; typer itself would put groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=_ORDER.index)
+
+
+def _make_group(summary: str, cls: type[Group] = Group) -> typer.Typer:
+    return typer.Typer(
+        cls=cls,
+        help=summary,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+app = _make_group(
+    "Measure how much a trained network depends on its training history. `bygones COMMAND --help` describes "
+    "a command, with an example.",
+    _Root,
 )
+script = _make_group("Study an unmodified script: run, plan, sources, ledger.")
+audit = _make_group("Audit a script: its checkpoints, inventory and evaluations.")
+ledger = _make_group("Write a run's ledger, compare two, read contracts.")
+bundle = _make_group("Write a study as a self-contained archive, or verify one.")
+GROUPS = {"script": script, "audit": audit, "ledger": ledger, "bundle": bundle}
+
+for command in (study_commands.demo, study_commands.report, study_commands.compare):
+    app.command(cls=Command, rich_help_panel=STUDIES)(command)
+for command in (
+    study_commands.sources,
+    study_commands.plan,
+    study_commands.run,
+    study_commands.check,
+):
+    app.command(cls=TargetCommand, rich_help_panel=STUDIES)(command)
+app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
+app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name, rich_help_panel=STUDIES if group is script else RECORDS)
+
+audit.command("resume", cls=Command)(audit_commands.resume)
+audit.command("inventory", cls=Command)(audit_commands.inventory)
+audit.command("observers", cls=Command)(audit_commands.observers)
+audit.command("transparency", cls=Command)(audit_commands.transparency)
+ledger.command("write", cls=TargetCommand)(record_commands.write_ledger)
+ledger.command("diff", cls=Command)(record_commands.diff)
+ledger.command("contract", cls=Command)(record_commands.contract)
+bundle.command("write", cls=Command)(record_commands.write_bundle)
+bundle.command("verify", cls=Command)(record_commands.verify_bundle)
+
+
+def _add_script_command(name: str, function: Callable[..., Any], summary: str, call: str) -> None:
+    """Add to `bygones script` a command that takes recipes too, with help about scripts alone."""
+    example = (
+        f"bygones script {name}{call} -- \\\n      examples/scripts/torchs_ema.py --seed {{seed}}"
+    )
+    text = f"{summary}\n\n\b\nExample:\n  {example}"
+    script.command(name, cls=ScriptCommand, help=text)(function)
+
+
+_add_script_command(
+    "run",
+    study_commands.run,
+    "Fork a running script into arms, and print their effects.\n\nThe process is forked after a step, once "
+    "for each arm; in each arm one source of memory is rewritten. The same command continues a run that was "
+    "stopped.",
+    " --fork-at 60",
+)
+_add_script_command(
+    "plan",
+    study_commands.plan,
+    "Show what the study of a script will run and what that costs.\n\nThe script is run once up to the fork. "
+    "Nothing is stored.",
+    " --fork-at 60",
+)
+_add_script_command(
+    "sources",
+    study_commands.sources,
+    "List the memory that a script carries from step to step.\n\nThe script is run up to a step.",
+    "",
+)
+_add_script_command(
+    "ledger",
+    record_commands.write_ledger,
+    "Run a script to its end and write its ledger.\n\nA ledger has a line for each recorded boundary: the "
+    "examples shown so far, the loss, and a digest of every source. The lines form a hash chain.",
+    " --out b.jsonl",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"bygones {version('bygones')}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere before `--`.")
+    ] = False,
 ) -> None:
     pass
 
 
-for command in (
-    study_commands.demo,
-    study_commands.run,
-    study_commands.plan,
-    study_commands.report,
-    study_commands.compare,
-    study_commands.check,
-    record_commands.bundle,
-    record_commands.verify,
-    record_commands.ledger,
-    record_commands.diff,
-    record_commands.contract,
-    record_commands.checklist,
-    script_commands.sources,
-    script_commands.twin,
-    script_commands.observers,
-    script_commands.sufficiency,
-):
-    app.command()(command)
-app.command("script")(script_commands.run_script)
-app.command("check-resume")(script_commands.check_resume)
-app.command("list")(record_commands.list_catalogue)
-
-
 def main() -> None:
-    """Runs the command; every error becomes one sentence and an exit code."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    """Run the command line; turn every error into one sentence and an exit code."""
+    arguments, debug = _take_debug(sys.argv[1:])
+    subcommands = {
+        name: [str(command.name) for command in group.registered_commands]
+        for name, group in GROUPS.items()
+    }
+    arguments = replace_aliases(arguments, subcommands)
     try:
-        status = app(arguments, standalone_mode=False)
+        status = app(arguments, prog_name="bygones", standalone_mode=False)
         if status == 130:  # some versions of typer make this out of a KeyboardInterrupt
             raise KeyboardInterrupt
         if status:
             sys.exit(status)
     except BygonesError as error:
-        print(getattr(error, "place", ""), end="", file=sys.stderr) if debug else None
+        if debug:
+            print(getattr(error, "place", ""), end="", file=sys.stderr)
         _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         _fail(
             "stopped. What is finished is stored; run the same command again to go on.", 130, debug
         )
     except BrokenPipeError:
-        os._exit(0)  # the reader of our output has seen enough
+        os._exit(0)  # the reader of standard output has closed it
     except Exception as error:
-        usage = getattr(error, "format_message", None)
-        if usage is not None:
-            sentence = f"{usage()}{_before_the_script(arguments)} See `bygones --help`."
-            _fail(sentence, getattr(error, "exit_code", 2), debug)
+        if hasattr(error, "format_message"):  # a usage error of the parser
+            _fail(_usage_sentence(error, arguments), getattr(error, "exit_code", 2), debug)
         _fail(
             f"an error that bygones did not expect: {type(error).__name__}: {error}. What is finished is "
             f"stored. Run again with --debug to see where, and please report it.",
@@ -87,12 +176,26 @@ def main() -> None:
         )
 
 
-def _before_the_script(arguments: list[str]) -> str:
-    """What to do if the options of a script were taken for ours."""
-    script = next((argument for argument in arguments if argument.endswith(".py")), None)
-    if script is None or "--" in arguments or arguments[0] in ("run", "plan", "check"):
-        return ""
-    return f" If {script} is the script, put `--` before it: … -- {script} …"
+def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """Take `--debug` out of the arguments, except after `--`, where a script's own arguments are."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours = arguments[:end]
+    kept = [argument for argument in ours if argument != "--debug"]
+    return [*kept, *arguments[end:]], "--debug" in ours
+
+
+def _usage_sentence(error: Any, arguments: list[str]) -> str:
+    """Say what is wrong with the arguments, and which help page to read.
+
+    Options of a script that lacks its `--` were parsed as options of bygones, so `--` is suggested.
+    """
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "bygones")
+    file = next((argument for argument in arguments if argument.endswith(".py")), None)
+    hint = ""
+    if file is not None and "--" not in arguments and path != "bygones check":
+        hint = f" If {file} is a script, put `--` before it: {path} -- {file} …"
+    return f"{error.format_message().rstrip('.')}.{hint} See `{path} --help`."
 
 
 def _fail(sentence: str, exit_code: int, debug: bool) -> None:

@@ -1,7 +1,8 @@
-"""From what a person types to a study, and from `0-31` to seeds."""
+"""Parse command-line values: names of studies and recipes, seeds, steps, lanes, margins."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from bygones.zoo.regimes import REGIMES
 
 
 def load_study(text: str) -> Study:
-    """The study that a name, a file or an import path stands for.
+    """Load a study by its name, file or import path.
 
-    `digits` (a built-in regime), `study.py` or `study.py:function` (a file; the function is called
-    `study` unless said otherwise), `package.module:function`.
+    `text`: `digits` (a built-in regime), `study.py` (whose function is called `study`),
+    `study.py:function` or `package.module:function`. Raises `DesignError` if there is none.
     """
     if text in REGIMES:
         return REGIMES[text]()
@@ -28,20 +29,22 @@ def load_study(text: str) -> Study:
     if place.endswith(".py"):
         if not Path(place).is_file():
             raise DesignError(
-                f"there is no file '{place}'. Expected a Python file with a study() in it."
+                f"there is no file '{place}'. Expected a Python file with a function study()."
             )
+        if not name:
+            _refuse_training_script(place)
         source = f"{Path(place).resolve()}:{name or 'study'}"
     elif colon:
         source = text
     else:
         raise unknown_name("regime", text, REGIMES)
-    return _made(load_object(source), text)
+    return _call_study(load_object(source), text)
 
 
 def load_recipe(text: str) -> Recipe:
-    """The recipe that a text stands for: the address of a function of a seed, or a study's own.
+    """Load a recipe by its address, or the recipe of a study.
 
-    `file.py:recipe` and `package.module:recipe` are recipes; whatever `load_study` takes is a study.
+    `text`: `file.py:recipe` or `package.module:recipe`, a function of a seed; or what `load_study` takes.
     """
     place, colon, name = text.partition(":")
     if colon and text not in REGIMES:
@@ -51,6 +54,23 @@ def load_recipe(text: str) -> Recipe:
     return load_study(text).recipe
 
 
+def _refuse_training_script(path: str) -> None:
+    """Raise `DesignError` for a file that binds no name `study`, before importing it would train."""
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (SyntaxError, ValueError):
+        return  # the import reports it
+    names: set[str | None] = set()
+    for node in ast.walk(tree):
+        names |= {getattr(node, "name", None), getattr(node, "asname", None)}
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    if not names & {"study", "*"}:
+        raise DesignError(
+            f"{path} defines no study(). If it is a training script, put `--` before it: -- {path}"
+        )
+
+
 def _takes_a_seed(function: Any) -> bool:
     if not callable(function):
         return False
@@ -58,7 +78,7 @@ def _takes_a_seed(function: Any) -> bool:
     return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
 
 
-def _made(function: Any, text: str) -> Study:
+def _call_study(function: Any, text: str) -> Study:
     if isinstance(function, Study):
         return function
     try:
@@ -75,7 +95,7 @@ def _made(function: Any, text: str) -> Study:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds from text: single ones and ranges, both ends included.
+    """Parse seeds: numbers and ranges, both ends included.
 
     >>> parse_seeds("0-3,10")
     (0, 1, 2, 3, 10)
@@ -85,31 +105,33 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not _is_number(first) or (dash and not _is_number(last)):
             raise DesignError(
-                f"'{text}' are no seeds. Expected numbers and ranges, like 0-31 or 0-3,10."
+                f"invalid seeds '{text}': expected numbers and ranges, like 0-31 or 0-3,10."
             )
         stretch = range(int(first), int(last or first) + 1)
         if not stretch:
             raise DesignError(
-                f"'{part.strip()}' is an empty range of seeds; the smaller end comes first."
+                f"invalid seeds '{text}': the range {part.strip()} is empty. Write its smaller end first."
             )
         seeds += stretch
     return tuple(seeds)
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """Steps from text.
+    """Parse steps.
 
     >>> parse_steps("0,1,10")
     (0, 1, 10)
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(_is_number(part) for part in parts):
-        raise DesignError(f"'{text}' are no steps. Expected numbers with commas, like 0,1,10,100.")
+        raise DesignError(
+            f"invalid steps '{text}': expected numbers with commas between, like 0,1,10,100."
+        )
     return tuple(int(part) for part in parts)
 
 
 def parse_lanes(text: str) -> Width:
-    """How many seeds take a step together, from text.
+    """Parse how many seeds to train in one batched step.
 
     >>> parse_lanes("auto"), parse_lanes("16")
     ('auto', 16)
@@ -117,12 +139,12 @@ def parse_lanes(text: str) -> Width:
     if text == "auto":
         return "auto"
     if not _is_number(text) or int(text) < 1:
-        raise DesignError(f"'{text}' is no number of lanes. Expected auto, or a number from 1.")
+        raise DesignError(f"invalid number of lanes '{text}': expected auto, or a number from 1.")
     return int(text)
 
 
 def parse_margins(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Margins by metric from text.
+    """Parse equivalence margins by metric.
 
     >>> parse_margins(["accuracy=0.005"])
     (('accuracy', 0.005),)
@@ -134,7 +156,7 @@ def parse_margins(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
             margins.append((metric, float(size)))
         except ValueError:
             raise DesignError(
-                f"'{text}' is no margin. Expected METRIC=SIZE, like accuracy=0.005."
+                f"invalid margin '{text}': expected METRIC=SIZE, like accuracy=0.005."
             ) from None
     return tuple(margins)
 

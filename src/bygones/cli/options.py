@@ -1,189 +1,245 @@
-"""What several commands share: their options, and how a store is read and its effects are said."""
+"""Options and arguments that several commands take, each declared once."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from bygones.study.executors import AbstractExecutor
+from bygones.cli.command_types import FOR_RECIPES, FOR_SCRIPTS
 
-StudyName = Annotated[
-    str,
+# ------------------------------------------------------------------ arguments
+
+Target = Annotated[
+    list[str],
     typer.Argument(
-        metavar="STUDY",
-        help="A built-in regime (bygones list regimes), study.py[:function], or package.module:function.",
+        metavar="STUDY | -- SCRIPT [ARGUMENTS]",
+        help="A built-in regime (see `bygones list regimes`), study.py[:function] or "
+        "package.module:function.\n"
+        "A training script with its arguments, after `--`; {seed} stands for the seed.",
     ),
 ]
-Seeds = Annotated[
-    str | None, typer.Option(help="Seeds to use instead of the study's own, like 0-31 or 0-3,10.")
+RecipeTarget = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE | -- SCRIPT [ARGUMENTS]",
+        help="A recipe (file.py:recipe, package.module:recipe), or a study, whose recipe is taken.\n"
+        "A training script with its arguments, after `--`; {seed} stands for the seed.",
+    ),
 ]
-StoreFolder = Annotated[Path, typer.Option(help="The folder that keeps what was trained.")]
-StorePlace = Annotated[
-    str,
-    typer.Option(
-        metavar="DIR|URL",
-        help="Where what was trained is kept: a folder, or a URL like s3://bucket/study.",
+StudyTarget = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STUDY",
+        help="A built-in regime (see `bygones list regimes`), study.py[:function] or "
+        "package.module:function.",
+    ),
+]
+ScriptTarget = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="-- SCRIPT [ARGUMENTS]",
+        help="A training script with its arguments, after `--`; {seed} stands for the seed.",
     ),
 ]
 StoredStudy = Annotated[
     str,
     typer.Argument(
-        metavar="STORE",
-        help="The folder that a run was stored in, or a URL like s3://bucket/study.",
+        metavar="STORE", help="The folder of a store, or its URL, like s3://bucket/study."
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes to train with, one thread each.")]
+
+# ------------------------------------------------------------------ for every kind of study
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="The seed to train with.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Seeds to train with, like 0-31 or 0-3,10 (default: the study's own; for a script, 0-7).",
+    ),
+]
+StorePlace = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR|URL",
+        help="Store for the trained segments: a folder or, for a recipe, a URL like s3://bucket/study.",
+    ),
+]
+StudyName = Annotated[
+    str | None,
+    typer.Option("--study", metavar="NAME", help="The study to take, if the store holds several."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Jobs to run at once, one core and thread each (default: all cores, of this machine or of the "
+        "Ray cluster; on a GPU, 1).",
+    ),
+]
+
+# ------------------------------------------------------------------ for a recipe
+
 Lanes = Annotated[
     str,
     typer.Option(
-        metavar="auto|NUMBER",
-        help="How many seeds take each step together; 1: one by one; auto: what is fastest here.",
+        metavar="auto|N",
+        rich_help_panel=FOR_RECIPES,
+        help="Train N seeds together in one batched step; 1: one by one; auto: whatever is fastest.",
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="cpu|cuda|cuda:N", help="What to train on, by torch's name for it.")
+    str,
+    typer.Option(
+        metavar="cpu|cuda|cuda:N", rich_help_panel=FOR_RECIPES, help="The torch device to train on."
+    ),
 ]
 Executor = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Where to train: serial, processes, ray or slurm (default: ray with --address; else processes, "
-        "or serial with one worker).",
+        rich_help_panel=FOR_RECIPES,
+        help="Train with serial, processes, ray or slurm (default: ray if --address is given, serial with "
+        "one worker, else processes).",
     ),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of a running Ray cluster, like ray://host:10001 or auto."),
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=FOR_RECIPES,
+        help="Address of a running Ray cluster, like ray://host:10001, or auto.",
+    ),
 ]
-ManyWorkers = Annotated[
+UntilHalfwidth = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=FOR_RECIPES,
+        help="Add seeds until each effect's excess over its matched null is known to within ± X.",
+    ),
+]
+MaxSeeds = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=2,
+        rich_help_panel=FOR_RECIPES,
+        help="The most seeds that --until-halfwidth may use.",
+    ),
+]
+HalfWidth = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=FOR_RECIPES,
+        help="Also estimate, from the stored seeds, how many are needed for intervals of ± X.",
+    ),
+]
+Until = Annotated[
     int | None,
     typer.Option(
-        min=1,
-        help="Jobs at once, one core and thread each (default: the cores here; of a Ray cluster, all of "
-        "its cores; on a GPU, one).",
+        metavar="STEP", min=0, rich_help_panel=FOR_RECIPES, help="Train up to this step (required)."
     ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for machines.")]
-StudyOption = Annotated[
-    str | None, typer.Option("--study", help="Which study, if the store holds several.")
 ]
 
-Command = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="-- SCRIPT [ARGUMENTS]",
-        help="A training script with its arguments, after `--`; {seed} in them stands for the seed.",
-    ),
-]
+# ------------------------------------------------------------------ for a script
+
 SeedEnv = Annotated[
     str | None,
     typer.Option(
-        help="An environment variable that brings the script its seed. Without it, and without {seed} in "
-        "the arguments, the global generators are seeded before the script runs."
+        metavar="NAME",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Pass the seed in this environment variable. Without it, and without {seed} in the arguments, "
+        "the global generators are seeded before the script starts.",
+    ),
+]
+ForkAt = Annotated[
+    int,
+    typer.Option(
+        metavar="STEP", min=1, rich_help_panel=FOR_SCRIPTS, help="Fork after this optimizer step."
+    ),
+]
+Horizons = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Steps after the fork at which to observe the function.",
+    ),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        metavar="ARM",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Add an arm NAME=INTERVENTION:SOURCE[@WINDOW], like drop=reset:moments, half=scale(0.5):moments "
+        "or swap=swap-windows:order@100:120; repeat for more. Without any, every source that can be reset is "
+        "reset, and the order and torch's stream are drawn again.",
     ),
 ]
 Probe = Annotated[
     str | None,
     typer.Option(
         metavar="FILE:FUNCTION",
-        help="What to observe: a function of the model that returns an array [inputs, outputs], or "
-        "(logits, labels). Without it, the model on inputs of its own evaluation batches.",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Observe this function of the model, which returns an array [inputs, outputs] or (logits, "
+        "labels). Without it, the model's outputs on the script's own evaluation batches.",
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Name of the study (default: the script's).",
+    ),
+]
+Margins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--margin",
+        metavar="METRIC=SIZE",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Declare the equivalence margin of a metric, like accuracy=0.005; repeat for more.",
+    ),
+]
+Replay = Annotated[
+    bool,
+    typer.Option(
+        "--replay",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Run each arm from the start, even where forking is possible.",
+    ),
+]
+Sufficiency = Annotated[
+    bool,
+    typer.Option(
+        "--sufficiency",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Also check that the inventory is complete, as `bygones audit inventory` does.",
+    ),
+]
+Optimizer = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        rich_help_panel=FOR_SCRIPTS,
+        help="Count the steps of this optimizer, if there are several: 0 is the one that steps first.",
     ),
 ]
 
-CORES = os.cpu_count() or 1
+# ------------------------------------------------------------------ files
 
-
-def results_alone() -> AbstractContextManager[Any]:
-    """What a recipe prints, or a cluster, goes to standard error: standard output is for results."""
-    return redirect_stdout(sys.stderr)
-
-
-def places(device: str) -> int:
-    """How many jobs go on at once unless one says so: one for each core; on a GPU its lanes fill it."""
-    return CORES if device == "cpu" else 1
-
-
-def executor_of(
-    name: str | None, workers: int | None, address: str | None, store: str, device: str
-) -> AbstractExecutor:
-    """The executor that --executor, --workers, --address and --device ask for."""
-    from bygones.core.errors import DesignError
-    from bygones.study.executors import EXECUTORS, Processes, Ray, Serial, Slurm
-
-    cores = workers or places(device)
-    num_gpus = 0 if device == "cpu" else 1  # a job's
-    usual = "ray" if address else "processes" if cores > 1 else "serial"
-    kind = EXECUTORS[name or usual]
-    if address and kind is not Ray:
-        raise DesignError(f"--address is that of a Ray cluster; it does not go with '{name}'.")
-    if kind is Ray:
-        return Ray(address, workers, num_gpus)
-    if kind is Slurm:
-        if workers is None:
-            raise DesignError("say with --workers N how many of Slurm's jobs may be there at once.")
-        asked: dict[str, Any] = {"gpus_per_node": num_gpus} if num_gpus else {}
-        return Slurm(workers, beside(store, "slurm"), **asked)
-    return Processes(cores) if kind is Processes else Serial()
-
-
-def beside(store: str, what: str) -> Path:
-    """A folder for what belongs to a store: beside it, or here if it is at a URL."""
-    from bygones.store import is_remote
-
-    if is_remote(store):
-        return Path(f"{store.rstrip('/').rpartition('/')[2]}-{what}")
-    return Path(store).parent / f"{Path(store).name}-{what}"
-
-
-def outcomes_of(store: Path | str, study: str | None) -> Any:
-    from bygones.store import is_remote, open_store
-    from bygones.store.outcomes import read_manifest, read_outcomes
-
-    opened = open_store(store) if is_remote(store) else folder_store(store)
-    return read_outcomes(opened, read_manifest(opened, study))
-
-
-def folder_store(store: Path | str) -> Any:
-    from bygones.core.errors import StoreError
-    from bygones.store import FolderStore, is_remote
-
-    if is_remote(store):
-        raise StoreError(
-            f"this can only be done with a store in a folder: copy '{store}' into one, as it is."
-        )
-    if not Path(store).is_dir():
-        raise StoreError(
-            f"there is no store at '{store}'. `bygones run STUDY --store {store}` makes one."
-        )
-    return FolderStore(store)
-
-
-def say_effects(store: Path | str, study: str | None, *, as_json: bool) -> None:
-    """The effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
-    from bygones.analysis.effects import all_effects, default_metrics
-    from bygones.cli import terminal
-
-    outcomes = outcomes_of(store, study)
-    if as_json:
-        found = [
-            effect.to_dict() for effect in all_effects(outcomes, metrics=default_metrics(outcomes))
-        ]
-        head = {
-            name: outcomes.attrs[name]
-            for name in ("study", "recipe", "digests", "orders", "contract")
-        }
-        print(json.dumps({**head, "effects": found}, indent=2))
-        return
-    for effect in all_effects(
-        outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
-    ):
-        terminal.out.print(str(effect))
-    terminal.console.print(f"Report with figures: bygones report {store}")
+LedgerOut = Annotated[
+    Path, typer.Option(metavar="FILE", help="The ledger to write; the file must not exist.")
+]
+EveryBoundary = Annotated[
+    int, typer.Option("--every", metavar="N", min=1, help="Write an entry every N boundaries.")
+]

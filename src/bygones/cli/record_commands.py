@@ -1,146 +1,80 @@
-"""Commands on records: ledgers, contracts, checklists, bundles."""
+"""Commands on records: ledgers, contracts, bundles, checklists, catalogues."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bygones.cli import script_commands
+from bygones.cli import script_study
+from bygones.cli.command_types import takes_script
 from bygones.cli.options import (
+    EveryBoundary,
     Json,
+    LedgerOut,
+    Optimizer,
+    RecipeTarget,
+    Seed,
     SeedEnv,
     StoredStudy,
-    StudyOption,
-    beside,
-    folder_store,
-    outcomes_of,
+    StudyName,
+    Until,
 )
+from bygones.cli.resources import existing_store, load_outcomes, path_beside
 
 
-def bundle(
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="The folder that a run was stored in.")
-    ],
-    study: StudyOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="A folder, or a file that ends in .zip (default: beside STORE)."),
-    ] = None,
-    license: Annotated[str, typer.Option(help="SPDX identifier, like CC-BY-4.0.")] = "not stated",
-    date: Annotated[
-        str | None,
-        typer.Option(help="Day of publication, like 2026-01-31 (default: of the last outcome)."),
-    ] = None,
-    no_report: Annotated[
-        bool, typer.Option("--no-report", help="Leave the HTML report out.")
-    ] = False,
-) -> None:
-    """Write a stored study as a bundle that stands alone. A folder or zip that anybody can check."""
-    from bygones.cli import terminal
-    from bygones.publish.bundle_study import bundle_study
-
-    made = bundle_study(
-        folder_store(store),
-        out or beside(store, "bundle"),
-        study,
-        license=license,
-        date=date,
-        with_report=not no_report,
-    )
-    if made.why_no_code:
-        terminal.console.print(f"Note: the code is not included: {made.why_no_code}.")
-    terminal.out.print(f"Bundle: {made.path}")
-    terminal.out.print(f"The bundle's digest, to be published beside it: {made.digest}")
-
-
-def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="A folder or zip that bygones bundle wrote.")
-    ],
-    digest: Annotated[
-        str | None, typer.Option(help="What the bundle's digest has to be, known from elsewhere.")
-    ] = None,
-    rerun: Annotated[
-        int, typer.Option(min=0, help="Train so many seeds again; needs --run-code.")
-    ] = 0,
-    run_code: Annotated[
-        bool, typer.Option("--run-code", help="Allow the bundle's own program to be run.")
-    ] = False,
-    tolerance: Annotated[
-        float,
-        typer.Option(min=0.0, help="How far a prediction may be off on a machine of another kind."),
-    ] = 1e-3,
-    as_json: Json = False,
-) -> None:
-    """Check that a bundle is what was written. And that its numbers follow from its outcomes."""
-    from bygones.cli import terminal
-    from bygones.publish.bundle import verify_bundle
-
-    found = verify_bundle(path, digest=digest, rerun=rerun, run_code=run_code, tolerance=tolerance)
-    if as_json:
-        print(json.dumps(asdict(found), indent=2))
-        return
-    for what, said in [*found.checks, *([("run again", found.rerun)] if found.rerun else [])]:
-        terminal.out.print(f"{what:<10} {said}")
-    terminal.out.print(f"The bundle's digest: {found.digest}")
-    if digest is None:
-        terminal.console.print(
-            "It agrees with itself. That it is the one that was published is only known with --digest."
-        )
-
-
-def ledger(
-    run: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE|STUDY | -- SCRIPT [ARGUMENTS]",
-            help="A recipe (file.py:recipe, package.module:recipe) or a study, whose recipe it is; or, after "
-            "`--`, a training script with its arguments.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The ledger's file; it must not be there yet.")],
-    until: Annotated[
-        int | None, typer.Option(min=0, help="Of a recipe: the step to train to.")
-    ] = None,
-    every: Annotated[int, typer.Option(min=1, help="An entry at each so many-th boundary.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="The seed to run with.")] = 0,
+def write_ledger(
+    ctx: typer.Context,
+    target: RecipeTarget,
+    out: LedgerOut,
+    every: EveryBoundary = 10,
+    seed: Seed = 0,
+    until: Until = None,
     seed_env: SeedEnv = None,
-    optimizer: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Of a script with several optimizers: whose steps are counted, in the order in which they "
-            "first step.",
-        ),
-    ] = 0,
+    optimizer: Optimizer = 0,
 ) -> None:
-    """Write a run down, boundary by boundary. What it was shown and what it carried, chained."""
-    if "--" in sys.argv:
-        script_commands.ledger_of_script(run, out, until, every, seed, seed_env, optimizer)
+    """Train a recipe or run a script, and write its ledger.
+
+    A ledger has a line for each recorded boundary: the examples shown so far, the loss, and a digest of
+    every source. The lines form a hash chain.
+
+    \b
+    Examples:
+      bygones ledger write digits --until 300 --out a.jsonl
+      bygones ledger write --out b.jsonl -- examples/scripts/torchs_ema.py
+    """
+    if takes_script(ctx, target):
+        script_study.record(target, out, every, seed, seed_env, optimizer)
         return
     from bygones.cli import terminal
     from bygones.cli.load import load_recipe
     from bygones.core.errors import DesignError
     from bygones.study.record import record
 
-    if len(run) != 1 or until is None:
+    if until is None:
         raise DesignError(
-            "a ledger of a recipe needs one RECIPE or STUDY and --until STEP. A script is put after `--`."
+            f"the ledger of a recipe needs --until STEP, the step to train '{target[0]}' to. If it is a "
+            f"script, put `--` before it."
         )
-    terminal.console.print(str(record(load_recipe(run[0]), seed, until, every, out)))
+    terminal.console.print(str(record(load_recipe(target[0]), seed, until, every, out)))
 
 
 def diff(
     one: Annotated[Path, typer.Argument(metavar="LEDGER", help="A ledger's file.")],
-    other: Annotated[Path, typer.Argument(metavar="LEDGER", help="Another one's.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another ledger's file.")],
     as_json: Json = False,
 ) -> None:
-    """Say where two ledgers' runs part, and in what. The exit code is 1 if they are not equal."""
+    """Report the first step at which two ledgers diverge, and how.
+
+    The exit code is 1 if they are not equal.
+
+    \b
+    Example:
+      bygones ledger diff a.jsonl b.jsonl
+    """
     from bygones.store.ledger_diff import first_divergence
 
     found = first_divergence(one, other)
@@ -151,18 +85,24 @@ def diff(
 def contract(
     path: Annotated[
         str,
-        typer.Argument(
-            metavar="PATH",
-            help="A ledger, the folder of a store or a bundle, or the URL of a store.",
-        ),
+        typer.Argument(metavar="PATH", help="A ledger's file, a store's folder or URL, a bundle."),
     ],
     against: Annotated[
-        str | None, typer.Option(metavar="OTHER", help="Say what differs from this one's.")
+        str | None,
+        typer.Option(metavar="OTHER", help="List the differences from this one's contracts."),
     ] = None,
-    study: StudyOption = None,
+    study: StudyName = None,
     as_json: Json = False,
 ) -> None:
-    """Print a numeric and RNG contract, or compare two. Of a ledger, a store or a bundle."""
+    """Print the numeric and the RNG contract of a record.
+
+    With --against, the exit code is 1 if there is a difference.
+
+    \b
+    Examples:
+      bygones ledger contract a.jsonl
+      bygones ledger contract a.jsonl --against b.jsonl
+    """
     from bygones.cli import terminal
     from bygones.store.contracts import differences, read_contracts
 
@@ -182,19 +122,123 @@ def contract(
     raise typer.Exit(1 if found else 0)
 
 
+def write_bundle(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="The folder of a store.")],
+    study: StudyName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="The folder to write, or a file that ends in .zip (default: STORE-bundle).",
+        ),
+    ] = None,
+    license: Annotated[
+        str, typer.Option(metavar="SPDX", help="SPDX identifier of the licence, like CC-BY-4.0.")
+    ] = "not stated",
+    date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            help="Day of publication, like 2026-01-31 (default: the day of the last outcome).",
+        ),
+    ] = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Leave the HTML report out.")
+    ] = False,
+) -> None:
+    """Write a stored study as one self-contained folder or zip.
+
+    It holds the design, outcomes, ledgers, effects, code, report and metadata. Its digest is printed, to be
+    published with it.
+
+    \b
+    Example:
+      bygones bundle write bygones-store --out study.zip --license CC-BY-4.0
+    """
+    from bygones.cli import terminal
+    from bygones.publish.bundle_study import bundle_study
+
+    made = bundle_study(
+        existing_store(store),
+        out or path_beside(store, "bundle"),
+        study,
+        license=license,
+        date=date,
+        with_report=not no_report,
+    )
+    if made.why_no_code:
+        terminal.console.print(f"Note: the code is not included: {made.why_no_code}.")
+    terminal.out.print(f"Bundle: {made.path}")
+    terminal.out.print(f"Digest of the bundle, to be published with it: {made.digest}")
+
+
+def verify_bundle(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder or zip.")],
+    digest: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256", help="Require this digest, known from a publication."),
+    ] = None,
+    rerun: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Train N seeds again; needs --run-code.")
+    ] = 0,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Allow the code in the bundle to be run.")
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            metavar="X",
+            min=0.0,
+            help="Accept predictions within X of the recorded ones under another numeric contract.",
+        ),
+    ] = 1e-3,
+    as_json: Json = False,
+) -> None:
+    """Verify a bundle's files, chains and effects.
+
+    Every file and hash chain is checked, and the effects are computed again from the outcomes. With
+    --rerun, seeds are trained again and compared.
+
+    \b
+    Example:
+      bygones bundle verify study.zip
+    """
+    from bygones.cli import terminal
+    from bygones.publish.bundle import verify_bundle
+
+    found = verify_bundle(path, digest=digest, rerun=rerun, run_code=run_code, tolerance=tolerance)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    for what, said in [*found.checks, *([("run again", found.rerun)] if found.rerun else [])]:
+        terminal.out.print(f"{what:<10} {said}")
+    terminal.out.print(f"Digest of the bundle: {found.digest}")
+    if digest is None:
+        terminal.console.print(
+            "The bundle is consistent. Only --digest shows that it is the one that was published."
+        )
+
+
 def checklist(
     store: StoredStudy,
-    study: StudyOption = None,
+    study: StudyName = None,
     as_json: Json = False,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a Markdown table, for an appendix.")
     ] = False,
 ) -> None:
-    """Fill in a study's reporting checklist. From what it recorded, and from nothing else."""
+    """Fill in the reporting checklist of a stored study.
+
+    Each item is answered from what the study recorded, flagged, or marked as not recorded.
+
+    \b
+    Example:
+      bygones checklist bygones-store --markdown
+    """
     from bygones.cli import terminal
     from bygones.publish.checklist import checklist, to_markdown
 
-    filled = checklist(outcomes_of(store, study))
+    filled = checklist(load_outcomes(store, study))
     if as_json:
         print(json.dumps(filled, indent=2))
     elif as_markdown:
@@ -204,10 +248,21 @@ def checklist(
 
 
 def list_catalogue(
-    kind: Annotated[str, typer.Argument(help="sources, interventions, orders, probes, metrics, …")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="sources, interventions, orders, probes, metrics, estimators, executors or regimes.",
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """List what there is of a kind. Each with its first line of documentation."""
+    """List a catalogue: sources, interventions, metrics and others.
+
+    \b
+    Example:
+      bygones list interventions
+    """
     from bygones.cli import terminal
     from bygones.cli.catalogues import CATALOGUES
 
@@ -215,5 +270,4 @@ def list_catalogue(
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    rows = list(summary.items())
-    terminal.out.print(terminal.table("", (kind, ""), rows))
+    terminal.out.print(terminal.table("", (kind, ""), list(summary.items())))

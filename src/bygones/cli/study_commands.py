@@ -1,157 +1,322 @@
-"""Commands on studies: demo, run, plan, report, compare, check."""
+"""Commands on studies of a recipe or a script: demo, sources, plan, run, report, compare, check."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bygones.cli import script_study
+from bygones.cli.command_types import takes_script
 from bygones.cli.options import (
     Address,
+    Arms,
     Device,
     Executor,
+    ForkAt,
+    HalfWidth,
+    Horizons,
     Json,
     Lanes,
-    ManyWorkers,
+    Margins,
+    MaxSeeds,
+    Name,
+    Probe,
+    RecipeTarget,
+    Replay,
+    Seed,
+    SeedEnv,
     Seeds,
     StoredStudy,
     StorePlace,
     StudyName,
-    StudyOption,
-    beside,
-    executor_of,
-    outcomes_of,
-    places,
-    results_alone,
-    say_effects,
+    StudyTarget,
+    Sufficiency,
+    Target,
+    UntilHalfwidth,
+    Workers,
+)
+from bygones.cli.resources import (
+    default_workers,
+    load_outcomes,
+    make_executor,
+    path_beside,
+    print_effects,
+    print_to_stderr,
 )
 
 if TYPE_CHECKING:
+    from bygones.study.design import Study
     from bygones.study.executors import AbstractExecutor
+    from bygones.study.plan import Plan
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for store and report.")] = Path("bygones-demo"),
-    seeds: Seeds = None,
-    lanes: Lanes = "auto",
-    device: Device = "cpu",
-    workers: ManyWorkers = None,
-) -> None:
-    """Measure a small network on digits, and write a report."""
-    store = str(out / "store")
-    executor = executor_of(None, workers, None, store, device)
-    _run("digits", seeds, store, lanes, device, executor, workers or places(device))
-    _report(store, out, None, as_json=False)
-
-
-def run(
-    study: StudyName,
-    seeds: Seeds = None,
-    store: StorePlace = "bygones-store",
-    lanes: Lanes = "auto",
-    device: Device = "cpu",
-    workers: ManyWorkers = None,
-    executor: Executor = None,
-    address: Address = None,
-    until_halfwidth: Annotated[
-        float | None,
-        typer.Option(help="Add seeds until each excess over its null is known within ± this."),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder for the store and the report.")
+    ] = Path("bygones-demo"),
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Seeds to train with, like 0-3,10 (default: 0-31)."),
     ] = None,
-    max_seeds: Annotated[
-        int, typer.Option(min=2, help="With --until-halfwidth: at most so many.")
-    ] = 128,
-    as_json: Json = False,
+    workers: Workers = None,
+    lanes: Lanes = "auto",
+    device: Device = "cpu",
 ) -> None:
-    """Train what is missing of a study, say what was found. Run it again to go on or to add to it."""
-    chosen = executor_of(executor, workers, address, store, device)
-    at_once = workers or places(device)
-    with results_alone():
-        if until_halfwidth is None:
-            name = _run(study, seeds, store, lanes, device, chosen, at_once)
-        else:
-            name = _run_until(
-                study, seeds, store, lanes, device, chosen, at_once, until_halfwidth, max_seeds
-            )
-    say_effects(store, name, as_json=as_json)
+    """Measure a small network on digits and write a report.
+
+    It trains 32 seeds, in about two minutes on two cores. If it is stopped, the same command continues it.
+
+    \b
+    Example:
+      bygones demo --out bygones-demo
+    """
+    store = str(out / "store")
+    executor = make_executor(None, workers, None, store, device)
+    settings = Settings("digits", seeds, store, lanes, device, workers or default_workers(device))
+    _run(settings, executor)
+    _write_report(store, None, None)
+
+
+def sources(
+    ctx: typer.Context,
+    target: RecipeTarget,
+    at: Annotated[
+        int, typer.Option(metavar="STEP", min=1, help="List what is carried across this step.")
+    ] = 20,
+    seed: Seed = 0,
+    as_json: Json = False,
+    seed_env: SeedEnv = None,
+) -> None:
+    """List the memory that a recipe or a script carries.
+
+    It is trained up to a step; every source found there is listed with its class, where it can be seen,
+    how long it lasts, and its size.
+
+    \b
+    Examples:
+      bygones sources digits
+      bygones sources -- examples/scripts/torchs_ema.py
+    """
+    if takes_script(ctx, target):
+        script_study.print_sources(target, at, seed, seed_env, as_json=as_json)
+        return
+    from bygones.cli import terminal
+    from bygones.cli.load import load_recipe
+    from bygones.study.describe import describe_sources
+    from bygones.training.contract import Contract
+    from bygones.training.run import Run
+
+    with print_to_stderr(), Contract.here().in_force():
+        run = Run(load_recipe(target[0]), seed)
+        run.advance(at)
+        found = describe_sources(run)
+    terminal.print_sources(target[0], at, found, as_json=as_json)
 
 
 def plan(
-    study: StudyName,
+    ctx: typer.Context,
+    target: Target,
     seeds: Seeds = None,
     store: StorePlace = "bygones-store",
+    workers: Workers = None,
+    as_json: Json = False,
     lanes: Lanes = "auto",
     device: Device = "cpu",
-    workers: ManyWorkers = None,
-    half_width: Annotated[
-        float | None,
-        typer.Option(help="Also say how many seeds it takes, going by those stored, for ± this."),
-    ] = None,
-    as_json: Json = False,
+    half_width: HalfWidth = None,
+    fork_at: ForkAt = 100,
+    horizons: Horizons = "0,1,3,10,30,100",
+    arm: Arms = None,
+    seed_env: SeedEnv = None,
+    probe: Probe = None,
+    name: Name = "",
+    margin: Margins = None,
+    replay: Replay = False,
+    sufficiency: Sufficiency = False,
 ) -> None:
-    """Say what a study would cost. In steps, time and bytes, with and without shared prefixes."""
+    """Show what a study will train and what that costs.
+
+    Nothing is stored. A recipe is trained for a few steps, a script once up to the fork, to find its
+    memory and to time a step.
+
+    \b
+    Examples:
+      bygones plan digits --seeds 0-7
+      bygones plan --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
+    """
+    if takes_script(ctx, target):
+        request = script_study.make_request(
+            target,
+            seed_env,
+            fork_at,
+            horizons,
+            seeds,
+            arm,
+            probe,
+            name,
+            margin,
+            replay,
+            sufficiency,
+        )
+        script_study.print_plan(request, store, workers, as_json=as_json)
+        return
     from bygones.cli import terminal
 
-    workers = workers or places(device)
-    with results_alone():
-        planned = _planned(study, seeds, store, lanes, device, workers)
+    num_workers = workers or default_workers(device)
+    settings = Settings(target[0], seeds, store, lanes, device, num_workers)
+    with print_to_stderr():
+        planned = settings.plan()
     if as_json:
-        print(json.dumps(terminal.plan_dict(planned, workers), indent=2))
+        print(json.dumps(terminal.plan_dict(planned, num_workers), indent=2))
         return
-    for line in terminal.plan_lines(planned, workers):
-        terminal.out.print(line)
-    terminal.out.print("Memory found in it:")
-    terminal.out.print(terminal.inventory_table(planned.attributes["sources"]))
+    terminal.print_plan(planned, terminal.plan_lines(planned, num_workers))
     for finding in planned.attributes["findings"]:
         terminal.out.print(f"Note: {finding}")
     if half_width is not None:
-        _say_seeds_needed(planned, half_width, workers)
+        _print_seeds_needed(planned, half_width, num_workers)
+
+
+def run(
+    ctx: typer.Context,
+    target: Target,
+    seeds: Seeds = None,
+    store: StorePlace = "bygones-store",
+    workers: Workers = None,
+    as_json: Json = False,
+    lanes: Lanes = "auto",
+    device: Device = "cpu",
+    executor: Executor = None,
+    address: Address = None,
+    until_halfwidth: UntilHalfwidth = None,
+    max_seeds: MaxSeeds = 128,
+    fork_at: ForkAt = 100,
+    horizons: Horizons = "0,1,3,10,30,100",
+    arm: Arms = None,
+    seed_env: SeedEnv = None,
+    probe: Probe = None,
+    name: Name = "",
+    margin: Margins = None,
+    replay: Replay = False,
+    sufficiency: Sufficiency = False,
+) -> None:
+    """Train what a study still lacks and print its effects.
+
+    Effects are printed at the last horizon. The same command continues a run that was stopped; more
+    seeds, arms or horizons train only what is new.
+
+    \b
+    Examples:
+      bygones run digits --seeds 0-7
+      bygones run --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
+    """
+    if takes_script(ctx, target):
+        request = script_study.make_request(
+            target,
+            seed_env,
+            fork_at,
+            horizons,
+            seeds,
+            arm,
+            probe,
+            name,
+            margin,
+            replay,
+            sufficiency,
+        )
+        script_study.run(request, store, workers, as_json=as_json)
+        return
+    num_workers = workers or default_workers(device)
+    settings = Settings(target[0], seeds, store, lanes, device, num_workers)
+    chosen = make_executor(executor, workers, address, store, device)
+    with print_to_stderr():
+        if until_halfwidth is None:
+            study = _run(settings, chosen)
+        else:
+            study = _run_until(settings, chosen, until_halfwidth, max_seeds)
+    print_effects(store, study, as_json=as_json)
 
 
 def report(
     store: StoredStudy,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write it (default: beside STORE).")
+        Path | None,
+        typer.Option(metavar="DIR", help="The report's folder (default: STORE-report)."),
     ] = None,
-    study: StudyOption = None,
+    study: StudyName = None,
     as_json: Json = False,
 ) -> None:
-    """Write a stored study's HTML report. With --json, print its effects and digests instead."""
-    _report(store, out or beside(store, "report"), study, as_json=as_json)
+    """Write the HTML report of a stored study.
+
+    With --json, print its effects and digests instead.
+
+    \b
+    Example:
+      bygones report bygones-store
+    """
+    if as_json:
+        print_effects(store, study, as_json=True)
+    else:
+        _write_report(store, out, study)
 
 
 def compare(
     stores: Annotated[
         list[str], typer.Argument(metavar="STORE...", help="Folders or URLs of stored studies.")
     ],
-    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path(
-        "bygones-comparison"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder of the comparison page.")
+    ] = Path("bygones-comparison"),
 ) -> None:
-    """Put several studies side by side. Effects of arms with the same name are pooled."""
+    """Pool the effects of several stored studies.
+
+    Effects of arms with the same name are pooled by a random-effects meta-analysis, and written on a
+    page side by side.
+
+    \b
+    Example:
+      bygones compare bygones-store bygones-demo/store
+    """
     from bygones.analysis.compare_studies import side_by_side
     from bygones.cli import terminal
     from bygones.publish.report import write_comparison
 
-    pooled = side_by_side([outcomes_of(store, None) for store in stores])
+    pooled = side_by_side([load_outcomes(store, None) for store in stores])
     for one in pooled:
         terminal.out.print(str(one))
     terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
 
 
 def check(
-    study: StudyName,
+    ctx: typer.Context,
+    target: StudyTarget,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Prove that a recipe can be forked. Nothing that it carries from step to step is forgotten."""
+    """Prove that a recipe can be forked without losing state.
+
+    The run is restored at several steps into a run of another seed, and must end equal to the original
+    in every bit. A source left out shows whether the run needs it.
+
+    \b
+    Example:
+      bygones check digits
+    """
+    from bygones.core.errors import DesignError
+
+    if takes_script(ctx, target):
+        raise DesignError(
+            f"check is for a recipe, and {target[0]} is a script. `bygones audit inventory -- "
+            f"{' '.join(target)}` proves the same of a script."
+        )
     from bygones.cli.load import load_study
     from bygones.study.certificate import certify
     from bygones.study.plan import plan
 
-    with results_alone():
-        certificate = certify(plan(load_study(study), device=device))
+    with print_to_stderr():
+        certificate = certify(plan(load_study(target[0]), device=device))
     if as_json:
         print(json.dumps(certificate, indent=2))
         return
@@ -164,39 +329,43 @@ def check(
         print(f"Makes no difference in this run: {', '.join(certificate['inert'])}.")
 
 
-def _chosen(study: str, seeds: str | None) -> Any:
-    from bygones.cli.load import load_study, parse_seeds
+@dataclass(frozen=True)
+class Settings:
+    """What `plan` and `run` were asked to train, and with what."""
 
-    chosen = load_study(study)
-    return chosen if seeds is None else chosen.with_seeds(parse_seeds(seeds))
+    name: str
+    seeds: str | None
+    store: str
+    lanes: str
+    device: str
+    num_workers: int
+
+    def study(self) -> Study:
+        """Load the study, with --seeds in the place of its own seeds."""
+        from bygones.cli.load import load_study, parse_seeds
+
+        study = load_study(self.name)
+        return study if self.seeds is None else study.with_seeds(parse_seeds(self.seeds))
+
+    def plan(self) -> Plan:
+        """Plan the study into the store."""
+        from bygones.cli.load import parse_lanes
+        from bygones.store import open_store
+        from bygones.study.plan import plan
+
+        study, width = self.study(), parse_lanes(self.lanes)
+        store = open_store(self.store)
+        return plan(study, store, lanes=width, device=self.device, workers=self.num_workers)
 
 
-def _planned(
-    study: str, seeds: str | None, store: str, lanes: str, device: str, workers: int
-) -> Any:
-    from bygones.cli.load import parse_lanes
-    from bygones.store import open_store
-    from bygones.study.plan import plan
-
-    chosen, width = _chosen(study, seeds), parse_lanes(lanes)
-    return plan(chosen, open_store(store), lanes=width, device=device, workers=workers)
-
-
-def _run(
-    study: str,
-    seeds: str | None,
-    store: str,
-    lanes: str,
-    device: str,
-    executor: AbstractExecutor,
-    workers: int,
-) -> str:
+def _run(settings: Settings, executor: AbstractExecutor) -> str:
+    """Train what the store lacks, and return the study's name."""
     from bygones.cli import terminal
     from bygones.study.measure import measure
 
     executor.get_ready()
-    planned = _planned(study, seeds, store, lanes, device, workers)
-    for line in terminal.plan_lines(planned, workers):
+    planned = settings.plan()
+    for line in terminal.plan_lines(planned, settings.num_workers):
         terminal.console.print(line)
     with terminal.progress(planned, planned.study.name) as follow:
         measure(planned.study, executor=executor, planned=planned, on_plan=follow)
@@ -204,30 +373,23 @@ def _run(
 
 
 def _run_until(
-    study: str,
-    seeds: str | None,
-    store: str,
-    lanes: str,
-    device: str,
-    executor: AbstractExecutor,
-    workers: int,
-    half_width: float,
-    max_seeds: int,
+    settings: Settings, executor: AbstractExecutor, half_width: float, max_seeds: int
 ) -> str:
+    """Add seeds until the intervals are narrow enough, and return the study's name."""
     from bygones.cli import terminal
     from bygones.cli.load import parse_lanes
     from bygones.store import open_store
     from bygones.study.sequential import anytime_estimates, measure_until
 
-    chosen = _chosen(study, seeds)
+    study = settings.study()
     outcomes = measure_until(
-        chosen,
+        study,
         half_width,
-        store=open_store(store),
+        store=open_store(settings.store),
         executor=executor,
-        lanes=parse_lanes(lanes),
-        device=device,
-        batch=2 * workers,
+        lanes=parse_lanes(settings.lanes),
+        device=settings.device,
+        batch=2 * settings.num_workers,
         max_seeds=max_seeds,
         on_batch=lambda planned: terminal.console.print(
             f"{planned.study.name}: {len(planned.study.seeds)} seeds, {planned.steps_left:,} steps to train. "
@@ -236,11 +398,11 @@ def _run_until(
     )
     for arm, estimate in anytime_estimates(outcomes).items():
         terminal.console.print(f"{arm}: {estimate}, valid whenever one stops.")
-    return chosen.name
+    return study.name
 
 
-def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
-    """How many seeds each arm's excess takes, going by the seeds of the study that are stored."""
+def _print_seeds_needed(planned: Any, half_width: float, num_workers: int) -> None:
+    """Print how many seeds each arm's excess needs, judged by the stored seeds of the study."""
     from bygones.analysis.power import seeds_needed
     from bygones.cli import terminal
     from bygones.store.outcomes import read_manifest, read_outcomes
@@ -251,16 +413,13 @@ def _say_seeds_needed(planned: Any, half_width: float, workers: int) -> None:
     for arm, pilot in judged_pairs(outcomes).items():
         needed = seeds_needed(pilot, half_width=half_width)
         steps = needed.num_pairs * steps_a_seed
-        time = terminal.duration(steps * planned.seconds_a_step / workers)
+        time = terminal.duration(steps * planned.seconds_a_step / num_workers)
         terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
-def _report(store: str, out: Path, study: str | None, *, as_json: bool) -> None:
+def _write_report(store: str, out: Path | None, study: str | None) -> None:
     from bygones.cli import terminal
     from bygones.publish.report import write_report
 
-    if as_json:
-        say_effects(store, study, as_json=True)
-        return
-    path = write_report(outcomes_of(store, study), out)
+    path = write_report(load_outcomes(store, study), out or path_beside(store, "report"))
     terminal.out.print(f"Report: {path}")

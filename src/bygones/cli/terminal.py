@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,6 +104,25 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def print_sources(
+    name: str, step: int, sources: Sequence[Mapping[str, Any]], *, as_json: bool
+) -> None:
+    """Print the sources of memory that a run carries across a step."""
+    if as_json:
+        print(json.dumps({"step": step, "sources": sources}, indent=2))
+        return
+    out.print(f"Memory that {name} carries across step {step}:")
+    out.print(inventory_table(sources))
+
+
+def print_plan(planned: Plan, lines: Sequence[str]) -> None:
+    """Print a study's cost in sentences, then the memory found in its run."""
+    for line in lines:
+        out.print(line)
+    out.print("Memory found in it:")
+    out.print(inventory_table(planned.attributes["sources"]))
 
 
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:

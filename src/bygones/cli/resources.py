@@ -1,0 +1,122 @@
+"""Resources that options name: executors, stores and folders beside them, and a stored study's effects."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bygones.store import FolderStore
+    from bygones.study.executors import AbstractExecutor
+
+NUM_CORES = os.cpu_count() or 1
+
+
+def print_to_stderr() -> AbstractContextManager[Any]:
+    """Send what recipes and clusters print to standard error, so that standard output has results only."""
+    return redirect_stdout(sys.stderr)
+
+
+def default_workers(device: str) -> int:
+    """Return how many jobs run at once by default: one a core; on a GPU one, whose lanes fill it."""
+    return NUM_CORES if device == "cpu" else 1
+
+
+def make_executor(
+    name: str | None, workers: int | None, address: str | None, store: str, device: str
+) -> AbstractExecutor:
+    """Make the executor that --executor, --workers, --address and --device ask for.
+
+    Raises `DesignError` for options that do not go together.
+    """
+    from bygones.core.errors import DesignError
+    from bygones.study.executors import EXECUTORS, Processes, Ray, Serial, Slurm
+
+    num_workers = workers or default_workers(device)
+    num_gpus = 0 if device == "cpu" else 1  # for each job
+    default = "ray" if address else "processes" if num_workers > 1 else "serial"
+    kind = EXECUTORS[name or default]
+    if address and kind is not Ray:
+        raise DesignError(
+            f"--address is the address of a Ray cluster; it does not go with '{name}'."
+        )
+    if kind is Ray:
+        return Ray(address, workers, num_gpus)
+    if kind is Slurm:
+        if workers is None:
+            raise DesignError(
+                "--executor slurm needs --workers N, the number of Slurm jobs to keep queued or running."
+            )
+        parameters: dict[str, Any] = {"gpus_per_node": num_gpus} if num_gpus else {}
+        return Slurm(workers, path_beside(store, "slurm"), **parameters)
+    return Processes(num_workers) if kind is Processes else Serial()
+
+
+def path_beside(store: str, suffix: str) -> Path:
+    """Return STORE-suffix: beside the store's folder or, for a URL, in the working directory."""
+    from bygones.store import is_remote
+
+    if is_remote(store):
+        return Path(f"{store.rstrip('/').rpartition('/')[2]}-{suffix}")
+    return Path(store).parent / f"{Path(store).name}-{suffix}"
+
+
+def local_store(place: str) -> FolderStore:
+    """Return the store in a folder, which need not exist; raises `StoreError` for a URL."""
+    from bygones.core.errors import StoreError
+    from bygones.store import FolderStore, is_remote
+
+    if is_remote(place):
+        raise StoreError(
+            f"this needs a store in a folder, and '{place}' is a URL. Copy it into a folder, as it is, and "
+            f"give that."
+        )
+    return FolderStore(place)
+
+
+def existing_store(place: str) -> FolderStore:
+    """Return the store in a folder; raises `StoreError` if the folder does not exist."""
+    from bygones.core.errors import StoreError
+
+    store = local_store(place)
+    if not store.folder.is_dir():
+        raise StoreError(
+            f"there is no store at '{place}'. `bygones run STUDY --store {place}` makes one."
+        )
+    return store
+
+
+def load_outcomes(place: str, study: str | None) -> Any:
+    """Read the outcomes of a study from the store at a folder or URL."""
+    from bygones.store import is_remote, open_store
+    from bygones.store.outcomes import read_manifest, read_outcomes
+
+    store = open_store(place) if is_remote(place) else existing_store(place)
+    return read_outcomes(store, read_manifest(store, study))
+
+
+def print_effects(place: str, study: str | None, *, as_json: bool) -> None:
+    """Print the effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
+    from bygones.analysis.effects import all_effects, default_metrics
+    from bygones.cli import terminal
+
+    outcomes = load_outcomes(place, study)
+    if as_json:
+        found = [
+            effect.to_dict() for effect in all_effects(outcomes, metrics=default_metrics(outcomes))
+        ]
+        head = {
+            name: outcomes.attrs[name]
+            for name in ("study", "recipe", "digests", "orders", "contract")
+        }
+        print(json.dumps({**head, "effects": found}, indent=2))
+        return
+    for effect in all_effects(
+        outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
+    ):
+        terminal.out.print(str(effect))
+    terminal.console.print(f"Report with figures: bygones report {place}")

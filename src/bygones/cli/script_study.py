@@ -1,0 +1,119 @@
+"""What the commands on studies do for a training script: sources, plan, run, ledger.
+
+Each restarts its process in isolation first (`begin_alone`): with one thread, and without the working
+directory on the import path. So torch is imported only after that.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bygones.attach.isolation.environment import begin_alone
+from bygones.cli.resources import NUM_CORES, local_store, print_effects
+
+if TYPE_CHECKING:
+    from bygones.attach.isolation.script import Script
+    from bygones.scripts.plan import ScriptPlan, ScriptRequest
+
+
+def make_script(words: list[str], seed_env: str | None, optimizer: int = 0) -> Script:
+    """Make the script from the words after `--`: its path, then its arguments."""
+    from bygones.attach.isolation.script import Script
+
+    return Script(words[0], tuple(words[1:]), seed_env, optimizer)
+
+
+def print_sources(
+    words: list[str], at: int, seed: int, seed_env: str | None, *, as_json: bool
+) -> None:
+    """Run the script up to a step and list the memory that it carries there."""
+    begin_alone()
+    from bygones.attach.isolation.script import check_script
+    from bygones.cli import terminal
+    from bygones.scripts.pilot import run_pilot
+
+    script = make_script(words, seed_env)
+    check_script(script)
+    found = run_pilot(script, Path.cwd(), seed, at)
+    terminal.print_sources(str(found.script), at, found.sources, as_json=as_json)
+    if found.why_not_fork and not as_json:
+        reason = found.why_not_fork.rstrip(".")
+        terminal.out.print(f"Note: its process cannot be forked, since {reason}.")
+
+
+def make_request(
+    words: list[str],
+    seed_env: str | None,
+    fork_at: int,
+    horizons: str,
+    seeds: str | None,
+    arms: list[str] | None,
+    probe: str | None,
+    name: str,
+    margins: list[str] | None,
+    replay: bool,
+    sufficiency: bool,
+) -> ScriptRequest:
+    """Make the request for a script's study from the options of `plan` and `run`."""
+    begin_alone()
+    from bygones.cli.load import parse_margins, parse_seeds, parse_steps
+    from bygones.scripts.plan import ScriptRequest
+
+    return ScriptRequest(
+        make_script(words, seed_env),
+        fork_at,
+        parse_steps(horizons),
+        parse_seeds(seeds or "0-7"),
+        tuple(arms or ()),
+        probe,
+        name,
+        parse_margins(margins or []),
+        replay=replay,
+        sufficiency=sufficiency,
+    )
+
+
+def print_plan(request: ScriptRequest, store: str, workers: int | None, *, as_json: bool) -> None:
+    """Print what the script's study will run, and what that costs."""
+    from bygones.cli import terminal
+
+    planned, num_workers = _plan(request, store), workers or NUM_CORES
+    if as_json:
+        print(json.dumps(terminal.plan_dict(planned.plan, num_workers), indent=2))
+        return
+    terminal.print_plan(planned.plan, terminal.script_lines(planned, num_workers))
+
+
+def run(request: ScriptRequest, store: str, workers: int | None, *, as_json: bool) -> None:
+    """Run the arms that the store lacks, and print the effects."""
+    from bygones.audit.sufficiency import study_sufficiency
+    from bygones.cli import terminal
+    from bygones.scripts.measure import measure_script
+
+    planned, num_workers = _plan(request, store), workers or NUM_CORES
+    for line in terminal.script_lines(planned, num_workers):
+        terminal.console.print(line)
+    checks = [study_sufficiency] if request.sufficiency else []
+    with terminal.progress_of_seeds(planned.plan) as on_seed:
+        measure_script(planned, num_workers, on_seed, checks)
+    print_effects(store, planned.plan.study.name, as_json=as_json)
+
+
+def record(
+    words: list[str], out: Path, every: int, seed: int, seed_env: str | None, optimizer: int
+) -> None:
+    """Run the script to its own end, and write its ledger."""
+    begin_alone()
+    from bygones.cli import terminal
+    from bygones.scripts.record import record_script
+
+    script = make_script(words, seed_env, optimizer)
+    terminal.console.print(str(record_script(script, Path.cwd(), seed, every, out)))
+
+
+def _plan(request: ScriptRequest, store: str) -> ScriptPlan:
+    from bygones.scripts.plan import plan_script
+
+    return plan_script(request, Path.cwd(), local_store(store))
