@@ -93,7 +93,7 @@ def timed_and_watched(train: Callable[[], None]) -> float:
     with clock.listening():
         seconds = timed(train)
     assert clock.step == STEPS
-    assert len(clock.delivered.steps) == STEPS
+    assert len(clock.record.batches.steps) == STEPS
     return seconds
 
 

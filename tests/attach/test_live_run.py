@@ -24,7 +24,7 @@ from bygones.attach.sources.variables import (
     script_variables,
     write,
 )
-from bygones.attach.step_clock import Clock
+from bygones.attach.step_clock import Clock, ClockCallbacks
 from bygones.core.errors import DesignError, Unexpected
 from bygones.core.values import Window
 from bygones.scripts.arm_syntax import default_arms, parse_arm, parse_intervention
@@ -107,8 +107,8 @@ def test_a_watched_loop_is_the_bare_loop_and_its_losses_are_known():
     with clock.listening():
         watched = train(7)
     assert watched == train(7)
-    assert clock.losses == watched
-    assert clock.step == len(clock.delivered.steps) == 7
+    assert clock.record.losses == watched
+    assert clock.step == len(clock.record.batches.steps) == 7
 
 
 def test_hooks_are_taken_out_again():
@@ -123,24 +123,26 @@ def test_hooks_are_taken_out_again():
 
 
 def test_boundaries_are_called_where_the_next_batch_is_asked_for():
-    clock, reached = Clock(), []
-    clock.stops = frozenset({2, 5})
-    clock.at_boundary = lambda step: reached.append((step, len(clock.delivered.steps)))
+    class Reached(ClockCallbacks):
+        def at_boundary(self, step: int) -> None:
+            reached.append((step, len(clock.record.batches.steps)))
+
+    reached: list[tuple[int, int]] = []
+    clock = Clock(callbacks=Reached(), stops=frozenset({2, 5}))
     with clock.listening():
         train(6)
     assert reached == [(2, 2), (5, 5)]
 
 
 def test_an_error_of_ours_is_not_taken_for_the_scripts():
-    def broken(step: int) -> None:
-        raise KeyError("ours")
+    class Broken(ClockCallbacks):
+        def at_boundary(self, step: int) -> None:
+            raise KeyError("ours")
 
-    clock = Clock()
-    clock.stops = frozenset({1})
-    clock.at_boundary = broken
+    clock = Clock(callbacks=Broken(), stops=frozenset({1}))
     with clock.listening(), pytest.raises(Unexpected, match="KeyError") as caught:
         train(3)
-    assert "broken" in caught.value.place
+    assert "at_boundary" in caught.value.place
 
 
 def test_the_optimizer_that_closes_a_round_is_counted_by():
@@ -176,8 +178,7 @@ def test_the_chain_depends_on_what_was_delivered_and_on_its_order():
 
 
 def test_indices_are_kept_of_the_data_that_a_step_trained_on():
-    delivered, mine, theirs = DeliveredBatches(), object(), object()
-    delivered.keeping = True
+    delivered, mine, theirs = DeliveredBatches(keeping=True), object(), object()
     delivered.deliver(mine, [1, 2], None)
     delivered.deliver(theirs, [9], None)
     delivered.close(mine)

@@ -21,11 +21,11 @@ class DeliveredBatches:
     which has a hash of each batch of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeping: bool = False) -> None:
         self.entry = ""
         self.order = ""
         self.steps: list[str] = []
-        self.keeping = False
+        self.keeping = keeping
         self.indices: dict[int, list[Any]] = {}
         self.contents: dict[int, list[str]] = {}
         self._open: list[tuple[int, Any, str]] = []

@@ -38,7 +38,7 @@ class Baseline:
     """What there was before the first update: what "new" means for memory that nobody can build anew."""
 
     def __init__(self, script: Path, clock: Clock, seed: int) -> None:
-        found = discover_objects(clock.seen, script, {})
+        found = discover_objects(clock.optimizers, script, {})
         self.trained = found.trained
         self.names = {
             id(thing): name
@@ -80,7 +80,7 @@ class Live:
         expected: KnownMemory | None = None,
     ) -> None:
         found = discover_objects(
-            clock.seen, script, first.names, writes_locals=expected is not None
+            clock.optimizers, script, first.names, writes_locals=expected is not None
         )
         self._clock = clock
         self.trained = found.trained
@@ -107,7 +107,7 @@ class Live:
 
     def entry(self) -> dict[str, Any]:
         """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
-        clock, shown = self._clock, self._clock.delivered
+        clock, record = self._clock, self._clock.record
         states: dict[str, State] = {}
         missing: dict[str, str] = {}
         for name, source in self.sources.items():
@@ -115,9 +115,13 @@ class Live:
                 states[name] = source.capture()
             except RecipeError:  # no reason to stop a run that is only written down
                 missing[name] = "not captured"
-        loss = clock.losses[-1] if clock.losses else None
+        loss = record.losses[-1] if record.losses else None
         return ledger_entry(
-            clock.step, shown.order, shown.entry, loss, {**state_digests(states), **missing}
+            clock.step,
+            record.batches.order,
+            record.batches.entry,
+            loss,
+            {**state_digests(states), **missing},
         )
 
     def clocked_module(self, optimizer: Any) -> str:

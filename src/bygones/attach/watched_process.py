@@ -1,139 +1,271 @@
-"""A watched process: one that runs a script alone, with its steps counted."""
+"""Watched process: run a script in a child process of its own, with its optimizer steps counted.
+
+    WatchedScript     runs a script under a step clock
+    WatchedProcess    does so in a forked child: output to files, an overlay over the working directory,
+                      loader workers emulated, and one reply to the parent
+
+Subclasses say what happens at the boundaries and when the script has ended.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from bygones.attach.isolation.fork import ChildDied, Parent, fork
+from bygones.attach.isolation.fork import Child, ChildDied, Parent, fork, why_not_fork
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.script import Script, run_script
 from bygones.attach.live_run import Baseline, KnownMemory, Live
-from bygones.attach.step_clock import Clock
+from bygones.attach.step_clock import Clock, ClockCallbacks
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
-from bygones.core.text import format_count
 
 
-class WatchedProcess(ABC):
-    """A process that runs a script from its beginning, watched; what it found it says to its parent."""
+@dataclass(frozen=True)
+class Ending:
+    """How a script ended. `error`: what it raised, `SystemExit` included; None at the end of its code."""
 
-    def __init__(self, script: Script, home: Path, seed: int, folder: Path, parent: Parent) -> None:
-        self.script, self.home, self.seed, self.folder = script, home, seed, folder
-        self.parent = parent
-        self.clock = Clock(script.clock)
-        self.clock.delivered.keeping = True
-        self.clock.ends_epochs = True  # what an epoch's end saves belongs to the run so far
-        self.clock.before_first = self.before_first
-        self.clock.at_boundary = self.at_boundary
-        self.first: Baseline | None = None
-        self.arm: Parent | None = None  # of a twin: who waits for its future
-
-    def run(self, *, anew: bool = True) -> NoReturn:
-        """`anew`: in an empty folder of its own; else in the one where the interrupted run left its files."""
-        if anew:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        redirect_output(self.folder / ("printed" if anew else "printed-resumed"))
-        Overlay(self.home, self.folder / "files", allowed=(self.folder,)).enter()
-        try:
-            with self.clock.listening(), guarding_native_writes(), emulating():
-                self.begins()
-                run_script(self.script, self.seed, self.home)
-        except BygonesError as error:
-            self.parent.reply_and_exit(error)
-        except SystemExit as leaving:
-            self.ended(f"called sys.exit({leaving.code!r})" if leaving.code else "came to its end")
-        except BaseException as error:
-            self.ended(f"raised {type(error).__name__}: {error}")
-        self.ended("came to its end")
+    error: BaseException | None = None
 
     @property
-    def path(self) -> Path:
-        return self.home / self.script.path
+    def raised(self) -> bool:
+        """Whether an exception other than `SystemExit` ended the script."""
+        return self.error is not None and not isinstance(self.error, SystemExit)
 
-    def begins(self) -> None:  # noqa: B027 - most have nothing to do there
-        """Before the script's first line."""
+    @property
+    def failed(self) -> bool:
+        """Whether Python would exit with a code other than 0."""
+        return self.raised or getattr(self.error, "code", None) not in (None, 0)
+
+    def __str__(self) -> str:
+        match self.error:
+            case None:
+                return "came to its end"
+            case SystemExit(code=code):
+                return f"called sys.exit({code!r})"
+            case error:
+                return f"raised {type(error).__name__}: {error}"
+
+
+class WatchedScript(ClockCallbacks):
+    """A script that runs in this process under a step clock. `clock`: settings of `Clock`."""
+
+    def __init__(self, script: Script, home: Path, seed: int, **clock: Any) -> None:
+        self.script, self.home, self.seed = script, home, seed
+        self.key_seed = (
+            seed  # what the keys of the script's random streams and order are derived from
+        )
+        self.file = home / script.path
+        self.clock = Clock(script.clock, self, **clock)
+        self.baseline: Baseline | None = None
+
+    def execute(self) -> Ending:
+        """Run the script to its end. Raises `BygonesError` for what bygones refuses."""
+        try:
+            with self.watching():
+                run_script(self.script, self.seed, self.home)
+        except BygonesError:
+            raise
+        except SystemExit as leaving:
+            return Ending(SystemExit(leaving.code))  # the script's own keeps its frames alive
+        except BaseException as error:
+            return Ending(error)
+        return Ending()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Install the hooks that are active while the script runs."""
+        with self.clock.listening():
+            yield
 
     def before_first(self) -> None:
-        self.first = self.first or Baseline(self.path, self.clock, self.seed)
+        """Keep what the script holds before its first update."""
+        self.baseline = self.baseline or Baseline(self.file, self.clock, self.key_seed)
+
+    def find_live(
+        self,
+        known: KnownMemory | None = None,
+        shown: Mapping[int, Sequence[Any]] = MappingProxyType({}),
+    ) -> Live:
+        """Find the sources of memory that the script has now; see `Live`."""
+        assert self.baseline is not None
+        return Live(self.file, self.clock, self.key_seed, self.baseline, shown, known)
+
+
+class WatchedProcess(WatchedScript, ABC):
+    """A forked child that runs a script from its first line and sends one reply to its parent.
+
+    `folder`: where its output and its overlay lie. `allowed`: folders that it may write to directly.
+    `emulates`: whether the workers of data loaders are emulated in this process.
+    """
+
+    advice = "Choose an earlier --fork-at or shorter --horizons"  # if the script ends too early
+
+    def __init__(
+        self,
+        script: Script,
+        home: Path,
+        seed: int,
+        folder: Path,
+        parent: Parent,
+        *,
+        allowed: Sequence[Path] = (),
+        emulates: bool = True,
+        **clock: Any,
+    ) -> None:
+        super().__init__(script, home, seed, **clock)
+        self.folder, self.parent, self.emulates = folder, parent, emulates
+        self.allowed = tuple(allowed) or (folder,)
+        self.is_arm = False  # whether it was forked off another watched process
+
+    # ------------------------------------------------------------------ running
+
+    def run(self, *, empty: bool = True) -> NoReturn:
+        """Run the script, and exit with a reply. `empty`: delete what earlier runs left in the folder."""
+        if empty:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        redirect_output(self.folder)
+        Overlay(self.home, self.folder / "files", allowed=self.allowed).enter()
+        try:
+            ending = self.execute()
+        except BygonesError as error:
+            self.refuse(error)
+        self.finish(ending)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Install the hooks that are active while the script runs."""
+        workers = emulating() if self.emulates else nullcontext()
+        with super().watching(), guarding_native_writes(), workers:
+            yield
+
+    def refuse(self, error: BygonesError) -> NoReturn:
+        """Reply that the script cannot be studied."""
+        self.parent.reply_and_exit(error)
 
     @abstractmethod
-    def at_boundary(self, step: int) -> None:
-        """At each boundary that the clock stops at."""
-
-    @abstractmethod
-    def ended(self, how: str) -> NoReturn:
-        """The script is over (how, in words), and something has to be said."""
+    def finish(self, ending: Ending) -> NoReturn:
+        """Reply after the script has ended."""
         raise NotImplementedError
 
-    def too_soon(self, how: str, where: str) -> ScriptError:
-        """The sentence for a script that ended before the step that was asked about."""
-        advice = "Choose earlier steps"
-        return over_too_soon(self.script, how, self.clock.step, where, self.clock, advice)
+    def check_optimizer(self) -> None:
+        """Reply and exit if steps are counted by an optimizer that does not close a round."""
+        slowest = self.clock.slowest_optimizer()
+        if slowest != self.script.clock:
+            self.parent.reply_and_exit(CountBy(slowest))
 
-    def goes_on_as_arm(self, side: Parent, until: int) -> None:
-        """From here on, this process is a twin that was forked off, with a folder of its own."""
-        self.arm = side
-        self.clock.go_on_here()
-        self.clock.wait_for(until)
-        folder = self.folder / "arm"
+    def ended_early(self, ending: Ending, where: str) -> ScriptError:
+        """Return the error of a script that ended before `where`, the step that is needed."""
+        path, step = self.script.path, self.clock.step
+        if not self.clock.optimizers:
+            return ScriptError(
+                f"{path} {ending} without a step of any torch optimizer in this process, so there is no "
+                f"boundary to fork at. Expected a script that calls optimizer.step() itself; training in a "
+                f"process that it starts cannot be followed."
+            )
+        steps = f"{step} optimizer step{'' if step == 1 else 's'}"
+        return ScriptError(
+            f"{path} {ending} after {steps}, before {where}. {self.advice}, or let the script "
+            f"train for longer."
+        )
+
+    # ------------------------------------------------------------------ forking arms
+
+    def check_fork(self) -> None:
+        """Reply `CannotFork` and exit if something in this process keeps it from being forked."""
+        why = why_not_fork()
+        if why is not None:
+            self.refuse(CannotFork(str(self.script), why))
+
+    def fork_arm(self, folder: Path) -> Child | None:
+        """Fork this process. Returns the child; in the child, which goes on as an arm, None.
+
+        The arm has its own overlay and output in `folder`, and replies to this process.
+        """
+        side = fork()
+        if isinstance(side, Child):
+            return side
+        self.parent, self.is_arm = side, True
+        self.clock.follow_this_process()
         shutil.rmtree(folder, ignore_errors=True)
         detach_overlay(folder / "files", also={self.folder: folder})
+        self.folder = folder
+        return None
 
-    def live(self, expected: KnownMemory | None) -> Live:
-        assert self.first is not None
-        return Live(self.path, self.clock, self.seed, self.first, {}, expected)
+    def wait_for_arm(self, arm: Child) -> Any:
+        """Return an arm's reply, or None if it was killed. An error that it replied refuses this run too."""
+        reply = arm.wait()
+        if isinstance(reply, BygonesError):
+            self.refuse(reply)
+        return reply
 
 
-def in_child(make: Callable[[Parent], WatchedProcess], *, anew: bool = True) -> Any:
-    """Runs one such process to its end, and gives what it said; refusals come through as errors."""
-    side = fork()
-    if isinstance(side, Parent):
-        make(side).run(anew=anew)
-    said = side.wait()
-    if said is None:
-        raise ScriptError("the script was killed (out of memory?).") from ChildDied()
-    if isinstance(said, BygonesError):
-        raise said
-    return said
+# ------------------------------------------------------------------ in the parent
+
+
+@dataclass(frozen=True)
+class CountBy:
+    """Reply: the steps have to be counted by this optimizer, which closes a round."""
+
+    optimizer: int
 
 
 class CannotFork(ScriptError):
-    """This process cannot be forked; `why` in words. Replaying is the way then."""
+    """A process that cannot be forked; `why` in words. Its arms can be run from the start instead."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, script: str, why: str) -> None:
+        super().__init__(f"{script} cannot be forked, since {why}.")
+        self.script, self.why = script, why
+
+    def __reduce__(self) -> Any:
+        return CannotFork, (self.script, self.why)
 
 
-def over_too_soon(
-    script: Script,
-    how: str,
-    step: int,
-    where: str,
-    clock: Clock,
-    advice: str = "Choose an earlier --fork-at or shorter --horizons",
-) -> ScriptError:
-    """The sentence for a script that ended before it could be studied."""
-    if not clock.seen:
-        return ScriptError(
-            f"{script.path} {how} without a step of any torch optimizer in this process, so there is no "
-            f"boundary to fork at. Expected a script that calls optimizer.step() itself; training in a "
-            f"process that it starts cannot be followed."
-        )
-    steps = format_count(step, "optimizer step")
-    return ScriptError(
-        f"{script.path} {how} after {steps}, before {where}. {advice}, or let the script "
-        f"train for longer."
-    )
+def run_in_child(
+    make: Callable[[Parent], WatchedProcess],
+    *,
+    empty: bool = True,
+    killed: str = "the script was killed (out of memory?).",
+) -> Any:
+    """Run a watched process in a forked child and return its reply.
+
+    Raises the `BygonesError` that it replied, and `ScriptError` with the sentence `killed` if it died.
+    """
+    side = fork()
+    if isinstance(side, Parent):
+        make(side).run(empty=empty)
+    reply = side.wait()
+    if reply is None:
+        raise ScriptError(killed) from ChildDied()
+    if isinstance(reply, BygonesError):
+        raise reply
+    return reply
+
+
+def run_by_slowest(
+    make: Callable[[Script, Parent], WatchedProcess], script: Script, **how: Any
+) -> tuple[Script, Any]:
+    """Run a watched process as `run_in_child(…, **how)` does, counting by the optimizer that closes a round.
+
+    Which one that is shows once the optimizers have taken turns, so a second run may be needed. Returns
+    the script with that optimizer, and the reply.
+    """
+    reply = run_in_child(lambda parent: make(script, parent), **how)
+    if isinstance(reply, CountBy):
+        script = replace(script, clock=reply.optimizer)
+        reply = run_in_child(lambda parent: make(script, parent), **how)
+    return script, reply
 
 
 def redirect_output(folder: Path) -> None:
-    """Lets what is printed from now on go to files of this process's own; there is nothing to read."""
+    """Redirect standard output and error to files in `folder`, and standard input to nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

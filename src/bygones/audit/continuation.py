@@ -44,6 +44,7 @@ class Continuation:
 
 
 NOT_RUN = Continuation({}, {}, (), (), (), "was not run")
+KILLED = Continuation({}, {}, (), (), (), "was killed")
 
 
 def continuation_of(
@@ -60,6 +61,13 @@ def continuation_of(
     return Continuation(outputs, states, *shown_since(process, since, fetches))
 
 
+def ended_continuation(
+    process: WatchedProcess, how: str, since: int, fetches: int = 0
+) -> Continuation:
+    """Return the continuation of a run that ended before the last boundary; `how` in words."""
+    return Continuation({}, {}, *shown_since(process, since, fetches), how)
+
+
 def shown_since(
     process: WatchedProcess, since: int, fetches: int = 0
 ) -> tuple[Any, Any, tuple[float, ...]]:
@@ -67,10 +75,10 @@ def shown_since(
 
     Where the boundary lies inside an accumulation window, the first loss is that of a part: left out.
     """
-    delivered, steps = process.clock.delivered, range(since, process.clock.step)
-    indices = [delivered.indices.get(step) or [] for step in steps]
-    contents = [delivered.contents.get(step) or [] for step in steps]
-    losses = process.clock.losses[since:]
+    record, steps = process.clock.record, range(since, process.clock.step)
+    indices = [record.batches.indices.get(step) or [] for step in steps]
+    contents = [record.batches.contents.get(step) or [] for step in steps]
+    losses = record.losses[since:]
     if fetches and steps:
         indices[0], contents[0], losses[0] = indices[0][fetches:], contents[0][fetches:], 0.0
     return tuple(indices), tuple(contents), tuple(losses)

@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NoReturn
@@ -21,19 +21,20 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from bygones.attach.isolation.fork import Child, fork, scratch_folder, why_not_fork
+from bygones.attach.isolation.fork import scratch_folder, why_not_fork
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm
 from bygones.attach.live_run import Live
 from bygones.attach.step_clock import trains
-from bygones.attach.watched_process import WatchedProcess, in_child
+from bygones.attach.watched_process import Ending, run_by_slowest
+from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import (
     Continuation,
     States,
     capture_sources,
     continuation_of,
+    ended_continuation,
     same_continuation,
-    shown_since,
     units,
 )
 from bygones.core.digest import same_bits
@@ -87,17 +88,13 @@ def find_observers(
     check_script(script)
     warm()
     with scratch_folder() as folder:
-        said = in_child(
-            lambda parent: _ObservedRun(until, horizon, script, home, seed, folder / "run", parent)
+        _, found = run_by_slowest(
+            lambda script, parent: _ObservedRun(
+                until, horizon, script, home, seed, folder / "run", parent
+            ),
+            script,
         )
-        if isinstance(said, int):  # the optimizer to count by
-            script = replace(script, clock=said)
-            said = in_child(
-                lambda parent: _ObservedRun(
-                    until, horizon, script, home, seed, folder / "run", parent
-                )
-            )
-    return sorted(said, key=lambda observer: (not observer.alters, observer.step, observer.place))
+    return sorted(found, key=lambda observer: (not observer.alters, observer.step, observer.place))
 
 
 @dataclass
@@ -111,11 +108,10 @@ class _Stretch:
     trains: bool = False
 
 
-class _ObservedRun(WatchedProcess):
+class _ObservedRun(AuditedRun):
     def __init__(self, until: int, horizon: int, *given: Any) -> None:
-        super().__init__(*given)
+        super().__init__(*given, stops=frozenset({until}))
         self.until, self.horizon = until, horizon
-        self.clock.stops = frozenset({until})
         # Functions of the script that are running, innermost last.
         self.under_way: list[tuple[CodeType, _Stretch | None]] = []
         self.evaluating: _Stretch | None = None
@@ -129,10 +125,18 @@ class _ObservedRun(WatchedProcess):
 
     # ------------------------------------------------------------------ listening
 
-    def begins(self) -> None:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with super().watching():
+            self._install_hooks()
+            yield
+
+    def before_backward(self) -> None:
+        self._trains()
+
+    def _install_hooks(self) -> None:
         run = self
         register_module_forward_pre_hook(self._called)
-        self.clock.before_backward = self._trains
 
         def train(module: nn.Module, mode: bool = True) -> nn.Module:
             run._mode(module, mode)
@@ -158,7 +162,7 @@ class _ObservedRun(WatchedProcess):
                     self._end(stretch)
         elif code not in self.training_code and self._is_mine(code):
             looked = self.looked.get(code, 0)
-            hold = looked < _WATCHED_CALLS and self.clock.step > 0 and self.arm is None
+            hold = looked < _WATCHED_CALLS and self.clock.step > 0 and not self.is_arm
             self.looked[code] = looked + hold
             place = f"{code.co_name}() at {Path(code.co_filename).name}:{code.co_firstlineno}"
             self.under_way.append((code, self._begin(place) if hold else None))
@@ -168,7 +172,7 @@ class _ObservedRun(WatchedProcess):
         if known is None:
             file = code.co_filename
             known = self._mine[code] = (
-                file.startswith(str(self.path.resolve().parent))
+                file.startswith(str(self.file.resolve().parent))
                 and code.co_name
                 not in ("<module>", "forward", "__getitem__", "__iter__", "__next__")
                 and not code.co_name.startswith("<")
@@ -200,9 +204,9 @@ class _ObservedRun(WatchedProcess):
 
     def _mode(self, module: nn.Module, mode: bool) -> None:
         """`eval()` of a trained module begins a look, `train()` of it ends one."""
-        if self.busy or self.arm is not None or self.clock.step == 0 or self.first is None:
+        if self.busy or self.is_arm or self.clock.step == 0 or self.baseline is None:
             return
-        if not any(module is root for root in self.first.trained.values()):
+        if not any(module is root for root in self.baseline.trained.values()):
             return
         if not mode and self.evaluating is None:
             self.evaluating = self._begin(f"the evaluation that begins at {self._line()}")
@@ -213,7 +217,7 @@ class _ObservedRun(WatchedProcess):
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
-        hold = not self.busy and self.arm is None and self.clock.step > 0
+        hold = not self.busy and not self.is_arm and self.clock.step > 0
         stretch = self._begin(f"torch.save at {self._line()}") if hold else None
         try:
             yield
@@ -228,18 +232,18 @@ class _ObservedRun(WatchedProcess):
     def _line(self) -> str:
         """The line of the script that is running."""
         frame: FrameType | None = sys._getframe()
-        folder = str(self.path.resolve().parent)
+        folder = str(self.file.resolve().parent)
         while frame is not None and not frame.f_code.co_filename.startswith(folder):
             frame = frame.f_back
         if frame is None:
-            return f"an unknown line of {self.path.name}"
+            return f"an unknown line of {self.file.name}"
         return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
     # ------------------------------------------------------------------ looking
 
     def _begin(self, place: str) -> _Stretch | None:
         known = self.found.get(place)
-        if self.first is None or (known is not None and known.calls >= _CALLS):
+        if self.baseline is None or (known is not None and known.calls >= _CALLS):
             return None
         live, states = self._held()
         return _Stretch(place, states, _modes(live))
@@ -267,7 +271,7 @@ class _ObservedRun(WatchedProcess):
         new = [unit for unit in changed if unit[0] not in seen]
         if new:
             traces += self._traces(stretch, live, new)
-            if self.arm is not None:
+            if self.is_arm:
                 return
         self.found[stretch.place] = Observer(
             stretch.place, known.step, known.calls + 1, tuple(traces)
@@ -300,27 +304,19 @@ class _ObservedRun(WatchedProcess):
 
     def _twin(self, change: Callable[[], None]) -> Continuation | None:
         """The future of a twin that goes on from here; None in the twin itself."""
-        why = why_not_fork()
-        if why is not None:
+        if why_not_fork() is not None:
             return None
-        side = fork()
-        if isinstance(side, Child):
-            said = side.wait()
-            return (
-                said
-                if isinstance(said, Continuation)
-                else Continuation({}, {}, (), (), (), "was killed")
-            )
-        sys.setprofile(None)
         self.since = self.clock.step
-        self.goes_on_as_arm(side, self.since + self.horizon)
-        change()
-        return None
+        future = self.fork_continuation(self.since + self.horizon)
+        if future is None:
+            sys.setprofile(None)
+            change()
+        return future
 
     def _held(self) -> tuple[Live, dict[str, Any]]:
         self.busy = True
         try:
-            live = self.live(None)
+            live = self.find_live()
             return live, capture_sources(live)
         finally:
             self.busy = False
@@ -328,24 +324,22 @@ class _ObservedRun(WatchedProcess):
     # ------------------------------------------------------------------ ending
 
     def at_boundary(self, step: int) -> None:
-        if self.arm is not None:
+        if self.is_arm:
             self.busy = True
-            self.arm.reply_and_exit(continuation_of(self, self.live(None), None, self.since))
-        self._leave("")
+            self.parent.reply_and_exit(continuation_of(self, self.find_live(), None, self.since))
+        self._reply(Ending())
 
-    def ended(self, how: str) -> NoReturn:
-        if self.arm is not None:
-            self.arm.reply_and_exit(Continuation({}, {}, *shown_since(self, self.since), how))
-        self._leave(how)
+    def finish(self, ending: Ending) -> NoReturn:
+        if self.is_arm:
+            self.parent.reply_and_exit(ended_continuation(self, str(ending), self.since))
+        self._reply(ending)
 
-    def _leave(self, how: str) -> NoReturn:
+    def _reply(self, ending: Ending) -> NoReturn:
         sys.setprofile(None)
-        turn = self.clock.slowest_optimizer() if self.clock.seen else self.script.clock
-        if turn != self.script.clock:
-            self.parent.reply_and_exit(turn)
-        if self.clock.step == 0 or how.startswith("raised"):
-            where = f"step {self.until}"
-            self.parent.reply_and_exit(self.too_soon(how, where))
+        if self.clock.optimizers:
+            self.check_optimizer()
+        if self.clock.step == 0 or ending.raised:
+            self.parent.reply_and_exit(self.ended_early(ending, f"step {self.until}"))
         if self.evaluating is not None and self.evaluating.trains:
             place = self.evaluating.place
             trace = Trace("the modules' mode, in which training goes on", True)

@@ -16,7 +16,14 @@ from bygones.analysis.estimators.paired_t import paired_t
 from bygones.attach.isolation.fork import scratch_folder
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
-from bygones.attach.watched_process import CannotFork, WatchedProcess, in_child
+from bygones.attach.watched_process import (
+    CannotFork,
+    Ending,
+    WatchedProcess,
+    run_by_slowest,
+    run_in_child,
+)
+from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import function_distance, outputs_of, same_continuation
 from bygones.audit.resume_runs import (
     ForkedArms,
@@ -114,102 +121,180 @@ def check_resume(
     found: dict[int, _Seed] = {}
     with scratch_folder() as folder:
         for seed in asked.seeds:
-            found[seed] = _one_seed(asked, home, seed, folder / str(seed), on_run)
+            found[seed] = _SeedCheck(asked, home, seed, folder / str(seed), on_run).check()
     return _gathered(asked, found)
 
 
-def _one_seed(
-    asked: ResumeRequest, home: Path, seed: int, folder: Path, on_run: Callable[[str], None]
-) -> _Seed:
-    def go(
+class _SeedCheck:
+    """The runs of one seed. Their files lie in `folder`; `on_run` is told the name of each run."""
+
+    def __init__(
+        self,
+        asked: ResumeRequest,
+        home: Path,
+        seed: int,
+        folder: Path,
+        on_run: Callable[[str], None],
+    ) -> None:
+        self.asked, self.home, self.seed = asked, home, seed
+        self.folder, self.on_run = folder, on_run
+
+    def check(self) -> _Seed:
+        """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
+        whole, at = self._interrupt()
+        end = self._last_boundary(whole, at)
+        resuming = replace(self.asked.resumed, clock=whole.script.clock)
+        resumed = self._resume(resuming, whole, at, end)
+        arms = self._fork_arms(whole, resumed, end)
+        verdicts = judge(whole, resumed, arms, end)
+        if self.asked.again is not None:
+            once, twice = self._resume_again(resuming, whole, resumed, at)
+            verdicts = judge_again(verdicts, once, twice)
+        ceiling = self._ceiling(whole, arms, end)
+        return _Seed(whole, resumed, arms, at, end, verdicts, ceiling)
+
+    # -------------------------------------------------------------- runs
+
+    def _run(
+        self,
         make: Callable[..., WatchedProcess],
         script: Script,
-        place: str,
+        name: str,
         *given: Any,
-        anew: bool = True,
+        empty: bool = True,
     ) -> Any:
-        on_run(place)
-        where = folder / {"resumed": "interrupted"}.get(place, place.split()[-1])
-        return in_child(lambda parent: make(*given, script, home, seed, where, parent), anew=anew)
-
-    def whole_run(script: Script, look_at: int) -> ReferenceRun:
-        said = go(WholeRun, script, "uninterrupted", look_at)
-        if isinstance(said, int):  # the optimizer to count by: known once they have taken turns
-            said = go(WholeRun, replace(script, clock=said), "uninterrupted", look_at)
-        warm_for(said.libraries)
-        return said
-
-    script, at = asked.whole, asked.at
-    interrupted = asked.interrupted
-    if at is None and interrupted is None:
-        at = _default_interruption_step(whole_run(script, 1))
-    if interrupted is not None:
-        at = go(InterruptedRun, interrupted, "interrupted", None)
-    assert at is not None
-    whole = whole_run(script, at)
-    if interrupted is None:
-        go(InterruptedRun, whole.script, "interrupted", at)
-    end = whole.last if asked.horizon is None else min(whole.last, at + asked.horizon)
-    if end <= at:
-        raise DesignError(
-            f"{script} takes {whole.steps} steps and is interrupted after {at}, so nothing is left to "
-            f"compare. Interrupt it earlier (--at), or let it train for longer."
+        """Run one process; resumed runs find the files of the interrupted one in their folder."""
+        self.on_run(name)
+        folder = self.folder / {"resumed": "interrupted"}.get(name, name.split()[-1])
+        _, reply = run_by_slowest(
+            lambda script, parent: make(*given, script, self.home, self.seed, folder, parent),
+            script,
+            empty=empty,
         )
-    clock = whole.script.clock
-    again = asked.again
-    if again is not None:
-        if not at < again < end:
+        return reply
+
+    def _run_whole(self, look_at: int) -> ReferenceRun:
+        whole: ReferenceRun = self._run(WholeRun, self.asked.whole, "uninterrupted", look_at)
+        warm_for(whole.libraries)
+        return whole
+
+    def _interrupt(self) -> tuple[ReferenceRun, int]:
+        """Run the script uninterrupted and interrupted. Returns the first, and the step of interruption."""
+        at, interrupted = self.asked.at, self.asked.interrupted
+        if interrupted is not None:
+            at = self._run(InterruptedRun, interrupted, "interrupted", None)
+        elif at is None:
+            at = _default_interruption_step(self._run_whole(1))
+        assert at is not None
+        whole = self._run_whole(at)
+        if interrupted is None:
+            self._run(InterruptedRun, whole.script, "interrupted", at)
+        return whole, at
+
+    def _last_boundary(self, whole: ReferenceRun, at: int) -> int:
+        """Return the last boundary to compare at. Raises `DesignError` if none is left."""
+        asked = self.asked
+        end = whole.last if asked.horizon is None else min(whole.last, at + asked.horizon)
+        if end <= at:
+            raise DesignError(
+                f"{asked.whole} takes {whole.steps} steps and is interrupted after {at}, so nothing is left "
+                f"to compare. Interrupt it earlier (--at), or let it train for longer."
+            )
+        if asked.again is not None and not at < asked.again < end:
             raise DesignError(
                 f"the second interruption has to lie after the first (step {at}) and before step {end}; got "
-                f"--again {again}."
+                f"--again {asked.again}."
             )
-        for copy in ("again", "once"):
-            shutil.copytree(folder / "interrupted", folder / copy, symlinks=True)
-    resuming = replace(asked.resumed, clock=clock)
-    resumed = go(ResumedRun, resuming, "resumed", whole, at, end, again, anew=False)
-    if resumed.start is None:
-        raise ScriptError(
-            f"the resumed run, {asked.resumed}, {resumed.future.ended} without a training step. Expected it "
-            f"to go on where the interrupted run stopped, after {at} of {whole.steps} steps."
-        )
-    carried = _carried(whole, resumed, end, go, on_run)
-    if not same_continuation(carried.futures["carried"], carried.futures["sham"]):
-        raise ForkError(
-            f"{whole.script}: a twin of which every source was taken down and put back does not go on as the "
-            f"run that it was forked from, so no difference can be laid to the checkpoint. `bygones twin` "
-            f"says more."
-        )
-    verdicts = judge(whole, resumed, carried, end)
-    if again is not None:
-        start = again - resumed.start.step
-        go(InterruptedRun, resuming, "interrupted again", start, anew=False)
+        return end
+
+    def _resume(self, resuming: Script, whole: ReferenceRun, at: int, end: int) -> ResumedState:
+        again = self.asked.again
+        if again is not None:
+            for copy in ("again", "once"):
+                shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
+        resumed = self._run(ResumedRun, resuming, "resumed", whole, at, end, again, empty=False)
+        if resumed.start is None:
+            raise ScriptError(
+                f"the resumed run, {self.asked.resumed}, {resumed.future.ended} without a training step. "
+                f"Expected it to go on where the interrupted run stopped, after {at} of {whole.steps} steps."
+            )
+        return resumed
+
+    def _resume_again(
+        self, resuming: Script, whole: ReferenceRun, resumed: ResumedState, at: int
+    ) -> tuple[ResumedState, ResumedState]:
+        """Interrupt the resumed run and resume it. Returns it at that boundary, resumed once and twice."""
+        assert resumed.start is not None
+        assert self.asked.again is not None
+        again, stop = self.asked.again, self.asked.again - resumed.start.step
+        self._run(InterruptedRun, resuming, "interrupted again", stop, empty=False)
         first = replace(whole, weights=resumed.weights)
-        twice = go(ResumedRun, resuming, "resumed again", first, again, 0, None, anew=False)
+        twice = self._run(ResumedRun, resuming, "resumed again", first, again, 0, None, empty=False)
         begin = again if twice.start is None else twice.start.step
-        once = go(ResumedRun, resuming, "resumed once", whole, at, begin, begin, anew=False)
-        verdicts = judge_again(verdicts, once, twice)
-    ceiling = _ceiling(whole, carried, end, home, seed, folder, on_run)
-    return _Seed(whole, resumed, carried, at, end, verdicts, ceiling)
+        once = self._run(ResumedRun, resuming, "resumed once", whole, at, begin, begin, empty=False)
+        return once, twice
+
+    # -------------------------------------------------------------- arms and references
+
+    def _fork_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
+        """Run the arms of one forked process; where that is impossible, each from the start."""
+        try:
+            arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, None)
+        except CannotFork as error:
+            self.on_run(f"each arm from the start, since {error.why}")
+            arms = self._run_arms(whole, resumed, end)
+        if not same_continuation(arms.futures["carried"], arms.futures["sham"]):
+            raise ForkError(
+                f"{whole.script}: a twin of which every source was taken down and put back does not go on "
+                f"as the run that it was forked from, so no difference can be laid to the checkpoint. "
+                f"`bygones twin` says more."
+            )
+        return arms
+
+    def _run_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
+        """Run each arm from the start, in a process of its own."""
+        arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
+        futures = {
+            name: self._run(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
+            for name in arms.futures
+        }
+        return replace(arms, futures=futures)
+
+    def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
+        """Measure how far the functions of two seeds are apart, by module.
+
+        Empty if the function is not observed, or if the seed does not reach the script.
+        """
+        if whole.inputs is None:
+            return {}
+        self.on_run("another seed")
+        seed, folder = self.seed + _OTHER_SEED, self.folder / "other"
+        other = run_in_child(
+            lambda parent: _OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
+        )
+        mine = arms.futures["carried"].outputs
+        apart = {
+            name: function_distance(mine[name], other[name], whole.inputs.kind)
+            for name in mine
+            if name in other and mine[name].shape == other[name].shape
+        }
+        return apart if any(apart.values()) else {}
 
 
-def _carried(
-    whole: ReferenceRun,
-    resumed: ResumedState,
-    end: int,
-    go: Callable[..., Any],
-    on_run: Callable[[str], None],
-) -> ForkedArms:
-    """The arms from one forked process; where that is impossible, each from the start in one of its own."""
-    try:
-        return go(ForkingRun, whole.script, "carried", whole, resumed, end, None)
-    except CannotFork as why:
-        on_run(f"each arm from the start, since {why}")
-        carried = go(ForkingRun, whole.script, "carried", whole, resumed, end, "")
-    futures = {
-        name: go(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
-        for name in carried.futures
-    }
-    return replace(carried, futures=futures)
+class _OtherSeedRun(AuditedRun):
+    """Run another seed to a boundary, and reply the function's outputs there."""
+
+    def __init__(self, whole: ReferenceRun, end: int, *given: Any) -> None:
+        super().__init__(*given, stops=frozenset({end}))
+        self.whole = whole
+
+    def at_boundary(self, step: int) -> None:
+        assert self.whole.inputs is not None
+        live = self.find_live(self.whole.expected)
+        self.parent.reply_and_exit(outputs_of(live, self.whole.inputs))
+
+    def finish(self, ending: Ending) -> NoReturn:
+        self.parent.reply_and_exit({})
 
 
 def _default_interruption_step(whole: ReferenceRun) -> int:
@@ -222,51 +307,6 @@ def _default_interruption_step(whole: ReferenceRun) -> int:
             f"{whole.script} takes only {whole.steps} steps, too few to interrupt it. Let it train longer."
         )
     return min(near, key=lambda step: abs(step - wanted))
-
-
-# ------------------------------------------------------------------ the ceiling
-
-
-class _AnotherSeed(WatchedProcess):
-    """A run with another seed, of which only the function at one boundary is wanted."""
-
-    def __init__(self, whole: ReferenceRun, end: int, *given: Any) -> None:
-        super().__init__(*given)
-        self.whole, self.clock.stops = whole, frozenset({end})
-
-    def at_boundary(self, step: int) -> None:
-        assert self.whole.inputs is not None
-        self.parent.reply_and_exit(outputs_of(self.live(self.whole.expected), self.whole.inputs))
-
-    def ended(self, how: str) -> NoReturn:
-        self.parent.reply_and_exit({})
-
-
-def _ceiling(
-    whole: ReferenceRun,
-    carried: ForkedArms,
-    end: int,
-    home: Path,
-    seed: int,
-    folder: Path,
-    on_run: Callable[[str], None],
-) -> dict[str, float]:
-    """How far the functions of two seeds are apart; nothing if the seed does not reach the script."""
-    if whole.inputs is None:
-        return {}
-    on_run("another seed")
-    other = in_child(
-        lambda parent: _AnotherSeed(
-            whole, end, whole.script, home, seed + _OTHER_SEED, folder / "other", parent
-        )
-    )
-    mine = carried.futures["carried"].outputs
-    apart = {
-        name: function_distance(mine[name], other[name], whole.inputs.kind)
-        for name in mine
-        if name in other and mine[name].shape == other[name].shape
-    }
-    return apart if any(apart.values()) else {}
 
 
 # ------------------------------------------------------------------ gathering

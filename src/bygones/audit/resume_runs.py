@@ -12,23 +12,25 @@ Each is the script as it is, in a process of its own. The resumed run sees the f
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NoReturn
 
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bygones.attach.discovery import discover_objects
-from bygones.attach.isolation.fork import Parent, fork, why_not_fork
+from bygones.attach.index_override import QueuedIndices
 from bygones.attach.isolation.script import Script
 from bygones.attach.isolation.warmup import imported_libraries
-from bygones.attach.live_run import Baseline, KnownMemory
+from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs
 from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.step_clock import trains
-from bygones.attach.watched_process import CannotFork, WatchedProcess
+from bygones.attach.watched_process import Ending
+from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import (
     NOT_RUN,
     Continuation,
@@ -36,16 +38,17 @@ from bygones.audit.continuation import (
     capture_sources,
     continuation_of,
     differing_leaves,
+    ended_continuation,
     equal_states,
     fresh_leaves,
     numbers_of,
     other_leaves,
-    shown_since,
     trained_tensors,
     units,
 )
 from bygones.core.errors import BygonesError, DesignError, RecipeError, ScriptError
 from bygones.core.values import State
+from bygones.training.sources import AbstractSource
 
 # Boundaries at which memory is looked for: what turns in a circle may look unchanged at one of them.
 _LOOKS = 3
@@ -108,83 +111,83 @@ class ForkedArms:
     no_reset: Mapping[str, str] = field(default_factory=dict)
 
 
-# ------------------------------------------------------------------ one process
-
-
 # ------------------------------------------------------------------ the whole run
 
 
-class WholeRun(WatchedProcess):
+class WholeRun(AuditedRun):
     """Runs to the end, and notes at each boundary what the other runs are to be compared with.
 
     `look_at`: the boundary at which it looks for memory; that of the interruption, as far as is known.
     """
 
     def __init__(self, look_at: int, *given: Any) -> None:
-        super().__init__(*given)
+        super().__init__(*given, stops=None)
         self.look_at = look_at
         self.modules_before = frozenset(sys.modules)
-        self.clock.stops = None
         self.listener = Listener()
-        self.clock.on_batch = self.listener.delivered
         self.weights: dict[int, frozenset[str]] = {}
         self.rates: dict[int, tuple[float, ...]] = {}
         self.expected: KnownMemory | None = None
         self.label = ""
         self.marked: Inputs | None = None
 
-    def begins(self) -> None:
-        self._hearing = self.listener.hearing_losses()
-        self._hearing.__enter__()
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with self.listener.hearing_losses(), super().watching():
+            yield
 
     def before_first(self) -> None:
         super().before_first()
-        assert self.first is not None
-        self.listener.attach(self.first.trained)
+        assert self.baseline is not None
+        self.listener.attach(self.baseline.trained)
+
+    def on_batch(self, batch: Any) -> None:
+        self.listener.delivered(batch)
 
     def at_boundary(self, step: int) -> None:
-        if step == self.look_at and self.clock.slowest_optimizer() != self.script.clock:
-            self.parent.reply_and_exit(self.clock.slowest_optimizer())
-        self.weights[step] = trained_tensors(self.clock.seen)
+        if step == self.look_at:
+            self.check_optimizer()
+        optimizers = self.clock.optimizers
+        self.weights[step] = trained_tensors(optimizers)
         self.rates[step] = tuple(
-            float(group["lr"]) for o in self.clock.seen for group in o.param_groups if "lr" in group
+            float(group["lr"]) for o in optimizers for group in o.param_groups if "lr" in group
         )
         if self.look_at <= step < self.look_at + _LOOKS:
-            live = self.live(None)
+            live = self.find_live()
             known = self.expected or KnownMemory(frozenset(), frozenset())
             self.expected = KnownMemory(
                 known.names | frozenset(live.sources), known.paths | live.changed
             )
             if step != self.look_at:
                 return
-            self.label = live.clocked_module(self.clock.seen[self.script.clock])
+            self.label = live.clocked_module(optimizers[self.script.clock])
             self.marked = marked_inputs(live.trained)
 
-    def ended(self, how: str) -> NoReturn:
+    def finish(self, ending: Ending) -> NoReturn:
         if self.expected is None:
             where = f"step {self.look_at}, where it was to be interrupted"
-            self.parent.reply_and_exit(self.too_soon(how, where))
-        if how != "came to its end":
+            self.parent.reply_and_exit(self.ended_early(ending, where))
+        if ending.failed:
             self.parent.reply_and_exit(
-                ScriptError(f"{self.script} {how} after {self.clock.step} steps.")
+                ScriptError(f"{self.script} {ending} after {self.clock.step} steps.")
             )
         inputs, why = self.marked, ""
         try:
             inputs = inputs or self.listener.inputs(self.label)
         except BygonesError as error:
             why = str(error)
-        shown = self.clock.delivered
+        record = self.clock.record
         self.parent.reply_and_exit(
             ReferenceRun(
                 script=self.script,
                 last=max(self.weights),
                 steps=self.clock.step,
                 weights=self.weights,
-                indices=shown.indices,
-                contents=shown.contents,
-                losses=tuple(self.clock.losses),
-                epochs=tuple(self.clock.epochs),
-                backward_calls=tuple(self.clock.backward_calls),
+                indices=record.batches.indices,
+                contents=record.batches.contents,
+                losses=tuple(record.losses),
+                epochs=tuple(record.epochs),
+                backward_calls=tuple(record.backward_calls),
                 rates=self.rates,
                 expected=self.expected,
                 inputs=inputs,
@@ -197,30 +200,31 @@ class WholeRun(WatchedProcess):
 # ------------------------------------------------------------------ the interrupted run
 
 
-class InterruptedRun(WatchedProcess):
+class InterruptedRun(AuditedRun):
     """Runs until it ends by itself, or to a boundary where it is ended; says how many steps it took."""
 
     def __init__(self, stop_at: int | None, *given: Any) -> None:
-        super().__init__(*given)
-        self.clock.stops = frozenset() if stop_at is None else frozenset({stop_at})
+        super().__init__(*given, stops=frozenset() if stop_at is None else frozenset({stop_at}))
 
     def at_boundary(self, step: int) -> None:
         self.parent.reply_and_exit(step)
 
-    def ended(self, how: str) -> NoReturn:
-        if how.startswith("raised"):
-            self.parent.reply_and_exit(ScriptError(f"the interrupted run, {self.script}, {how}."))
+    def finish(self, ending: Ending) -> NoReturn:
+        if ending.raised:
+            self.parent.reply_and_exit(
+                ScriptError(f"the interrupted run, {self.script}, {ending}.")
+            )
         if self.clock.stops:
             (wanted,) = self.clock.stops
             where = f"step {wanted}, where it was to be interrupted"
-            self.parent.reply_and_exit(self.too_soon(how, where))
+            self.parent.reply_and_exit(self.ended_early(ending, where))
         self.parent.reply_and_exit(self.clock.step)
 
 
 # ------------------------------------------------------------------ the resumed run
 
 
-class ResumedRun(WatchedProcess):
+class ResumedRun(AuditedRun):
     """Resumes, is looked at before its first step, and goes on to the last boundary of the whole run."""
 
     def __init__(
@@ -236,21 +240,23 @@ class ResumedRun(WatchedProcess):
         self.fetched = 0
         shown = sum(len(contents) for contents in whole.contents.values())
         self.most = max(_SKIPPED * shown, _FULL_LOOKS)
-        self.clock.on_fetch = self._about_to_fetch
 
-    def begins(self) -> None:
-        self._forwards = register_module_forward_pre_hook(self._called)
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with super().watching():
+            self._module_hook = register_module_forward_pre_hook(self._called)
+            yield
 
-    def _about_to_fetch(self) -> None:
+    def on_fetch(self) -> None:
         """A resumed run may skip batches: the last one that it asks for before it trains is the first."""
         if self.start is None:
             self.fetched += 1
             if self.fetched > self.most:
-                self.ended(f"asked for {self.most} batches (does it skip them for ever?)")
+                self._reply_ended(f"asked for {self.most} batches (does it skip them for ever?)")
             if self.fetched <= _FULL_LOOKS or self.before is None:
                 self.before = self._held()
             else:
-                sources = self.live(self.whole.expected).sources
+                sources = self.find_live(self.whole.expected).sources
                 self.before[0]["streams"] = sources["streams"].capture()  # type: ignore[index]
 
     def _called(self, module: nn.Module, *_: Any) -> None:
@@ -259,21 +265,21 @@ class ResumedRun(WatchedProcess):
             return
         states, numbers = self._held()
         before, numbers_before = self.before or (states, numbers)
-        self._forwards.remove()
-        self.clock.delivered.begin_here()
+        self._module_hook.remove()
+        self.clock.record.batches.begin_here()
         step, exact = self._where()
         self.start = ResumePoint(step, 0, exact, before, states["streams"], numbers_before)
         self.last = max(self.end - step, 1)
         self.clock.stops = frozenset({self.last}) if self.again is None else None
 
     def _held(self) -> tuple[dict[str, State], Mapping[str, Any]]:
-        self.first = Baseline(self.path, self.clock, self.seed)
-        live = self.live(self.whole.expected)
+        self.baseline = Baseline(self.file, self.clock, self.seed)
+        live = self.find_live(self.whole.expected)
         return capture_sources(live), numbers_of(live)
 
     def _where(self) -> tuple[int, bool]:
         """The boundary of the whole run with these weights; of several, the nearest to where it stopped."""
-        found = discover_objects(self.clock.seen, self.path, {})
+        found = discover_objects(self.clock.optimizers, self.file, {})
         mine = trained_tensors(list(found.optimizers.values()))
         alike = {step: len(mine & theirs) for step, theirs in self.whole.weights.items()}
         most = max(alike.values(), default=0)
@@ -286,17 +292,20 @@ class ResumedRun(WatchedProcess):
     def at_boundary(self, step: int) -> None:
         assert self.start is not None
         if self.again is not None:
-            self.weights[self.start.step + step] = trained_tensors(self.clock.seen)
+            self.weights[self.start.step + step] = trained_tensors(self.clock.optimizers)
             if self.start.step + step == self.again:
-                self.held_again = capture_sources(self.live(self.whole.expected))
+                self.held_again = capture_sources(self.find_live(self.whole.expected))
         if step == self.last:
-            live = self.live(self.whole.expected)
+            live = self.find_live(self.whole.expected)
             self.parent.reply_and_exit(
                 self._said(continuation_of(self, live, self.whole.inputs, 0))
             )
 
-    def ended(self, how: str) -> NoReturn:
-        self.parent.reply_and_exit(self._said(Continuation({}, {}, *shown_since(self, 0), how)))
+    def finish(self, ending: Ending) -> NoReturn:
+        self._reply_ended(str(ending))
+
+    def _reply_ended(self, how: str) -> NoReturn:
+        self.parent.reply_and_exit(self._said(ended_continuation(self, how, 0)))
 
     def _said(self, future: Continuation) -> ResumedState:
         start = self.start
@@ -316,7 +325,7 @@ class ResumedRun(WatchedProcess):
 # ------------------------------------------------------------------ the carried run, and its arms
 
 
-class ForkingRun(WatchedProcess):
+class ForkingRun(AuditedRun):
     """The whole run again, forked where the resumed one begins: one child for each arm.
 
     `only`: of a process that cannot be forked, the one arm that this run goes on as. If it is empty, the
@@ -326,65 +335,30 @@ class ForkingRun(WatchedProcess):
     def __init__(
         self, whole: ReferenceRun, resumed: ResumedState, end: int, only: str | None, *given: Any
     ) -> None:
-        super().__init__(*given)
         assert resumed.start is not None
+        super().__init__(*given, stops=frozenset({resumed.start.step}))
         self.only = only
         self.whole, self.start, self.resumed, self.end = whole, resumed.start, resumed, end
-        self.clock.stops = frozenset({resumed.start.step})
-        self.clock.fetches_on = resumed.start.fetches
+        self.clock.fetch_delay = resumed.start.fetches
         self.streams_later: State = {}
 
     def at_boundary(self, step: int) -> None:
-        if self.arm is not None:
-            live = self.live(self.whole.expected)
-            future = continuation_of(
-                self, live, self.whole.inputs, self.start.step, self.start.fetches
-            )
-            self.arm.reply_and_exit(replace(future, streams_later=self.streams_later))
-        why = why_not_fork()
-        if why is not None and self.only is None:
-            self.parent.reply_and_exit(CannotFork(f"{self.script} cannot be forked: {why}"))
-        if self.clock.losses != list(self.whole.losses[:step]) or any(
-            self.clock.delivered.contents.get(s) != self.whole.contents.get(s) for s in range(step)
-        ):
-            raise ScriptError(
-                f"{self.script} does not repeat itself with seed {self.seed}, so a resumed run cannot be "
-                f"told from another one. Something in it is not decided by its seed."
-            )
-        live = self.live(self.whole.expected)
+        if self.is_arm:
+            live = self.find_live(self.whole.expected)
+            start, inputs = self.start, self.whole.inputs
+            future = continuation_of(self, live, inputs, start.step, start.fetches)
+            self.parent.reply_and_exit(replace(future, streams_later=self.streams_later))
+        if self.only is None:
+            self.check_fork()
+        self._check_past(step)
+        live = self.find_live(self.whole.expected)
         held = capture_sources(live)
         futures: dict[str, Continuation] = {}
         no_reset: dict[str, str] = {}
-        for name in ("carried", "sham"):
-            if self._fork(futures, name):
-                if name == "sham":
-                    for source, state in held.items():
-                        live.sources[source].restore(state)
+        for name, treat in self._arms(live, held, no_reset):
+            if self._becomes(name, futures):
+                treat()
                 return
-        for name, source, leaves in units(held):
-            mine = {leaf: held[source][leaf] for leaf in leaves}
-            try:
-                fresh = fresh_leaves(live, source, leaves)
-            except (DesignError, RecipeError) as error:
-                no_reset[name] = str(error)
-                fresh = None
-            if fresh is not None and not equal_states(fresh, mine):
-                if self._fork(futures, f"reset {name}"):
-                    live.sources[source].restore({**other_leaves(held[source], mine), **fresh})
-                    return
-            as_resumed = differing_leaves(name, source, mine, self.start.states)
-            if as_resumed is not None and self._fork(futures, f"resumed {name}"):
-                held_by = live.sources[source]
-                with suppress(RecipeError, KeyError):
-                    if isinstance(held_by, ScriptVariables):
-                        held_by.imitate(as_resumed)
-                    else:
-                        held_by.restore({**other_leaves(held[source], mine), **as_resumed})
-                return
-        order = self._order_as_resumed()
-        if order is not None and self._fork(futures, "resumed order"):
-            order()
-            return
         kinds = {
             name: "variable"
             if isinstance(s, ScriptVariables) and s.origin != "averaging"
@@ -393,61 +367,98 @@ class ForkingRun(WatchedProcess):
         }
         self.parent.reply_and_exit(ForkedArms(held, numbers_of(live), kinds, futures, no_reset))
 
-    def _fork(self, futures: dict[str, Continuation], name: str) -> bool:
-        """True in the child, which goes on as this arm; in the parent, once the arm's future is known."""
-        if self.only is not None and name != self.only:
-            futures[name] = NOT_RUN
+    def finish(self, ending: Ending) -> NoReturn:
+        if self.is_arm:
+            ended = ended_continuation(self, str(ending), self.start.step, self.start.fetches)
+            self.parent.reply_and_exit(ended)
+        where = f"step {self.start.step}, where the resumed run begins"
+        self.parent.reply_and_exit(self.ended_early(ending, where))
+
+    def _check_past(self, step: int) -> None:
+        """Raise unless data and losses so far are those of the whole run."""
+        record, whole = self.clock.record, self.whole
+        if record.losses != list(whole.losses[:step]) or any(
+            record.batches.contents.get(s) != whole.contents.get(s) for s in range(step)
+        ):
+            raise ScriptError(
+                f"{self.script} does not repeat itself with seed {self.seed}, so a resumed run cannot be "
+                f"told from another one. Something in it is not decided by its seed."
+            )
+
+    def _arms(
+        self, live: Live, held: States, no_reset: dict[str, str]
+    ) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yield each arm's name and treatment. Why a source cannot be reset is noted in `no_reset`."""
+        yield "carried", lambda: None
+        yield "sham", lambda: _restore_all(live, held)
+        for name, source, leaves in units(held):
+            mine = {leaf: held[source][leaf] for leaf in leaves}
+            others = other_leaves(held[source], mine)
+            memory = live.sources[source]
+            try:
+                fresh = fresh_leaves(live, source, leaves)
+            except (DesignError, RecipeError) as error:
+                no_reset[name] = str(error)
+                fresh = None
+            if fresh is not None and not equal_states(fresh, mine):
+                yield f"reset {name}", partial(memory.restore, {**others, **fresh})
+            resumed = differing_leaves(name, source, mine, self.start.states)
+            if resumed is not None:
+                yield f"resumed {name}", partial(_imitate, memory, {**others, **resumed})
+        order = self._order_as_resumed()
+        if order is not None:
+            yield "resumed order", order
+
+    def _becomes(self, name: str, futures: dict[str, Continuation]) -> bool:
+        """Fork an arm. True in the arm; in this process False, once the arm's continuation is known.
+
+        A process that cannot be forked becomes the arm `only` itself.
+        """
+        if self.only is None:
+            future = self.fork_continuation(self.end)
+        elif name == self.only:
+            future, self.is_arm = None, True
+            self.clock.stop_only_at(self.end)
+        else:
+            future = NOT_RUN
+        if future is not None:
+            futures[name] = future
             return False
-        side = self.parent if self.only is not None else fork(flush=False)
-        if isinstance(side, Parent):
-            self.clock.fetches_on = 0
-            if self.only is None:
-                self.goes_on_as_arm(side, self.end)
-            else:
-                self.arm = side
-                self.clock.wait_for(self.end)
-            if name == "carried":  # of the other arms nobody asks where the streams are later
-                self._forwards = register_module_forward_pre_hook(self._called)
-            return True
-        said = side.wait()
-        futures[name] = (
-            said
-            if isinstance(said, Continuation)
-            else Continuation({}, {}, (), (), (), "was killed")
-        )
-        return False
+        self.clock.fetch_delay = 0
+        if (
+            name == "carried"
+        ):  # the streams at the first call of the model are compared in this arm only
+            self._module_hook = register_module_forward_pre_hook(self._called)
+        return True
 
     def _called(self, module: nn.Module, *_: Any) -> None:
         if trains(module):
-            self._forwards.remove()
-            self.streams_later = self.live(None).sources["streams"].capture()
+            self._module_hook.remove()
+            self.streams_later = self.find_live().sources["streams"].capture()
 
-    def ended(self, how: str) -> NoReturn:
-        if self.arm is not None:
-            seen = shown_since(self, self.start.step, self.start.fetches)
-            self.arm.reply_and_exit(Continuation({}, {}, *seen, how))
-        where = f"step {self.start.step}, where the resumed run begins"
-        self.parent.reply_and_exit(self.too_soon(how, where))
-
-    def _order_as_resumed(self) -> Any:
-        """Shows what the resumed run was shown, if that was something else; None if it was not."""
+    def _order_as_resumed(self) -> Callable[[], None] | None:
+        """Return what makes this run fetch the resumed run's batches; None if they are the same."""
         mine = [self.whole.indices.get(s) or [] for s in range(self.start.step, self.end)]
         mine[0] = mine[0][self.start.fetches :]
         theirs = list(self.resumed.future.indices)
         if not theirs or mine[: len(theirs)] == theirs[: len(mine)]:
             return None
-        waiting = [index for step in theirs for index in step]
-        if self.clock.loader is None or any(index is None for index in waiting):
+        queue = [index for step in theirs for index in step]
+        loader = self.clock.record.loader
+        if loader is None or any(index is None for index in queue):
             return None
-
-        def as_resumed(iterator: Any, index: Any) -> Any:
-            return waiting.pop(0) if waiting else index
-
-        def begin() -> None:
-            assert self.clock.loader is not None
-            self.clock.replace_on, self.clock.replace = self.clock.loader._dataset, as_resumed
-
-        return begin
+        return lambda: self.clock.override.begin(loader, QueuedIndices(queue))
 
 
-# ------------------------------------------------------------------ states
+def _restore_all(live: Live, states: States) -> None:
+    for source, state in states.items():
+        live.sources[source].restore(state)
+
+
+def _imitate(source: AbstractSource, state: State) -> None:
+    """Put the resumed run's state into a source, as far as it fits."""
+    with suppress(RecipeError, KeyError):
+        if isinstance(source, ScriptVariables):
+            source.imitate(state)
+        else:
+            source.restore(state)

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bygones.attach.isolation.fork import Parent, fork, scratch_folder, why_not_fork
+from bygones.attach.index_override import QueuedIndices
+from bygones.attach.isolation.fork import scratch_folder
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm
 from bygones.attach.live_run import KnownMemory
 from bygones.attach.sources.carried_streams import but_keys
-from bygones.attach.watched_process import CannotFork, WatchedProcess, in_child
+from bygones.attach.watched_process import Ending, run_by_slowest, run_in_child
+from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import (
     Continuation,
     States,
     capture_sources,
     continuation_of,
+    ended_continuation,
     same_continuation,
-    shown_since,
     trained_tensors,
     units,
 )
@@ -79,13 +81,14 @@ def check_sufficiency(
         raise DesignError(f"memory is moved at a step between 1 and --until; got {at} and {until}.")
     warm()
     with scratch_folder() as folder:
-        donor = in_child(
-            lambda parent: _Donor(at, until, script, home, seeds[0], folder / "donor", parent)
+        script, donor = run_by_slowest(
+            lambda script, parent: _DonorRun(
+                at, until, script, home, seeds[0], folder / "donor", parent
+            ),
+            script,
         )
-        if isinstance(donor, int):  # the optimizer to count by
-            return check_sufficiency(replace(script, clock=donor), home, seeds, at, until)
-        futures: dict[str, Continuation] = in_child(
-            lambda parent: _Recipient(
+        futures: dict[str, Continuation] = run_in_child(
+            lambda parent: _RecipientRun(
                 donor, at, until, script, home, seeds[1], folder / "recipient", parent
             )
         )
@@ -114,44 +117,38 @@ class _Given:
     future: Continuation
 
 
-class _Donor(WatchedProcess):
+class _DonorRun(AuditedRun):
     def __init__(self, at: int, until: int, *given: Any) -> None:
-        super().__init__(*given)
+        super().__init__(*given, stops=frozenset({at, until}))
         self.at, self.until = at, until
-        self.clock.stops = frozenset({at, until})
 
     def at_boundary(self, step: int) -> None:
         if step == self.at:
-            turn = self.clock.slowest_optimizer()
-            if turn != self.script.clock:
-                self.parent.reply_and_exit(turn)
-            live = self.live(None)
+            self.check_optimizer()
+            live = self.find_live()
             self.expected = KnownMemory(frozenset(live.sources), live.changed)
-            self.states = capture_sources(self.live(self.expected))
-            self.weights = trained_tensors(self.clock.seen)
+            self.states = capture_sources(self.find_live(self.expected))
+            self.weights = trained_tensors(self.clock.optimizers)
             return
-        future = continuation_of(self, self.live(self.expected), None, self.at)
+        future = continuation_of(self, self.find_live(self.expected), None, self.at)
         self.parent.reply_and_exit(_Given(self.states, self.expected, self.weights, future))
 
-    def ended(self, how: str) -> NoReturn:
+    def finish(self, ending: Ending) -> NoReturn:
         where = f"step {self.until}, up to which runs are compared"
-        self.parent.reply_and_exit(self.too_soon(how, where))
+        self.parent.reply_and_exit(self.ended_early(ending, where))
 
 
-class _Recipient(WatchedProcess):
+class _RecipientRun(AuditedRun):
     def __init__(self, donor: _Given, at: int, until: int, *given: Any) -> None:
-        super().__init__(*given)
+        super().__init__(*given, stops=frozenset({at}))
         self.donor, self.at, self.until = donor, at, until
-        self.clock.stops = frozenset({at})
 
     def at_boundary(self, step: int) -> None:
-        live = self.live(self.donor.expected)
-        if self.arm is not None:
-            self.arm.reply_and_exit(continuation_of(self, live, None, self.at))
-        why = why_not_fork()
-        if why is not None:
-            raise CannotFork(f"{self.script} cannot be forked, since {why}.")
-        if trained_tensors(self.clock.seen) == self.donor.weights:
+        live = self.find_live(self.donor.expected)
+        if self.is_arm:
+            self.parent.reply_and_exit(continuation_of(self, live, None, self.at))
+        self.check_fork()
+        if trained_tensors(self.clock.optimizers) == self.donor.weights:
             raise ScriptError(
                 f"both seeds train the same run: the seed, handed over by {self.script.seeded_by}, does not "
                 f"reach {self.script.path}. Put {{seed}} into its arguments, or name an environment variable "
@@ -170,9 +167,8 @@ class _Recipient(WatchedProcess):
             )
         ]
         for left_out in ["", *differing, *(["order"] if self._shows() else [])]:
-            side = fork(flush=False)
-            if isinstance(side, Parent):
-                self.goes_on_as_arm(side, self.until)
+            future = self.fork_continuation(self.until)
+            if future is None:
                 for source, state in self.donor.states.items():
                     given = self._given(source, state, states.get(source, {}), left_out)
                     with suppress(RecipeError, KeyError):
@@ -180,12 +176,7 @@ class _Recipient(WatchedProcess):
                 if left_out != "order":
                     self._show()
                 return
-            said = side.wait()
-            futures[left_out] = (
-                said
-                if isinstance(said, Continuation)
-                else Continuation({}, {}, (), (), (), "was killed")
-            )
+            futures[left_out] = future
         self.parent.reply_and_exit(futures)
 
     def _given(
@@ -201,21 +192,21 @@ class _Recipient(WatchedProcess):
     def _shows(self) -> list[Any]:
         """What the donor shows next, batch by batch, as far as a loader numbers it."""
         waiting = [index for step in self.donor.future.indices for index in step]
-        usable = self.clock.loader is not None and all(index is not None for index in waiting)
+        has_loader = self.clock.record.loader is not None
+        usable = has_loader and all(index is not None for index in waiting)
         return waiting if usable else []
 
     def _show(self) -> None:
-        waiting = self._shows()
+        waiting, loader = self._shows(), self.clock.record.loader
         if waiting:
-            assert self.clock.loader is not None
-            self.clock.replace_on = self.clock.loader._dataset
-            self.clock.replace = lambda _, index: waiting.pop(0) if waiting else index
+            assert loader is not None
+            self.clock.override.begin(loader, QueuedIndices(waiting))
 
-    def ended(self, how: str) -> NoReturn:
-        if self.arm is not None:
-            self.arm.reply_and_exit(Continuation({}, {}, *shown_since(self, self.at), how))
+    def finish(self, ending: Ending) -> NoReturn:
+        if self.is_arm:
+            self.parent.reply_and_exit(ended_continuation(self, str(ending), self.at))
         where = f"step {self.at}, where it was to take over the other's memory"
-        self.parent.reply_and_exit(self.too_soon(how, where))
+        self.parent.reply_and_exit(self.ended_early(ending, where))
 
 
 def _where(one: Continuation, other: Continuation, at: int) -> str:

@@ -12,20 +12,14 @@ import hashlib
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from bygones.attach.isolation.fork import Child, Parent, fork, scratch_folder, why_not_fork
-from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
-from bygones.attach.isolation.script import Script, check_script, run_script
+from bygones.attach.isolation.fork import Parent, scratch_folder
+from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
-from bygones.attach.live_run import Baseline, Live
-from bygones.attach.step_clock import Clock
-from bygones.attach.watched_process import CannotFork, over_too_soon, redirect_output
-from bygones.attach.worker_emulation import emulating
-from bygones.core.errors import BygonesError, ScriptError
+from bygones.attach.watched_process import Ending, WatchedProcess, run_in_child
 from bygones.core.values import Digest, Window
 from bygones.scripts.pilot import run_pilot
 from bygones.training.interventions import Sham
@@ -77,8 +71,13 @@ def check_transparency(script: Script, home: Path, seed: int, at: int) -> Transp
     with scratch_folder() as folder:
         bare, watched, shared, twin = (folder / n for n in ("bare", "watched", "shared", "twin"))
         _run_bare(script, home, seed, bare)
-        _run(script, home, seed, watched, None, None)
-        _run(script, home, seed, shared, at, twin)
+        killed = f"{script} was killed (out of memory?)."
+        run_in_child(
+            lambda parent: ProofProcess(script, home, seed, watched, parent), killed=killed
+        )
+        run_in_child(
+            lambda parent: ProofProcess(script, home, seed, shared, parent, at, twin), killed=killed
+        )
         return Transparency(
             script=str(script),
             at=at,
@@ -98,21 +97,11 @@ def _run_bare(script: Script, home: Path, seed: int, folder: Path) -> None:
         subprocess.run(command, cwd=home, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
 
 
-def _run(
-    script: Script, home: Path, seed: int, folder: Path, at: int | None, twin: Path | None
-) -> None:
-    side = fork()
-    if isinstance(side, Parent):
-        _Run(script, home, seed, folder, at, twin, side).go()
-    said = side.wait()
-    if isinstance(said, BygonesError):
-        raise said
-    if said is None:
-        raise ScriptError(f"{script} was killed (out of memory?).")
+class ProofProcess(WatchedProcess):
+    """Run a script to its end under watch; at the boundary `at`, fork a twin that does the same.
 
-
-class _Run:
-    """One process of the proof: watched to the end, or forked at a boundary, where the child goes on."""
+    In the twin every source is captured and restored; its output and files lie in the folder `twin`.
+    """
 
     def __init__(
         self,
@@ -120,62 +109,46 @@ class _Run:
         home: Path,
         seed: int,
         folder: Path,
-        at: int | None,
-        twin: Path | None,
         parent: Parent,
+        at: int | None = None,
+        twin: Path | None = None,
     ) -> None:
-        self.script, self.home, self.seed, self.folder = script, home, seed, folder
-        self.at, self.twin, self.parent = at, twin, parent
-        self.forked = False
-        self.clock = Clock(script.clock)
-        self.clock.stops = frozenset() if at is None else frozenset({at})
-        self.clock.before_first = self._first_look
-        self.clock.at_boundary = self._part
+        super().__init__(
+            script,
+            home,
+            seed,
+            folder,
+            parent,
+            allowed=(folder.parent,),
+            emulates=at is not None,
+            stops=frozenset() if at is None else frozenset({at}),
+        )
+        self.at, self.twin = at, twin
 
-    def go(self) -> NoReturn:
-        redirect_output(self.folder)
-        Overlay(self.home, self.folder / "files", allowed=(self.folder.parent,)).enter()
-        try:
-            with (
-                self.clock.listening(),
-                guarding_native_writes(),
-                emulating() if self.at is not None else nullcontext(),
-            ):
-                run_script(self.script, self.seed, self.home)
-        except BygonesError as error:
-            self.parent.reply_and_exit(error)
-        except SystemExit as leaving:
-            if isinstance(leaving.code, str):
-                print(leaving.code, file=sys.stderr)
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-        if self.at is not None and not self.forked:
-            where = f"step {self.at}, where it was to be forked"
-            how = "came to its end"
-            self.parent.reply_and_exit(
-                over_too_soon(self.script, how, self.clock.step, where, self.clock)
-            )
-        atexit._run_exitfuncs()
-        self.parent.reply_and_exit("done")
-
-    def _first_look(self) -> None:
-        self.first = Baseline(self.home / self.script.path, self.clock, self.seed)
-
-    def _part(self, step: int) -> None:
-        why = why_not_fork()
-        if why is not None:
-            raise CannotFork(f"{self.script} cannot be forked, since {why}.")
-        live = Live(self.home / self.script.path, self.clock, self.seed, self.first, {})
-        side = fork()
-        if isinstance(side, Child):
-            self.parent.reply_and_exit(side.wait())
+    def at_boundary(self, step: int) -> None:
         assert self.twin is not None
-        self.parent, self.forked = side, True
-        self.clock.go_on_here()
-        self.twin.mkdir()
-        detach_overlay(self.twin / "files", also={self.folder: self.twin})
+        self.check_fork()
+        live = self.find_live()
+        twin = self.fork_arm(self.twin)
+        if twin is not None:
+            self.parent.reply_and_exit(self.wait_for_arm(twin))
         shams = [Treatment(name, Sham(), Window(step, step + 1)) for name in live.sources]
         Rewriter(live.sources, self.seed).intervene(step, shams)
+
+    def finish(self, ending: Ending) -> NoReturn:
+        """Print what Python would print, run what was registered for the exit, and reply."""
+        match ending.error:
+            case SystemExit(code=str(message)):
+                print(message, file=sys.stderr)
+            case SystemExit() | None:
+                pass
+            case error:
+                sys.excepthook(type(error), error, error.__traceback__)
+        if self.at is not None and not self.is_arm:
+            where = f"step {self.at}, where it was to be forked"
+            self.refuse(self.ended_early(ending, where))
+        atexit._run_exitfuncs()
+        self.parent.reply_and_exit("done")
 
 
 def _written(folder: Path) -> dict[str, str]:

@@ -12,25 +12,20 @@ shown the same, and holds the same, at the fork.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from bygones.attach.isolation.fork import Child, Parent, fork, run_in_fork, why_not_fork
-from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
-from bygones.attach.isolation.script import Script, run_script
-from bygones.attach.live_run import Baseline, Live
+from bygones.attach.isolation.fork import Child, Parent, run_in_fork
+from bygones.attach.isolation.script import Script
+from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.variables import ScriptVariables
-from bygones.attach.step_clock import Clock
-from bygones.attach.watched_process import CannotFork, over_too_soon, redirect_output
-from bygones.attach.worker_emulation import emulating
+from bygones.attach.watched_process import Ending, WatchedProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, State
@@ -81,8 +76,11 @@ class Report:
         self.shown.update(other.shown)
 
 
-class ArmProcess:
-    """The state of one such process; after a fork, the child's goes on as another segment's."""
+class ArmProcess(WatchedProcess):
+    """The process of one segment; where arms part, each child goes on as another segment.
+
+    `path`: without forks, the segments that this process runs one after the other.
+    """
 
     def __init__(
         self,
@@ -95,57 +93,35 @@ class ArmProcess:
         donor: Mapping[int, Mapping[str, State]] | None = None,
         shown: dict[int, list[Any]] | None = None,
     ) -> None:
-        self.job, self.seed, self.todo, self.parent = job, seed, todo, parent
-        self.path = list(path)  # without forks: the segments to go through, one after the other
+        name = job.tree.segments[path[-1]].arms[0] if path else "shared"
+        super().__init__(
+            job.script,
+            job.home,
+            seed,
+            folder_of(job, seed, name),
+            parent,
+            allowed=allowed_folders(job),
+            emulates=job.emulates,
+            keeps_batches=any(
+                t.source == "order" for arm in job.study.arms for t in arm.treatments
+            ),
+        )
+        self.job, self.todo, self.path = job, todo, list(path)
         self.index = 0
         self.donor = donor or {}
         self.shown = shown if shown is not None else {}
-        self.clock = Clock(job.script.clock)
-        self.clock.before_first = self._first_look
-        self.clock.at_boundary = self._at_boundary
-        self.clock.stops = self._stops()
-        self.clock.delivered.keeping = any(
-            t.source == "order" for arm in job.study.arms for t in arm.treatments
-        )
         self.observed: list[np.ndarray] = []
         self.entries: list[dict[str, Any]] = []
-        self.first: Baseline | None = None
         self.live: Live | None = None
         self.rewriter: Rewriter | None = None
         self.over = False  # past the last horizon, on the way to the script's own end
+        self.clock.stops = self._stops()
 
     @property
     def segment(self) -> Segment:
         return self.job.tree.segments[self.index]
 
     # ------------------------------------------------------------------ running
-
-    def run(self) -> NoReturn:
-        """Runs the script to where nothing more is asked of it, and says how it went."""
-        job = self.job
-        name = self._name() if self.path else "shared"
-        folder = folder_of(job, self.seed, name)
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
-        redirect_output(folder)
-        overlay = Overlay(job.home, folder / "files", allowed=allowed_folders(job))
-        overlay.enter()
-        self._folder = folder
-        try:
-            with (
-                self.clock.listening(),
-                guarding_native_writes(),
-                emulating() if job.emulates else nullcontext(),
-            ):
-                run_script(job.script, self.seed, job.home)
-        except BygonesError as error:
-            self._leave(Report(refused=error))
-        except SystemExit as leaving:
-            self._ended(f"called sys.exit({leaving.code!r})")
-        except BaseException as error:
-            if self.clock.step == 0 or not self.live:
-                sys.excepthook(type(error), error, error.__traceback__)
-            self._ended(f"raised {type(error).__name__}: {error}", raised=True)
-        self._ended("came to its end")
 
     def _stops(self) -> frozenset[int]:
         """The boundaries of the running segment at which something is to be done."""
@@ -159,15 +135,12 @@ class ArmProcess:
         fork_at = self.job.study.fork_at
         return frozenset({segment.start, segment.stop, fork_at, *segment.steps, *mine})
 
-    def _first_look(self) -> None:
-        self.first = Baseline(self.job.home / self.job.script.path, self.clock, self.seed)
-
-    def _at_boundary(self, step: int) -> None:
+    def at_boundary(self, step: int) -> None:
         segment = self.segment
         if self.live is None:
-            self._get_to_know()
+            self._find_sources()
         if step == segment.stop and not segment.leaf:
-            self._part(step)  # comes back only where another segment goes on
+            self._begin_next_segment()  # returns only in the process of a following segment
             segment = self.segment
         state = self._state() if step == segment.stop and self._is_reference() else ""
         if self.rewriter is not None:
@@ -177,7 +150,7 @@ class ArmProcess:
         if step == segment.stop:
             self._store(state=state)
             if not self.job.to_end:
-                self._leave(self._report())
+                self.parent.reply_and_exit(self._report())
             self.over = True
             self.clock.stops = frozenset()
 
@@ -189,73 +162,64 @@ class ArmProcess:
 
     # ------------------------------------------------------------------ parting
 
-    def _part(self, step: int) -> None:
+    def _begin_next_segment(self) -> None:
+        """Fork each following segment that is needed; without forks, go on as the next one."""
         self._store()
         following = self.job.tree.children(self.index)
         if self.path:
             self._go_on(next(index for index in following if index in self.path))
             return
-        why = why_not_fork()
-        if why is not None:
-            self._leave(Report(refused=CannotFork(why)))
+        self.check_fork()
         total = Report()
         for index in sorted(following, key=lambda i: "control" not in self._arms(i)):
             if not self._is_needed(index):
                 continue
-            side = fork()
-            if isinstance(side, Parent):
-                self.parent = side
+            arm = self.fork_arm(folder_of(self.job, self.seed, self._arms(index)[0]))
+            if arm is None:
                 self._go_on(index)
                 return
-            self._hear(side, index, total)
-        self._leave(total)
+            total.add(self._report_of(arm, index))
+            self.shown.update(total.shown)
+        self.parent.reply_and_exit(total)
 
-    def _hear(self, child: Child, index: int, total: Report) -> None:
-        said = child.wait()
-        if said is None:
+    def _report_of(self, arm: Child, index: int) -> Report:
+        report = self.wait_for_arm(arm)
+        if report is None:
             words = "was killed, or died without a word"
-            said = Report(failures=[Failure(self._arms(index), words, self.clock.step)])
-        total.add(said)
-        self.shown.update(said.shown)
+            return Report(failures=[Failure(self._arms(index), words, self.clock.step)])
+        return report
 
     def _arms(self, index: int) -> tuple[str, ...]:
         return self.job.tree.segments[index].arms
 
     def _is_needed(self, index: int) -> bool:
         """Whether anything below a segment is still to do; the control always is where orders are moved."""
-        if index in self.todo or ("control" in self._arms(index) and self.clock.delivered.keeping):
+        if index in self.todo or (
+            "control" in self._arms(index) and self.clock.record.batches.keeping
+        ):
             return True
         return any(self._is_needed(child) for child in self.job.tree.children(index))
 
     def _go_on(self, index: int) -> None:
-        """From here on, this process is another segment."""
+        """Go on as another segment."""
         self.index = index
-        self.clock.go_on_here()
         self.observed, self.entries = [], []
         self.clock.stops = self._stops()
-        if not self.path:
-            before, self._folder = self._folder, folder_of(self.job, self.seed, self._name())
-            shutil.rmtree(self._folder, ignore_errors=True)
-            detach_overlay(self._folder / "files", also={before: self._folder})
 
-    def _name(self) -> str:
-        """The arm whose output this is: where several are still one, the first of them."""
-        index = self.path[-1] if self.path else self.index
-        return self._arms(index)[0]
-
-    def _get_to_know(self) -> None:
-        """At the fork: finds the sources, and checks that this is the run that it should be."""
-        assert self.first is not None
-        script = self.job.home / self.job.script.path
-        self.live = Live(script, self.clock, self.seed, self.first, self.shown)
+    def _find_sources(self) -> None:
+        """At the fork: find the sources, and check that this run has the same past as the others."""
+        self.live = self.find_live(shown=self.shown)
         self.rewriter = Rewriter(self.live.sources, self.seed)
         self._check_past()
 
     def _check_past(self) -> None:
         assert self.live is not None
-        job, mine = self.job, {"chain": list(self.clock.delivered.steps), "state": self._state()}
+        job, mine = (
+            self.job,
+            {"chain": list(self.clock.record.batches.steps), "state": self._state()},
+        )
         mine["weights"] = digest(self.live.sources["weights"].capture())
-        mine["losses"] = [float(x).hex() for x in self.clock.losses]
+        mine["losses"] = [float(x).hex() for x in self.clock.record.losses]
         address = job.addresses.history(self.seed, ())
         known = job.store.records(address).get("past")
         if known is None:
@@ -300,7 +264,7 @@ class ArmProcess:
         self.observed.append(run_in_fork(look) if self.job.forks else look())
 
     def _diverged_at(self) -> int | None:
-        bad = (s for s, loss in enumerate(self.clock.losses) if not math.isfinite(loss))
+        bad = (s for s, loss in enumerate(self.clock.record.losses) if not math.isfinite(loss))
         return next(bad, None)
 
     def _store(self, state: Digest = "", failed: str = "") -> None:
@@ -308,7 +272,7 @@ class ArmProcess:
         start, stop = segment.start, segment.stop
         losses = np.full(stop - start, math.nan, dtype=np.float32)
         with np.errstate(over="ignore"):
-            mine = np.asarray(self.clock.losses[start:stop], dtype=np.float32)
+            mine = np.asarray(self.clock.record.losses[start:stop], dtype=np.float32)
         losses[: len(mine)] = mine
         arrays = {"losses": losses}
         if self.observed:
@@ -337,25 +301,31 @@ class ArmProcess:
         fork_at = self.job.study.fork_at
         if "control" not in self.segment.arms:
             return Report()
-        shown = self.clock.delivered.indices
+        shown = self.clock.record.batches.indices
         return Report(shown={step: shown[step] for step in shown if step >= fork_at})
 
-    def _ended(self, how: str, *, raised: bool = False) -> NoReturn:
-        """The script is over: after the last horizon that is as it should be, before it that is a failure."""
+    def refuse(self, error: BygonesError) -> NoReturn:
+        self.parent.reply_and_exit(Report(refused=error))
+
+    def finish(self, ending: Ending) -> NoReturn:
+        """Reply after the script has ended: a failure, unless the last horizon was reached."""
+        if ending.raised and (self.clock.step == 0 or not self.live):
+            error = ending.error
+            assert error is not None
+            sys.excepthook(type(error), error, error.__traceback__)
         if self.over:
-            self._leave(self._report())
-        study, step, script = self.job.study, self.clock.step, self.job.script
+            self.parent.reply_and_exit(self._report())
+        study = self.job.study
         if self.live is None or self._is_reference():
-            where = f"the fork at step {study.fork_at}" if self.live is None else ""
-            where = where or f"the last horizon (step {study.end})"
-            self._leave(Report(refused=over_too_soon(script, how, step, where, self.clock)))
+            where = f"the last horizon (step {study.end})"
+            if self.live is None:
+                where = f"the fork at step {study.fork_at}"
+            self.refuse(self.ended_early(ending, where))
         missing = len(self.segment.steps) - len(self.observed)
         self.observed += [np.full(self.job.shape, math.nan)] * missing
-        self._store(failed=how)
-        self._leave(Report(failures=[Failure(self.segment.arms, how, step)]))
-
-    def _leave(self, report: Report) -> NoReturn:
-        self.parent.reply_and_exit(report)
+        self._store(failed=str(ending))
+        failure = Failure(self.segment.arms, str(ending), self.clock.step)
+        self.parent.reply_and_exit(Report(failures=[failure]))
 
 
 _EMPTY_RECORD: dict[str, Any] = {

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
-from bygones.attach.isolation.fork import Child, fork
-from bygones.attach.isolation.overlay import Overlay, guarding_native_writes
-from bygones.attach.isolation.script import run_script
-from bygones.attach.live_run import Baseline, Live
-from bygones.attach.step_clock import Clock
-from bygones.attach.watched_process import redirect_output
-from bygones.attach.worker_emulation import emulating
+from bygones.attach.isolation.fork import Parent
+from bygones.attach.watched_process import Ending, WatchedProcess, run_in_child
 from bygones.core.errors import ScriptError
 from bygones.core.values import State
 from bygones.scripts.arm_process import Job, allowed_folders, folder_of
@@ -18,7 +14,7 @@ from bygones.study.segment import donor_seed
 
 
 def find_donor(job: Job, seed: int) -> dict[int, Mapping[str, State]]:
-    """The states that are transplanted into this seed, by step: of a run with a seed of its own."""
+    """Run the donor of a seed. Returns the states that are transplanted, by step and source."""
     wanted = sorted(
         {
             (t.window.start, t.source)
@@ -29,46 +25,41 @@ def find_donor(job: Job, seed: int) -> dict[int, Mapping[str, State]]:
     )
     if not wanted:
         return {}
-    return _process_donor(job, donor_seed(seed), wanted)
+    return run_in_child(
+        lambda parent: DonorProcess(job, donor_seed(seed), wanted, parent),
+        killed=f"{job.script} was killed while it trained a donor.",
+    )
 
 
-def _process_donor(
-    job: Job, seed: int, wanted: Sequence[tuple[int, str]]
-) -> dict[int, Mapping[str, State]]:
-    side = fork()
-    if isinstance(side, Child):
-        said = side.wait()
-        if not isinstance(said, dict):
-            raise said or ScriptError(f"{job.script} was killed while it trained a donor.")
-        return said
-    clock = Clock(job.script.clock)
-    script = job.home / job.script.path
-    looks: list[Baseline] = []
-    taken: dict[int, dict[str, State]] = {}
+class DonorProcess(WatchedProcess):
+    """Train another seed, and reply the states of the `wanted` (step, source) by step."""
 
-    def at_boundary(step: int) -> None:
-        live = Live(script, clock, seed, looks[0], {})
-        taken[step] = {name: live.sources[name].capture() for at, name in wanted if at == step}
-        if step == wanted[-1][0]:
-            side.reply_and_exit(taken)
+    def __init__(
+        self, job: Job, seed: int, wanted: Sequence[tuple[int, str]], parent: Parent
+    ) -> None:
+        super().__init__(
+            job.script,
+            job.home,
+            seed,
+            folder_of(job, seed, "donor"),
+            parent,
+            allowed=allowed_folders(job),
+            emulates=job.emulates,
+            stops=frozenset(step for step, _ in wanted),
+        )
+        self.wanted, self.last = wanted, wanted[-1][0]
+        self.taken: dict[int, dict[str, State]] = {}
 
-    clock.stops = frozenset(step for step, _ in wanted)
-    clock.before_first = lambda: looks.append(Baseline(script, clock, seed))
-    clock.at_boundary = at_boundary
-    folder = folder_of(job, seed, "donor")
-    redirect_output(folder)
-    Overlay(job.home, folder / "files", allowed=allowed_folders(job)).enter()
-    try:
-        with clock.listening(), guarding_native_writes(), emulating():
-            run_script(job.script, seed, job.home)
-    except BaseException as error:
-        side.reply_and_exit(
+    def at_boundary(self, step: int) -> None:
+        sources = self.find_live().sources
+        self.taken[step] = {name: sources[name].capture() for at, name in self.wanted if at == step}
+        if step == self.last:
+            self.parent.reply_and_exit(self.taken)
+
+    def finish(self, ending: Ending) -> NoReturn:
+        self.parent.reply_and_exit(
             ScriptError(
-                f"{job.script} raised {type(error).__name__} for the donor's seed: {error}."
+                f"{self.script} {ending} before step {self.last}, in the run of seed {self.seed} that a "
+                f"transplant is taken from."
             )
         )
-    side.reply_and_exit(
-        ScriptError(
-            f"{job.script} came to its end before step {wanted[-1][0]} for the donor's seed."
-        )
-    )

@@ -8,8 +8,8 @@ from typing import Any
 
 import xarray as xr
 
-from bygones.attach.isolation.fork import Child, Parent, as_they_end, fork, spawn_fork
-from bygones.attach.watched_process import CannotFork
+from bygones.attach.isolation.fork import Child, Parent, as_they_end, spawn_fork
+from bygones.attach.watched_process import CannotFork, run_in_child
 from bygones.core.errors import ScriptError
 from bygones.scripts.arm_process import (
     ArmProcess,
@@ -121,13 +121,7 @@ def _run_seed(planned: ScriptPlan, seed: int) -> Report:
 
 
 def _process(make: Callable[[Parent], ArmProcess], job: Job) -> Report:
-    side = fork()
-    if isinstance(side, Parent):
-        make(side).run()
-    said = side.wait()
-    if said is None:
-        return Report(refused=ScriptError(f"{job.script} was killed (out of memory?)."))
-    return said
+    return run_in_child(make, killed=f"{job.script} was killed (out of memory?).")
 
 
 def _path_to(job: Job, leaf: int) -> list[int]:

@@ -7,35 +7,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from bygones.attach.isolation.fork import (
-    ChildDied,
-    Parent,
-    fork,
-    scratch_folder,
-    why_not_fork,
-)
-from bygones.attach.isolation.overlay import Overlay, guarding_native_writes
-from bygones.attach.isolation.script import Script, own_files, run_script
+from bygones.attach.isolation.fork import Parent, scratch_folder, why_not_fork
+from bygones.attach.isolation.script import Script, own_files
 from bygones.attach.isolation.warmup import imported_libraries, versions
-from bygones.attach.live_run import Baseline, Live, settle
+from bygones.attach.live_run import Live, settle
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs, observe
-from bygones.attach.step_clock import Clock
-from bygones.attach.watched_process import over_too_soon, redirect_output
-from bygones.attach.worker_emulation import NotInProcess, emulating
+from bygones.attach.watched_process import Ending, WatchedProcess, run_by_slowest
+from bygones.attach.worker_emulation import NotInProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.scripts.rng_contract import carried_contract
 from bygones.study.describe import describe_sources, state_bytes
 
-Ask = Callable[[Live], Any]  # something to find out while the script is alive
+Query = Callable[[Live], Any]  # something to find out while the script is alive
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def run_pilot(
     home: Path,
     seed: int,
     at: int,
-    ask: Ask = lambda live: None,
+    query: Query = lambda live: None,
     probe: Callable[[Any], Any] | None = None,
     *,
     emulates: bool = True,
@@ -80,111 +73,74 @@ def run_pilot(
             f"a script's boundary lies after a step, so the fork is at step 1 or later; got {at}."
         )
     try:
-        said = _run(script, home, seed, at, ask, probe, emulates)
+        with scratch_folder() as folder:
+            _, found = run_by_slowest(
+                lambda script, parent: PilotProcess(
+                    script, home, seed, folder, parent, at, query, probe, emulates
+                ),
+                script,
+                killed=f"{script} was killed in its first run, before step {at} (out of memory?).",
+            )
     except NotInProcess as error:
         if not emulates:
             raise
-        real = run_pilot(script, home, seed, at, ask, probe, emulates=False)
+        real = run_pilot(script, home, seed, at, query, probe, emulates=False)
         return replace(real, why_not_fork=str(error))
-    if isinstance(said, int):
-        script = replace(script, clock=said)
-        said = _run(script, home, seed, at, ask, probe, emulates)
-    assert isinstance(said, PilotResult)
-    return said
+    return found
 
 
-def _run(
-    script: Script,
-    home: Path,
-    seed: int,
-    at: int,
-    ask: Ask,
-    probe: Callable[[Any], Any] | None,
-    emulates: bool,
-) -> Any:
-    with scratch_folder() as folder:
-        side = fork()
-        if isinstance(side, Parent):
-            _Scout(script, home, seed, at, ask, probe, side).run(folder, emulates)
-        said = side.wait()
-    if said is None:
-        raise ScriptError(
-            f"{script} was killed in its first run, before step {at} (out of memory?)."
-        ) from ChildDied()
-    if isinstance(said, BygonesError):
-        raise said
-    return said
+class PilotProcess(WatchedProcess):
+    """Run a script up to the boundary `at`, and reply a `PilotResult`."""
 
-
-class _Scout:
     def __init__(
         self,
         script: Script,
         home: Path,
         seed: int,
-        at: int,
-        ask: Ask,
-        probe: Callable[[Any], Any] | None,
+        folder: Path,
         parent: Parent,
+        at: int,
+        query: Query,
+        probe: Callable[[Any], Any] | None,
+        emulates: bool,
     ) -> None:
-        self.script, self.home, self.seed, self.at = script, home, seed, at
-        self.ask, self.probe, self.parent = ask, probe, parent
-        self.clock = Clock(script.clock)
-        self.clock.stops = frozenset({at})
-        self.clock.before_first = self._before_first
-        self.clock.at_boundary = self._arrived
+        stops = frozenset({at})
+        super().__init__(script, home, seed, folder, parent, emulates=emulates, stops=stops)
+        self.at, self.query, self.probe = at, query, probe
         self.listener = Listener()
-        self.clock.on_batch = self.listener.delivered
         self.modules_before = frozenset(sys.modules)
-        self.first: Baseline | None = None
         self.began = time.perf_counter()
 
-    def run(self, folder: Path, emulates: bool) -> NoReturn:
-        self.emulates = emulates
-        redirect_output(folder)
-        Overlay(self.home, folder / "files", allowed=(folder,)).enter()
-        try:
-            with (
-                self.clock.listening(),
-                self.listener.hearing_losses(),
-                guarding_native_writes(),
-                emulating() if emulates else nullcontext(),
-            ):
-                run_script(self.script, self.seed, self.home)
-        except BygonesError as error:
-            self.parent.reply_and_exit(error)
-        except SystemExit as leaving:
-            self._too_soon(f"called sys.exit({leaving.code!r})")
-        except BaseException as error:
-            self._too_soon(f"raised {type(error).__name__}: {error}")
-        self._too_soon("came to its end")
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with self.listener.hearing_losses(), super().watching():
+            yield
 
-    def _too_soon(self, how: str) -> NoReturn:
-        where = f"step {self.at}, where it was to be forked"
-        self.parent.reply_and_exit(
-            over_too_soon(self.script, how, self.clock.step, where, self.clock)
-        )
-
-    def _before_first(self) -> None:
-        path = self.home / self.script.path
-        self.first = Baseline(path, self.clock, self.seed)
-        self.listener.attach(self.first.trained)
+    def before_first(self) -> None:
+        super().before_first()
+        assert self.baseline is not None
+        self.listener.attach(self.baseline.trained)
         self.began = time.perf_counter()
 
-    def _arrived(self, step: int) -> None:
-        """At the boundary: everything is asked here, and the script goes no further."""
+    def on_batch(self, batch: Any) -> None:
+        self.listener.delivered(batch)
+
+    def at_boundary(self, step: int) -> None:
+        """Answer everything here; the script goes no further."""
         seconds = (time.perf_counter() - self.began) / max(step - 1, 1)
-        turn = self.clock.slowest_optimizer()
-        if turn != self.script.clock:
-            self.parent.reply_and_exit(turn)
+        self.check_optimizer()
         try:
-            self._look_around(seconds)
+            self.parent.reply_and_exit(self._result(seconds))
         except BygonesError as error:
-            self.parent.reply_and_exit(error)
+            self.refuse(error)
 
-    def _look_around(self, seconds: float) -> NoReturn:
-        assert self.first is not None
-        live = Live(self.home / self.script.path, self.clock, self.seed, self.first, {})
+    def finish(self, ending: Ending) -> NoReturn:
+        where = f"step {self.at}, where it was to be forked"
+        self.refuse(self.ended_early(ending, where))
+
+    def _result(self, seconds: float) -> PilotResult:
+        assert self.baseline is not None
+        live = self.find_live()
         settle(live)
         why = why_not_fork()
         libraries = imported_libraries(self.modules_before)
@@ -195,34 +151,29 @@ class _Scout:
             shape = outputs.shape
             if self.probe is not None and labels is not None:
                 inputs = replace(inputs, labels=labels, kind="logits")
-        self.parent.reply_and_exit(
-            PilotResult(
-                script=replace(
-                    self.script,
-                    files=own_files(self.home / self.script.path),
-                    versions=versions(libraries),
-                ),
-                sources=_with_digests(live),
-                why_not_fork=why,
-                chain=list(self.clock.delivered.steps),
-                inputs=inputs,
-                why_no_inputs=why_no_inputs,
-                shape=shape,
-                seconds_a_step=seconds,
-                snapshot_bytes=sum(state_bytes(s.capture()) for s in live.sources.values()),
-                order=_policy(self.clock),
-                libraries=libraries,
-                num_workers=self.clock.num_workers,
-                threads=torch.get_num_threads(),
-                emulates=self.emulates,
-                rng=carried_contract(live, self.first, self.script, self.clock),
-                answer=self.ask(live),
-            )
+        files, record = own_files(self.file), self.clock.record
+        return PilotResult(
+            script=replace(self.script, files=files, versions=versions(libraries)),
+            sources=_with_digests(live),
+            why_not_fork=why,
+            chain=list(record.batches.steps),
+            inputs=inputs,
+            why_no_inputs=why_no_inputs,
+            shape=shape,
+            seconds_a_step=seconds,
+            snapshot_bytes=sum(state_bytes(s.capture()) for s in live.sources.values()),
+            order=_policy(record.loader),
+            libraries=libraries,
+            num_workers=record.num_workers,
+            threads=torch.get_num_threads(),
+            emulates=self.emulates,
+            rng=carried_contract(live, self.baseline, self.script, self.clock),
+            answer=self.query(live),
         )
 
     def _inputs(self, live: Live) -> tuple[Inputs | None, BygonesError | None]:
         try:
-            label = live.clocked_module(self.clock.seen[self.script.clock])
+            label = live.clocked_module(self.clock.optimizers[self.script.clock])
             if self.probe is not None:
                 path = f"{label}/"
                 given = Inputs(path, (), None, "values", "the given probe", self.probe)
@@ -240,9 +191,8 @@ def _with_digests(live: Live) -> list[dict[str, Any]]:
     ]
 
 
-def _policy(clock: Clock) -> dict[str, str]:
+def _policy(iterator: _BaseDataLoaderIter | None) -> dict[str, str]:
     """The sampler that decides the order, by name."""
-    iterator = clock.loader
     if iterator is None:
         return {"policy": "drawn by the script itself", "policy_hash": ""}
     sampler: Any = iterator._index_sampler

@@ -15,20 +15,16 @@ from typing import Any, NoReturn
 
 import torch
 
-from bygones.attach.isolation.script import Script, check_script, own_files, run_script
+from bygones.attach.isolation.script import Script, check_script, own_files
 from bygones.attach.isolation.warmup import warm
-from bygones.attach.live_run import Baseline, Live
-from bygones.attach.step_clock import Clock
+from bygones.attach.live_run import Live
+from bygones.attach.watched_process import Ending, WatchedScript
 from bygones.core.errors import BygonesError, DesignError, ScriptError
 from bygones.core.text import format_count
 from bygones.scripts.rng_contract import carried_contract
 from bygones.store.ledger import Writer, refuse_existing
 from bygones.study.record import Recorded
 from bygones.training.contract import Contract
-
-# Keys of streams and orders are named after a seed by bygones, and so are no part of what a script carries:
-# with one seed for all runs they never differ.
-_NO_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -61,32 +57,27 @@ def record_script(script: Script, home: Path, seed: int, every: int, path: Path)
     path = path.absolute()  # the script may go to another folder
     refuse_existing(path)
     recorder = _Recorder(script, home, seed, every, path)
-    warm()  # what torch has made so far is not looked at: a tenth of the time
+    warm()  # freezes what torch has made so far, which makes finding objects ten times faster
     try:
-        with recorder.clock.listening():
-            run_script(script, seed, home)
-    except SystemExit as leaving:
-        if leaving.code not in (None, 0):
-            recorder.leave()
-            raise
+        ending = recorder.execute()
     except BygonesError:
         recorder.leave()
         raise
-    except BaseException as error:
+    if ending.failed:
         recorder.leave()
-        _end_as_python_does(error)
+        _exit_as_python_does(ending)
     return recorder.end()
 
 
-class _Recorder:
+class _Recorder(WatchedScript):
+    """A script that is recorded into the ledger at `path`, at every `every`-th boundary."""
+
     def __init__(self, script: Script, home: Path, seed: int, every: int, path: Path) -> None:
-        self.script, self.seed, self.every, self.path = script, seed, every, path
-        self.file = home / script.path
-        self.clock = Clock(script.clock)
-        self.clock.stops = None
-        self.clock.before_first = self._first_look
-        self.clock.at_boundary = self._at_boundary
-        self.first: Baseline | None = None
+        super().__init__(script, home, seed, stops=None)
+        self.key_seed = (
+            0  # one for all runs: the keys of streams are bygones' own, not the script's
+        )
+        self.every, self.path = every, path
         self.writer: Writer | None = None
         self.last = -1
         self.count = 0
@@ -94,7 +85,7 @@ class _Recorder:
 
     def end(self) -> ScriptRecorded:
         """The script came to its end: its last entry, and the last line."""
-        if self.first is None or self.clock.step == 0:
+        if self.baseline is None or self.clock.step == 0:
             raise ScriptError(
                 f"{self.script.path} came to its end without a step of any torch optimizer that is counted "
                 f"in this process, so there is no boundary to write down."
@@ -122,26 +113,21 @@ class _Recorder:
             said = f"{self.path} has {count}, up to boundary {self.last}, and no last line"
         print(f"bygones: {said}, since the script did not come to its end.", file=sys.stderr)
 
-    def _first_look(self) -> None:
-        self.first = Baseline(self.file, self.clock, _NO_SEED)
-
-    def _at_boundary(self, step: int) -> None:
+    def at_boundary(self, step: int) -> None:
         if step % self.every == 0:
             self._add()
 
     def _add(self) -> None:
-        assert self.first is not None
         if self.writer is None:
-            live = Live(self.file, self.clock, _NO_SEED, self.first, {})
-            self.writer = Writer(self.path, self._header(live, self.first))
+            self.writer = Writer(self.path, self._header(self.find_live()))
         began = time.perf_counter()
-        live = Live(self.file, self.clock, _NO_SEED, self.first, {})
-        self.writer.add(live.entry())
+        self.writer.add(self.find_live().entry())
         self.last = self.clock.step
         self.count += 1
         self.seconds += time.perf_counter() - began
 
-    def _header(self, live: Live, first: Baseline) -> dict[str, Any]:
+    def _header(self, live: Live) -> dict[str, Any]:
+        assert self.baseline is not None
         devices = {str(p.device.type) for p in live.parameters.values()}
         contract = replace(
             Contract.here(),
@@ -157,12 +143,16 @@ class _Recorder:
             "optimizer": self.clock.optimizer,
             "every": self.every,
             "contract": contract.to_dict(),
-            "rng": carried_contract(live, first, self.script, self.clock),
+            "rng": carried_contract(live, self.baseline, self.script, self.clock),
         }
 
 
-def _end_as_python_does(error: BaseException) -> NoReturn:
-    """The traceback from the script's own first line on, and the exit code."""
+def _exit_as_python_does(ending: Ending) -> NoReturn:
+    """Exit with the script's own code; print the traceback of what it raised, without bygones' frames."""
+    error = ending.error
+    assert error is not None
+    if not ending.raised:
+        raise error  # its call of sys.exit
     place = error.__traceback__
     while place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("bygones"):
         place = place.tb_next

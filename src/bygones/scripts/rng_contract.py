@@ -41,7 +41,7 @@ def carried_contract(live: Live, first: Baseline, script: Script, clock: Clock) 
         "contract": "carried",
         "derivation": _DERIVATION,
         "looked_at": [0, clock.step],
-        "streams": [*rows, *([_WORKERS] if clock.num_workers else [])],
+        "streams": [*rows, *([_WORKERS] if clock.record.num_workers else [])],
         **surroundings(live.parameters.values()),
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
+from bygones.attach.index_override import QueuedIndices, Rule
 from bygones.attach.step_clock import Clock
 from bygones.attach.worker_emulation import InProcessWorkers
 from bygones.core.keyed_rng import mix
@@ -49,7 +50,7 @@ class LoaderOrder(AbstractSource):
         self._clock = clock
         self._shown = shown  # what the control shows in each step
         self._detour = NO_DETOUR
-        self._key = self._key_as_built = mix(seed, "order")
+        self._key = mix(seed, "order")
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -64,22 +65,28 @@ class LoaderOrder(AbstractSource):
         if len(detour) and not np.array_equal(detour, self._detour):
             self._detour = detour
             waiting = [index for step in detour.tolist() for index in self._shown[step]]
-            _replace_from_now(self._clock, lambda: _Detour(waiting))
+            self._override(QueuedIndices(waiting))
         if state["draw"] != self._key:
             self._key = state["draw"]
-            _replace_from_now(self._clock, lambda key=self._key: _Redraw(key))
+            self._override(_Redraw(self._key))
 
     def fresh(self) -> State:
         raise refuse_reset(self.name, self.reset_refusal)
 
     def lifetime(self) -> Lifetime:
-        sampler: Any = None if self._clock.loader is None else self._clock.loader._index_sampler
+        loader = self._clock.record.loader
+        sampler: Any = None if loader is None else loader._index_sampler
         return Lifetime("phase", float(len(sampler))) if sampler else Lifetime("unbounded")
+
+    def _override(self, rule: Rule) -> None:
+        loader = self._clock.record.loader
+        assert loader is not None
+        self._clock.override.begin(loader, rule)
 
 
 def can_be_rearranged(clock: Clock) -> bool:
     """Whether the training steps come from a loader that reads numbered examples in this process."""
-    iterator = clock.loader
+    iterator = clock.record.loader
     if not isinstance(iterator, _SingleProcessDataLoaderIter | InProcessWorkers):
         return False
     if isinstance(iterator._dataset, IterableDataset):
@@ -89,16 +96,6 @@ def can_be_rearranged(clock: Clock) -> bool:
     except TypeError:
         return False
     return True
-
-
-class _Detour:
-    """Index batches to show first, one a fetch; after that, whatever the sampler says."""
-
-    def __init__(self, waiting: list[Any]) -> None:
-        self._waiting = waiting
-
-    def __call__(self, iterator: Any, index: Any) -> Any:
-        return self._waiting.pop(0) if self._waiting else index
 
 
 class _Redraw:
@@ -163,10 +160,3 @@ def _reseed_within(sampler: Any, key: int) -> None:
             elif name == "seed" and type(value) is int:
                 seen.seed = mix(key, "seed") & 0x7FFFFFFF
         seen = getattr(seen, "sampler", None)
-
-
-def _replace_from_now(clock: Clock, make: Any) -> None:
-    """Lets a rule choose the index of every fetch to come from the loader that is trained on."""
-    assert clock.loader is not None
-    clock.replace_on = clock.loader._dataset
-    clock.replace = make()

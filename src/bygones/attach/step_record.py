@@ -1,0 +1,61 @@
+"""Step record: the losses and batches that each training step used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from bygones.attach.batch_hashes import DeliveredBatches
+
+
+class StepRecord:
+    """What a script trained on, step by step.
+
+    losses[s]            sum of the losses on which step s called `backward`
+    backward_calls[s]    number of these calls; more than 1 if the step accumulates gradients
+    epochs               steps in which a loader started over
+    batches              the batches of each step, by index and by hash
+    loader               iterator that the running step fetches from; None before the first `backward`
+    num_workers          largest number of workers of any loader
+    """
+
+    def __init__(self, *, keeps_batches: bool = False) -> None:
+        self.losses: list[float] = []
+        self.backward_calls: list[int] = []
+        self.epochs: list[int] = []
+        self.batches = DeliveredBatches(keeping=keeps_batches)
+        self.loader: _BaseDataLoaderIter | None = None
+        self.num_workers = 0
+        self._last: _BaseDataLoaderIter | None = None  # the latest with gradients enabled
+        self._open_losses: list[Tensor] = []
+
+    @property
+    def dataset(self) -> Any:
+        """The dataset that is trained on; None if no loader delivers it."""
+        return getattr(self.loader, "_dataset", None)
+
+    def add_batch(self, step: int, iterator: _BaseDataLoaderIter, batch: Any) -> None:
+        """Record a batch that `iterator` delivered after `step` updates."""
+        if torch.is_grad_enabled():
+            if iterator is not self._last:
+                self.epochs.append(step)
+            self._last = iterator
+        self.num_workers = max(self.num_workers, iterator._num_workers)
+        index = getattr(iterator, "delivered_index", None)
+        self.batches.deliver(iterator._dataset, index, batch)
+
+    def add_backward(self, loss: Tensor) -> None:
+        """Record a call of `backward`."""
+        self.loader = self._last
+        if loss.numel() == 1:
+            self._open_losses.append(loss.detach())
+
+    def close_step(self) -> None:
+        """Close the running step: what follows belongs to the next one."""
+        self.backward_calls.append(len(self._open_losses))
+        self.losses.append(sum(map(float, self._open_losses)))
+        self.batches.close(self.dataset)
+        self._open_losses = []
