@@ -14,26 +14,18 @@ from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import ScriptError
 from bygones.core.values import State
 from bygones.scripts.arm_process import Job, allowed_folders, folder_of
+from bygones.study.donor import capture_sources, donor_reads
 from bygones.study.segment import donor_seed
 
 
 def find_donor(job: Job, seed: int) -> dict[int, Mapping[str, State]]:
     """The states that are transplanted into this seed, by step: of a run with a seed of its own."""
-    wanted = sorted(
-        {
-            (t.window.start, t.source)
-            for arm in job.study.arms
-            for t in arm.treatments
-            if t.needs_donor
-        }
-    )
-    if not wanted:
-        return {}
-    return _process_donor(job, donor_seed(seed), wanted)
+    reads = donor_reads(job.study.arms)
+    return _process_donor(job, donor_seed(seed), reads) if reads else {}
 
 
 def _process_donor(
-    job: Job, seed: int, wanted: Sequence[tuple[int, str]]
+    job: Job, seed: int, reads: Mapping[int, Sequence[str]]
 ) -> dict[int, Mapping[str, State]]:
     side = fork()
     if isinstance(side, Child):
@@ -48,11 +40,11 @@ def _process_donor(
 
     def at_boundary(step: int) -> None:
         live = Live(script, clock, seed, looks[0], {})
-        taken[step] = {name: live.sources[name].capture() for at, name in wanted if at == step}
-        if step == wanted[-1][0]:
+        taken[step] = capture_sources(live.sources, reads[step])
+        if step == max(reads):
             side.reply_and_exit(taken)
 
-    clock.stops = frozenset(step for step, _ in wanted)
+    clock.stops = frozenset(reads)
     clock.before_first = lambda: looks.append(Baseline(script, clock, seed))
     clock.at_boundary = at_boundary
     folder = folder_of(job, seed, "donor")
@@ -68,7 +60,5 @@ def _process_donor(
             )
         )
     side.reply_and_exit(
-        ScriptError(
-            f"{job.script} came to its end before step {wanted[-1][0]} for the donor's seed."
-        )
+        ScriptError(f"{job.script} came to its end before step {max(reads)} for the donor's seed.")
     )
