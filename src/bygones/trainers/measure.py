@@ -109,15 +109,15 @@ def measure_trainer(
 ) -> xr.Dataset:
     """Trains every arm of every seed, and returns the outcomes as a study's."""
     study = Study(
-        TrainerRecipe(asked.make_trainer),
-        asked.arms,
-        asked.fork_at,
-        asked.horizons,
-        asked.seeds,
-        asked.name,
-        TrainerProbe(asked.kind, code_of(asked.probe)),
-        family,
-        margins,
+        recipe=TrainerRecipe(asked.make_trainer),
+        arms=asked.arms,
+        fork_at=asked.fork_at,
+        horizons=asked.horizons,
+        seeds=asked.seeds,
+        name=asked.name,
+        probe=TrainerProbe(asked.kind, code_of(asked.probe)),
+        family=family,
+        margins=margins,
     )
     labels = _checked_labels(asked)
     for arm in study.arms:
