@@ -26,6 +26,7 @@ from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.step_clock import Clock, ClockCallbacks
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
+from bygones.core.text import format_count
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class WatchedProcess(WatchedScript, ABC):
                 f"boundary to fork at. Expected a script that calls optimizer.step() itself; training in a "
                 f"process that it starts cannot be followed."
             )
-        steps = f"{step} optimizer step{'' if step == 1 else 's'}"
+        steps = format_count(step, "optimizer step")
         return ScriptError(
             f"{path} {ending} after {steps}, before {where}. {self.advice}, or let the script "
             f"train for longer."

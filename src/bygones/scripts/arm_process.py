@@ -31,6 +31,7 @@ from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, pack
 from bygones.study.design import Study
+from bygones.study.past import Past, past_difference, seed_with_equal_past
 from bygones.study.tree import Addresses, Segment, Tree, Work
 from bygones.training.rewriter import Rewriter
 
@@ -224,22 +225,32 @@ class ArmProcess(WatchedProcess):
         known = job.store.records(address).get("past")
         if known is None:
             job.store.write_record(address, "past", {**_EMPTY_RECORD, **mine})
-        elif known["state"] != mine["state"] or known["chain"] != mine["chain"]:
+            known = mine
+        difference = past_difference(_past(known), _past(mine))
+        if difference is not None:
             raise ScriptError(
-                f"{job.script} does not repeat itself with seed {self.seed}: {_where_parted(known, mine)}. "
+                f"{job.script} does not repeat itself with seed {self.seed}: {difference}. "
                 f"Arms that do not share their past cannot be compared. Something in it is not decided by "
                 f"its seed (a clock, a hash, a thread, another program); or, if this --store was filled "
                 f"before, its data have changed since."
             )
+        self._check_seed(_past(mine))
+
+    def _check_seed(self, past: Past) -> None:
+        """Refuse a seed that trains the same run as another seed of the study."""
+        job, pasts = self.job, {}
         for other in job.study.seeds:
-            theirs = job.store.records(job.addresses.history(other, ())).get("past", {})
-            if other != self.seed and theirs.get("weights") == mine["weights"]:
-                raise ScriptError(
-                    f"seeds {min(self.seed, other)} and {max(self.seed, other)} train the same run: the "
-                    f"seed, handed over by {job.script.seeded_by}, does not reach {job.script.path}. If it "
-                    f"seeds itself, put {{seed}} into its arguments, like --seed {{seed}}, or name an "
-                    f"environment variable that it reads with --seed-env."
-                )
+            record = job.store.records(job.addresses.history(other, ())).get("past")
+            if other != self.seed and record is not None:
+                pasts[other] = _past(record)
+        other = seed_with_equal_past(past, pasts)
+        if other is not None:
+            raise ScriptError(
+                f"seeds {min(self.seed, other)} and {max(self.seed, other)} train the same run: the "
+                f"seed, handed over by {job.script.seeded_by}, does not reach {job.script.path}. If it "
+                f"seeds itself, put {{seed}} into its arguments, like --seed {{seed}}, or name an "
+                f"environment variable that it reads with --seed-env."
+            )
 
     def _state(self) -> Digest:
         """Digest of all that training goes on from; a script's own counters (of time, say) left out."""
@@ -358,12 +369,7 @@ def allowed_folders(job: Job) -> tuple[Path, ...]:
     return tuple(Path(p).resolve() for p in (job.output, store) if p is not None)
 
 
-def _where_parted(known: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """The first step at which two runs of one seed were not the same."""
-    for step, (one, other) in enumerate(zip(known["chain"], mine["chain"], strict=False)):
-        if one != other:
-            return f"the data differ first in step {step}"
-    for step, (one, other) in enumerate(zip(known["losses"], mine["losses"], strict=False)):
-        if one != other:
-            return f"the loss differs first in step {step}"
-    return "the state at the fork differs, though the data and losses before it do not"
+def _past(record: Mapping[str, Any]) -> Past:
+    """The past that was stored in a record; its weights at the fork are what a seed decides."""
+    state = {"the state at the fork": record["state"]}
+    return Past(record["chain"], record["losses"], state, record["weights"])

@@ -10,32 +10,26 @@ from bygones.attach.watched_process import Ending, WatchedProcess, run_in_child
 from bygones.core.errors import ScriptError
 from bygones.core.values import State
 from bygones.scripts.arm_process import Job, allowed_folders, folder_of
+from bygones.study.donor import capture_sources, donor_reads
 from bygones.study.segment import donor_seed
 
 
 def find_donor(job: Job, seed: int) -> dict[int, Mapping[str, State]]:
-    """Run the donor of a seed. Returns the states that are transplanted, by step and source."""
-    wanted = sorted(
-        {
-            (t.window.start, t.source)
-            for arm in job.study.arms
-            for t in arm.treatments
-            if t.needs_donor
-        }
-    )
-    if not wanted:
+    """Run the donor of a seed. Return the states that are transplanted, by step and source."""
+    reads = donor_reads(job.study.arms)
+    if not reads:
         return {}
     return run_in_child(
-        lambda parent: DonorProcess(job, donor_seed(seed), wanted, parent),
+        lambda parent: DonorProcess(job, donor_seed(seed), reads, parent),
         killed=f"{job.script} was killed while it trained a donor.",
     )
 
 
 class DonorProcess(WatchedProcess):
-    """Train another seed, and reply the states of the `wanted` (step, source) by step."""
+    """Train another seed, and reply the states of the sources in `reads` (names by step), by step."""
 
     def __init__(
-        self, job: Job, seed: int, wanted: Sequence[tuple[int, str]], parent: Parent
+        self, job: Job, seed: int, reads: Mapping[int, Sequence[str]], parent: Parent
     ) -> None:
         super().__init__(
             job.script,
@@ -45,14 +39,13 @@ class DonorProcess(WatchedProcess):
             parent,
             allowed=allowed_folders(job),
             emulates=job.emulates,
-            stops=frozenset(step for step, _ in wanted),
+            stops=frozenset(reads),
         )
-        self.wanted, self.last = wanted, wanted[-1][0]
+        self.reads, self.last = reads, max(reads)
         self.taken: dict[int, dict[str, State]] = {}
 
     def at_boundary(self, step: int) -> None:
-        sources = self.find_live().sources
-        self.taken[step] = {name: sources[name].capture() for at, name in self.wanted if at == step}
+        self.taken[step] = capture_sources(self.find_live().sources, self.reads[step])
         if step == self.last:
             self.parent.reply_and_exit(self.taken)
 

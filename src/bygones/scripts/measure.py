@@ -1,4 +1,4 @@
-"""A script's study from beginning to end: scout, plan, fork what is missing, gather."""
+"""Measure a script: train what is missing of its study, one process a seed, and gather the outcomes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import xarray as xr
 from bygones.attach.isolation.fork import Child, Parent, as_they_end, spawn_fork
 from bygones.attach.watched_process import CannotFork, run_in_child
 from bygones.core.errors import ScriptError
+from bygones.core.values import Digest
 from bygones.scripts.arm_process import (
     ArmProcess,
     Failure,
@@ -20,9 +21,9 @@ from bygones.scripts.arm_process import (
 )
 from bygones.scripts.donor import find_donor
 from bygones.scripts.plan import ScriptPlan
-from bygones.store import FolderStore
-from bygones.store.outcomes import read_outcomes, write_manifest
-from bygones.study.gather import manifest_of
+from bygones.store import Record
+from bygones.study.certificate import twins_certificate
+from bygones.study.gather import gather_segments, hold_store
 
 
 def measure_script(
@@ -31,46 +32,42 @@ def measure_script(
     on_seed: Callable[[int], None] = lambda seed: None,
     checks: Sequence[Callable[[ScriptPlan], Mapping[str, Any]]] = (),
 ) -> xr.Dataset:
-    """Run what is missing, `workers` seeds at a time, and return the outcomes of all.
+    """Train what is missing, `workers` seeds at a time, and return the outcomes of all seeds.
 
-    `checks` are made before anything is trained; what they return is added to the certificate.
+    `checks` are made before anything is trained; what they return is added to the certificate. `on_seed`
+    is called with each seed that is finished. Raises the first refusal of a seed.
     """
-    store = planned.job.store
-    assert isinstance(store, FolderStore)
     failures: list[tuple[int, Failure]] = []
-    with store.training():
+    with hold_store(planned.job.store):
         checked = {name: value for check in checks for name, value in check(planned).items()}
-        for seed, report in _reports(planned, workers):
+        for seed, report in _train_seeds(planned, workers):
             failures += [(seed, failure) for failure in report.failures]
             on_seed(seed)
-        failed = _in_sentences(failures)
-        certificate = {**_certificate(planned), **checked}
         attributes = {**planned.plan.attributes}
         attributes["findings"] = [
             *attributes["findings"],
-            *failed,
-            *_failed_before(planned, failures),
+            *_describe_failures(failures),
+            *_earlier_failures(planned, failures),
         ]
-        manifest = manifest_of(replace(planned.plan, attributes=attributes), certificate)
-        write_manifest(store, manifest)
-    return read_outcomes(store, manifest)
+        certificate = {**_certify(planned.job), **checked}
+        return gather_segments(replace(planned.plan, attributes=attributes), certificate)
 
 
-# ------------------------------------------------------------------ asking, in the first run
+# ------------------------------------------------------------------ training what is missing
 
 
-# ------------------------------------------------------------------ doing it
+def _train_seeds(planned: ScriptPlan, workers: int) -> Iterator[tuple[int, Report]]:
+    """Train every seed that has something left to do, and yield its report when it is finished.
 
-
-def _reports(planned: ScriptPlan, workers: int) -> Iterator[tuple[int, Report]]:
-    """Each seed's report as it is finished. The first refusal stops the rest and is raised."""
+    The first refusal stops the other seeds and is raised.
+    """
     waiting = [seed for seed in planned.job.study.seeds if planned.todo[seed]]
     running: dict[int, tuple[int, Child]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 seed = waiting.pop(0)
-                child = spawn_fork(lambda seed=seed: _run_seed(planned, seed))
+                child = spawn_fork(lambda seed=seed: _train_seed(planned, seed))
                 running[child.pipe] = (seed, child)
             pipe = next(as_they_end(running))
             seed, child = running.pop(pipe)
@@ -78,14 +75,15 @@ def _reports(planned: ScriptPlan, workers: int) -> Iterator[tuple[int, Report]]:
             if error is not None:
                 raise error
             if report.refused is not None:
-                raise _in_words(report.refused, planned)
+                raise _explain_refusal(report.refused, planned)
             yield seed, report
     finally:
         for _, child in running.values():
             child.stop()
 
 
-def _in_words(refused: Exception, planned: ScriptPlan) -> Exception:
+def _explain_refusal(refused: Exception, planned: ScriptPlan) -> Exception:
+    """The error to raise for a refusal: one that only says that forking failed gets its advice here."""
     if isinstance(refused, CannotFork):
         return ScriptError(
             f"{planned.job.script} could be forked in its first run and cannot now: {refused.why}. Try "
@@ -94,21 +92,20 @@ def _in_words(refused: Exception, planned: ScriptPlan) -> Exception:
     return refused
 
 
-def _run_seed(planned: ScriptPlan, seed: int) -> Report:
-    """Everything of one seed, from a process that has run nothing yet."""
+def _train_seed(planned: ScriptPlan, seed: int) -> Report:
+    """Train what is missing of one seed, in a process in which the script has not run yet."""
     job, todo = planned.job, planned.todo[seed]
     donor = find_donor(job, seed)
     if job.forks:
-        return _process(lambda parent: ArmProcess(job, seed, todo, parent, donor=donor), job)
+        return _run_in_child(lambda parent: ArmProcess(job, seed, todo, parent, donor=donor), job)
     total = Report()
-    leaves = [i for i, segment in enumerate(job.tree.segments) if segment.leaf]
-    control_first = sorted(leaves, key=lambda i: "control" not in job.tree.segments[i].arms)
-    for leaf in control_first:
-        path = _path_to(job, leaf)
-        is_control = "control" in job.tree.segments[leaf].arms
-        if is_control or todo & set(path):
+    segments = job.tree.segments
+    leaves = [index for index, segment in enumerate(segments) if segment.leaf]
+    for leaf in sorted(leaves, key=lambda index: "control" not in segments[index].arms):
+        path = job.tree.line(leaf)
+        if "control" in segments[leaf].arms or todo & set(path):
             total.add(
-                _process(
+                _run_in_child(
                     lambda parent, path=path: ArmProcess(
                         job, seed, todo, parent, path=path, donor=donor, shown=total.shown
                     ),
@@ -120,24 +117,16 @@ def _run_seed(planned: ScriptPlan, seed: int) -> Report:
     return total
 
 
-def _process(make: Callable[[Parent], ArmProcess], job: Job) -> Report:
+def _run_in_child(make: Callable[[Parent], ArmProcess], job: Job) -> Report:
+    """Run the script in a forked process, and return what that process reports."""
     return run_in_child(make, killed=f"{job.script} was killed (out of memory?).")
-
-
-def _path_to(job: Job, leaf: int) -> list[int]:
-    path: list[int] = []
-    at: int | None = leaf
-    while at is not None:
-        path.insert(0, at)
-        at = job.tree.segments[at].parent
-    return path
 
 
 # ------------------------------------------------------------------ gathering
 
 
-def _in_sentences(failures: Sequence[tuple[int, Failure]]) -> list[str]:
-    """What a reader has to know of arms that failed."""
+def _describe_failures(failures: Sequence[tuple[int, Failure]]) -> list[str]:
+    """Describe failed arms, one sentence each, for the study's findings."""
     return [
         f"Arm '{failure.arms[0]}' of seed {seed} {failure.sentence} after {failure.step} steps; from "
         f"there on it counts as diverged."
@@ -145,42 +134,35 @@ def _in_sentences(failures: Sequence[tuple[int, Failure]]) -> list[str]:
     ]
 
 
-def _failed_before(planned: ScriptPlan, now: Sequence[tuple[int, Failure]]) -> list[str]:
-    """The same of arms that failed when the store was filled earlier."""
+def _earlier_failures(planned: ScriptPlan, now: Sequence[tuple[int, Failure]]) -> list[str]:
+    """Describe arms that failed when the store was filled earlier."""
     job = planned.job
     known = {(seed, arm) for seed, failure in now for arm in failure.arms}
     earlier = []
     for seed in job.study.seeds:
         for index, segment in enumerate(job.tree.segments):
-            records = job.store.records(job.addresses.history(seed, segment.history))
-            record = records.get(record_name(job, index), {})
+            record = _stored_record(job, seed, index)
             if record.get("failed") and (seed, segment.arms[0]) not in known:
                 failure = Failure(segment.arms, record["failed"], record["diverged_at"])
-                earlier += _in_sentences([(seed, failure)])
-    return earlier
+                earlier.append((seed, failure))
+    return _describe_failures(earlier)
 
 
-def _certificate(planned: ScriptPlan) -> dict[str, Any]:
-    """Whether, in every seed, the twin that nothing was done to ended in the control's state, to the bit."""
-    job = planned.job
-    ends = {
-        role: [_state_at_end(job, seed, role) for seed in job.study.seeds]
-        for role in ("control", "sham")
-    }
-    alike = ends["control"] == ends["sham"] and all(ends["control"])
-    return {
-        "passed": alike,
-        "kind": "twins",
-        "boundaries": [job.study.fork_at],
-        "until": job.study.end,
-        "needed": [],
-        "inert": [],
-    }
+def _certify(job: Job) -> dict[str, Any]:
+    """Certify by the stored states at the end that every sham ended in its control's state."""
+    control, sham = (
+        [_state_at_end(job, seed, role) for seed in job.study.seeds] for role in ("control", "sham")
+    )
+    return twins_certificate(job.study, control, sham)
 
 
-def _state_at_end(job: Job, seed: int, arm: str) -> str:
-    for index, segment in enumerate(job.tree.segments):
-        if segment.leaf and arm in segment.arms:
-            records = job.store.records(job.addresses.history(seed, segment.history))
-            return records[record_name(job, index)]["state"]
-    return ""
+def _state_at_end(job: Job, seed: int, arm: str) -> Digest:
+    """The digest of an arm's state at its end; "" where it did not get there."""
+    leaf = next(i for i, s in enumerate(job.tree.segments) if s.leaf and arm in s.arms)
+    return _stored_record(job, seed, leaf).get("state", "")
+
+
+def _stored_record(job: Job, seed: int, index: int) -> Record:
+    """The record of a segment; empty where there is none."""
+    history = job.tree.segments[index].history
+    return job.store.records(job.addresses.history(seed, history)).get(record_name(job, index), {})

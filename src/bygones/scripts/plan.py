@@ -155,8 +155,8 @@ def _ask(asked: ScriptRequest) -> Callable[[Live], Any]:
 
     def ask(live: Live) -> Any:
         study = Study(
-            asked.script,
-            [parse_arm(text, asked.fork_at) for text in asked.arms]
+            recipe=asked.script,
+            arms=[parse_arm(text, asked.fork_at) for text in asked.arms]
             or default_arms(live.sources, asked.fork_at, max(asked.horizons, default=0)),
             fork_at=asked.fork_at,
             horizons=asked.horizons,
@@ -184,17 +184,7 @@ def _check_transplants(study: Study) -> None:
 
 def _with_probe(study: Study, found: PilotResult, asked: ScriptRequest) -> Study:
     assert found.inputs is not None
-    return Study(
-        asked.script,
-        study.arms,
-        study.fork_at,
-        study.horizons,
-        study.seeds,
-        study.name,
-        found.inputs.probe(),
-        study.family,
-        study.margins,
-    )
+    return replace(study, recipe=asked.script, probe=found.inputs.probe())
 
 
 def _how(

@@ -1,22 +1,28 @@
-"""Certificates: the result of a fork check, kept in the store."""
+"""Certificates: the record that the arms of a study share the control's past to the bit.
+
+fork check   of a recipe, before anything is trained: a restored run continues as the original did
+twins        of a script or a trainer, once all is trained: the sham ended in the control's state
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bygones.core.digest import digest
 from bygones.core.values import Digest
+from bygones.study.design import Study
 from bygones.study.plan import Plan
 from bygones.study.tree import Addresses
-from bygones.training.fork_check import check_fork
+from bygones.training.fork_check import Certificate, check_fork
 from bygones.training.run import Run
 
 
 def certify(planned: Plan) -> dict[str, Any]:
-    """The fork check of the study's recipe: from the store if it was passed before, else run now.
+    """Return the fork check of the study's recipe: stored if it was passed before, else run now.
 
-    Forks at steps 1 and 7, on both sides of the first epoch's edge, and a little later; a recipe that
-    fails is refused.
+    Forks at steps 1 and 7, on both sides of the first epoch's end, and a little later. Raises `ForkError`
+    where a fork does not continue as the original did.
     """
     study = planned.study
     address = certificate_address(planned.addresses)
@@ -36,5 +42,18 @@ def certify(planned: Plan) -> dict[str, Any]:
     return record
 
 
+def twins_certificate(
+    study: Study, control: Sequence[Digest], sham: Sequence[Digest]
+) -> dict[str, Any]:
+    """Certify that in every seed the sham ended in the control's state, to the bit.
+
+    `control`, `sham`: the digest of all state at the end, one a seed; "" where it is not known.
+    """
+    certificate = Certificate((study.fork_at,), study.end, needed=(), inert=())
+    passed = len(control) > 0 and all(control) and [*control] == [*sham]
+    return {**certificate.to_dict(), "passed": passed, "kind": "twins"}
+
+
 def certificate_address(addresses: Addresses) -> Digest:
+    """The address of a recipe's fork check in the store."""
     return digest(["bygones.certificate", 2, addresses.recipe, addresses.contract])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from bygones.analysis.metrics import METRICS
@@ -132,7 +132,8 @@ class Study:
         return self.steps[-1]
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
-        return Study(**{**_fields(self), "seeds": tuple(seeds)})
+        """The same study over other seeds."""
+        return replace(self, seeds=tuple(seeds))
 
     def digest(self) -> Digest:
         """Digest of the design: code, arms, horizons, probe, and what was declared. Not of the seeds."""
@@ -216,11 +217,6 @@ def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[
             f"Followed for less than the memory lasts: {source} has a lifetime of {lifetime} and is "
             f"observed for {observed} steps."
         )
-
-
-def _fields(study: Study) -> dict[str, Any]:
-    names = ("recipe", "arms", "fork_at", "horizons", "seeds", "name", "probe", "family", "margins")
-    return {name: getattr(study, name) for name in names}
 
 
 def _check(study: Study) -> None:

@@ -93,15 +93,15 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
         for name, treatments in written["arms"]
     ]
     return Study(
-        Recipe.of(reader.source(function), **settings),
-        arms,
-        written["fork_at"],
-        written["horizons"],
-        seeds,
-        written["name"],
-        reader.read(written["probe"]),
-        reader.read(written["family"]),
-        [(metric, margin) for metric, margin in written["margins"]],
+        recipe=Recipe.of(reader.source(function), **settings),
+        arms=arms,
+        fork_at=written["fork_at"],
+        horizons=written["horizons"],
+        seeds=seeds,
+        name=written["name"],
+        probe=reader.read(written["probe"]),
+        family=reader.read(written["family"]),
+        margins=[(metric, margin) for metric, margin in written["margins"]],
     )
 
 

@@ -1,62 +1,99 @@
-"""Gather outcomes: from the records of segments to the manifest of a study."""
+"""Gather outcomes: from stored objects to the manifest of a study, and to one labelled dataset.
+
+Every study ends here: of a recipe, of a script and of a trainer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import xarray as xr
+
 from bygones.core.values import Digest
-from bygones.store import Record, pack, unpack_meta
-from bygones.store.outcomes import Manifest, ManifestEntry
+from bygones.store import AbstractStore, FolderStore, Record, pack, unpack_meta
+from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
+from bygones.study.design import Study
 from bygones.study.plan import Plan
 from bygones.study.tree import Segment
 
 
-def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
-    """Finds, for each seed and segment, the stored objects that hold what was observed there."""
-    study, tree = planned.study, planned.tree
-    names = [arm.name for arm in planned.arms]
-    entries: list[ManifestEntry] = []
-    orders: dict[str, Digest] = {}
-    for seed in study.seeds:
-        for segment in tree.segments:
-            rows = [names.index(name) for name in segment.arms]
-            for record in _records_of(planned, seed, segment):
-                low, high = max(record["start"], segment.start), min(record["stop"], segment.stop)
-                diverged = record["diverged_at"]
-                mine = record["probe"] == planned.addresses.probe
-                entries.append(
-                    ManifestEntry(
-                        seed=seed,
-                        arms=rows,
-                        object=record["observed"],
-                        start=record["start"],
-                        low=low,
-                        high=high,
-                        steps=[s if mine and s in segment.steps else -1 for s in record["steps"]],
-                        diverged_at=diverged if diverged is not None and diverged < high else None,
-                    )
-                )
-                if "control" in segment.arms and study.end in record["steps"]:
-                    lines = unpack_meta(planned.store.get(record["observed"]))["ledger"]
-                    orders[str(seed)] = lines[record["steps"].index(study.end)]["ids"]
-    attributes = {**planned.attributes, "certificate": certificate}
-    attributes["orders"] = {**attributes["orders"], "realised": orders}
+def hold_store(store: AbstractStore) -> AbstractContextManager[None]:
+    """Hold the store for this process while it trains; only a folder can be held."""
+    return store.training() if isinstance(store, FolderStore) else nullcontext()
+
+
+def gather_segments(planned: Plan, certificate: Mapping[str, Any]) -> xr.Dataset:
+    """Write the manifest of a study whose segments are all stored, and read its outcomes."""
+    entries = segment_entries(planned)
+    orders = {**planned.attributes["orders"], "realised": _realised_orders(planned, entries)}
     images = planned.images
-    return Manifest(
+    return gather_entries(
+        planned.study,
+        planned.store,
+        {**planned.attributes, "orders": orders},
+        entries,
+        certificate,
+        images=None if images is None else planned.store.put(pack({"images": images}, {})),
+    )
+
+
+def gather_entries(
+    study: Study,
+    store: AbstractStore,
+    attributes: Mapping[str, Any],
+    entries: Sequence[ManifestEntry],
+    certificate: Mapping[str, Any],
+    images: Digest | None = None,
+) -> xr.Dataset:
+    """Write the manifest of these stored objects under the study's name, and read its outcomes."""
+    manifest = Manifest(
         kind=study.probe.kind,
         seeds=list(study.seeds),
         steps=list(study.steps),
         end=study.end,
-        entries=entries,
-        attributes=attributes,
-        images=None if images is None else planned.store.put(pack({"images": images}, {})),
+        entries=list(entries),
+        attributes={**attributes, "certificate": certificate},
+        images=images,
+    )
+    write_manifest(store, manifest)
+    return read_outcomes(store, manifest)
+
+
+def segment_entries(planned: Plan) -> list[ManifestEntry]:
+    """Find, for each seed and segment, the stored objects that hold what was observed there."""
+    names = [arm.name for arm in planned.arms]
+    return [
+        _entry(planned, seed, segment, [names.index(arm) for arm in segment.arms], record)
+        for seed in planned.study.seeds
+        for segment in planned.tree.segments
+        for record in _records_of(planned, seed, segment)
+    ]
+
+
+def _entry(
+    planned: Plan, seed: int, segment: Segment, rows: list[int], record: Record
+) -> ManifestEntry:
+    """The part of a record that lies in this segment. Steps observed for others are marked by -1."""
+    high, diverged = min(record["stop"], segment.stop), record["diverged_at"]
+    same_probe = record["probe"] == planned.addresses.probe
+    return ManifestEntry(
+        seed=seed,
+        arms=rows,
+        object=record["observed"],
+        start=record["start"],
+        low=max(record["start"], segment.start),
+        high=high,
+        steps=[s if same_probe and s in segment.steps else -1 for s in record["steps"]],
+        diverged_at=diverged if diverged is not None and diverged < high else None,
     )
 
 
 def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
     """Sound records that cover or touch some of a segment, by their start (either may have no length).
 
-    Those of another probe too: the losses are the same.
+    Records of another probe count too: their losses are the same.
     """
     address = planned.addresses.history(seed, segment.history)
     records = [
@@ -66,3 +103,15 @@ def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
     ]
     covering = [r for r in records if r["start"] <= segment.stop and r["stop"] >= segment.start]
     return sorted(covering, key=lambda record: (record["start"], record["stop"]))
+
+
+def _realised_orders(planned: Plan, entries: Sequence[ManifestEntry]) -> dict[str, Digest]:
+    """The digest of the examples in their order, up to the end of each seed's control."""
+    control, end = [arm.name for arm in planned.arms].index("control"), planned.study.end
+    orders: dict[str, Digest] = {}
+    for entry in entries:
+        if control in entry.arms and entry.high >= end:
+            meta = unpack_meta(planned.store.get(entry.object))
+            if end in meta["steps"]:
+                orders[str(entry.seed)] = meta["ledger"][meta["steps"].index(end)]["ids"]
+    return orders

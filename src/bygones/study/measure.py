@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import xarray as xr
 
 from bygones.core.errors import OutOfMemory, StoreError, WorkerError
-from bygones.store import AbstractStore, FolderStore
-from bygones.store.outcomes import read_outcomes, write_manifest
+from bygones.store import AbstractStore
 from bygones.study.certificate import certificate_address, certify
 from bygones.study.design import Study
 from bygones.study.executors import AbstractExecutor, Serial
-from bygones.study.gather import manifest_of
+from bygones.study.gather import gather_segments, hold_store
 from bygones.study.plan import Plan, halve_lanes, plan, remember_choice
 from bygones.study.segment import SeedsJob, run_seeds
-from bygones.study.tree import (
-    remaining,
-)
+from bygones.study.tree import remaining
 from bygones.training.contract import Contract
 from bygones.training.lanes.lane_width import Width
 
@@ -46,8 +42,7 @@ def measure(
     executor.get_ready()
     workers = executor.num_workers or 1
     planned = planned or plan(study, store, lanes=lanes, device=device, workers=workers)
-    holding = planned.store.training() if isinstance(planned.store, FolderStore) else nullcontext()
-    with holding:
+    with hold_store(planned.store):
         while True:
             certificate = certify(planned)
             remember_choice(planned)
@@ -61,9 +56,7 @@ def measure(
             if on_plan is not None:
                 on_plan(planned)
         _check_stored(planned)
-        manifest = manifest_of(planned, certificate)
-        write_manifest(planned.store, manifest)
-    return read_outcomes(planned.store, manifest)
+        return gather_segments(planned, certificate)
 
 
 def _train(planned: Plan, executor: AbstractExecutor, on_job: Callable[[int], None] | None) -> None:

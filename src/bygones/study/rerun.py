@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,14 @@ from bygones.core.code_digest import code_parts
 from bygones.core.errors import BygonesError, DesignError
 from bygones.core.values import Digest
 from bygones.store import FolderStore
-from bygones.study.design import Study
 from bygones.study.design_json import split_versions, study_from_json
 from bygones.study.measure import measure
 from bygones.training.devices import check_device
 
 
 @dataclass(frozen=True)
-class _Recorded:
-    """A recipe of which only the recorded digest counts."""
+class _RecordedRecipe:
+    """A recipe that is known by its recorded digest alone."""
 
     digest: Digest
 
@@ -45,17 +44,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     roots = [Path(root) for root in question["roots"]]
     study = study_from_json(question["design"], roots, question["seeds"])
     own, versions = split_versions(code_parts(study.recipe.load()))
-    recorded = Study(
-        _Recorded(question["recipe"]),
-        study.arms,
-        study.fork_at,
-        study.horizons,
-        study.seeds,
-        study.name,
-        study.probe,
-        study.family,
-        study.margins,
-    )
+    recorded = replace(study, recipe=_RecordedRecipe(question["recipe"]))
     if question["store"] is not None:
         store, device = FolderStore(question["store"]), _here(question["device"])
         measure(study, store, lanes=question["lanes"], device=device)

@@ -52,6 +52,11 @@ class Tree:
         """Indices of an arm's segments, from the beginning to the end."""
         return [index for index, segment in enumerate(self.segments) if arm in segment.arms]
 
+    def line(self, index: int) -> list[int]:
+        """The segments from the run's beginning to this one."""
+        parent = self.segments[index].parent
+        return [*([] if parent is None else self.line(parent)), index]
+
     def children(self, index: int) -> list[int]:
         return [i for i, segment in enumerate(self.segments) if segment.parent == index]
 

@@ -7,8 +7,7 @@ shares the control's past: at the fork, before anything is treated, each leaf of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Literal
@@ -23,15 +22,19 @@ from bygones.core.code_digest import code_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ForkError
 from bygones.core.values import Digest, State
-from bygones.store import AbstractStore, FolderStore, MemoryStore, pack
-from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
+from bygones.store import AbstractStore, MemoryStore, pack
+from bygones.store.outcomes import ManifestEntry
+from bygones.study.certificate import twins_certificate
 from bygones.study.describe import describe_study
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
+from bygones.study.donor import capture_sources, donor_reads
+from bygones.study.gather import gather_entries, hold_store
+from bygones.study.past import Past, past_difference, seed_with_equal_past
 from bygones.study.segment import donor_seed
-from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe, first_difference
+from bygones.study.tree import donor_steps
+from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe
 from bygones.training.contract import Contract
 from bygones.training.generators import preserve_global_generators
-from bygones.training.treatment import Treatment
 
 Train = Callable[
     [int, AtBoundaries], None
@@ -106,28 +109,27 @@ def measure_trainer(
 ) -> xr.Dataset:
     """Trains every arm of every seed, and returns the outcomes as a study's."""
     study = Study(
-        TrainerRecipe(asked.make_trainer),
-        asked.arms,
-        asked.fork_at,
-        asked.horizons,
-        asked.seeds,
-        asked.name,
-        TrainerProbe(asked.kind, code_of(asked.probe)),
-        family,
-        margins,
+        recipe=TrainerRecipe(asked.make_trainer),
+        arms=asked.arms,
+        fork_at=asked.fork_at,
+        horizons=asked.horizons,
+        seeds=asked.seeds,
+        name=asked.name,
+        probe=TrainerProbe(asked.kind, code_of(asked.probe)),
+        family=family,
+        margins=margins,
     )
     labels = _checked_labels(asked)
     for arm in study.arms:
         _check_transplants(arm)
     store = store if store is not None else MemoryStore()
     contract = replace(Contract.here(), deterministic=torch.are_deterministic_algorithms_enabled())
-    holding = store.training() if isinstance(store, FolderStore) else nullcontext()
-    with holding, preserve_global_generators(), contract.in_force():
-        return _Studying(train, study, asked.probe, labels, store, contract).run()
+    with hold_store(store), preserve_global_generators(), contract.in_force():
+        return _Measurement(train, study, asked.probe, labels, store, contract).run()
 
 
-class _Studying:
-    """A study while it is trained: what is known so far."""
+class _Measurement:
+    """A trainer's study while it is trained: what is known and stored so far."""
 
     def __init__(
         self,
@@ -143,55 +145,50 @@ class _Studying:
         self.arms: tuple[Arm, ...] = ()
         self.attributes: dict[str, Any] = {}
         self.entries: list[ManifestEntry] = []
-        self.pasts: dict[
-            Digest, int
-        ] = {}  # of each seed's control, to see that the seed reaches it
-        self.twins_agree = True
+        self.pasts: dict[int, Past] = {}  # of each seed's control
+        self.ends: dict[str, list[Digest]] = {"control": [], "sham": []}
 
     def run(self) -> xr.Dataset:
-        study = self.study
-        for seed in study.seeds:
-            control = self._play(seed, Arm("control"), look=self._get_to_know)
-            self._check_labels(control)
-            self._check_seed(seed, control)
-            self._keep(seed, 0, control)
-            donor = self._donor(seed)
-            for row, arm in enumerate(self.arms[1:], start=1):
-                played = self._play(seed, arm, donor=donor)
-                self._check_past(seed, arm, control, played)
-                if arm.role == "sham":
-                    self.twins_agree &= first_difference(control.end, played.end) is None
-                self._keep(seed, row, played)
-        manifest = Manifest(
-            kind=study.probe.kind,
-            seeds=list(study.seeds),
-            steps=list(study.steps),
-            end=study.end,
-            entries=self.entries,
-            attributes={**self.attributes, "certificate": self._certificate()},
-        )
-        write_manifest(self.store, manifest)
-        return read_outcomes(self.store, manifest)
+        """Train every arm of every seed, and return the outcomes."""
+        for seed in self.study.seeds:
+            self._train_seed(seed)
+        certificate = twins_certificate(self.study, self.ends["control"], self.ends["sham"])
+        return gather_entries(self.study, self.store, self.attributes, self.entries, certificate)
+
+    def _train_seed(self, seed: int) -> None:
+        control = self._train_arm(seed, Arm("control"), inspect=self._describe)
+        self._check_labels(control)
+        self._check_seed(seed, control)
+        self._store(seed, 0, control)
+        self.ends["control"].append(digest(control.end))
+        donor = self._train_donor(seed)
+        for row, arm in enumerate(self.arms[1:], start=1):
+            trained = self._train_arm(seed, arm, donor=donor)
+            self._check_past(seed, arm, trained)
+            if arm.role == "sham":
+                self.ends["sham"].append(digest(trained.end))
+            self._store(seed, row, trained)
 
     # ------------------------------------------------------------------ one run
 
-    def _play(
+    def _train_arm(
         self,
         seed: int,
         arm: Arm,
         *,
-        look: Callable[[AtBoundaries], None] = lambda work: None,
+        inspect: Callable[[AtBoundaries], None] = lambda work: None,
         donor: Mapping[int, Mapping[str, State]] | None = None,
     ) -> ArmRun:
+        """Train one arm from the start. `inspect` is called at the fork, before anything is treated."""
         study = self.study
-        seen: dict[str, Fingerprint] = {}
+        fingerprints: dict[str, Fingerprint] = {}
 
         def at_fork(work: AtBoundaries) -> None:
-            look(work)
-            seen["fork"] = work.fingerprint()
+            inspect(work)
+            fingerprints["fork"] = work.fingerprint()
 
         def at_end(work: AtBoundaries) -> None:
-            seen["end"] = work.fingerprint()
+            fingerprints["end"] = work.fingerprint()
 
         work = AtBoundaries(
             arm.treatments,
@@ -211,34 +208,34 @@ class _Studying:
             else work.observed[s]
             for s in study.steps
         ]
-        losses = np.full(study.end, math.nan, dtype=np.float32)
-        with np.errstate(over="ignore"):
-            for step, loss in work.losses.items():
-                if step < study.end:  # a trainer may insist on finishing its epoch
-                    losses[step] = loss
-        return ArmRun(np.stack(observed), losses, diverged, seen["fork"], seen["end"])
-
-    def _donor(self, seed: int) -> dict[int, Mapping[str, State]]:
-        """The states that are transplanted into this seed, by step: of a run with a seed of its own."""
-        wanted = sorted(
-            {(t.window.start, t.source) for a in self.arms for t in a.treatments if t.needs_donor}
+        return ArmRun(
+            np.stack(observed),
+            _losses(work, study.end),
+            diverged,
+            fingerprints["fork"],
+            fingerprints["end"],
         )
-        taken: dict[int, dict[str, State]] = {}
 
-        def take(step: int) -> Callable[[AtBoundaries], None]:
-            def taking(work: AtBoundaries) -> None:
+    def _train_donor(self, seed: int) -> dict[int, Mapping[str, State]]:
+        """Train a donor for this seed, and return the states that arms transplant from it, by step."""
+        reads = donor_reads(self.arms)
+        states: dict[int, Mapping[str, State]] = {}
+
+        def capture(step: int) -> Callable[[AtBoundaries], None]:
+            def at_boundary(work: AtBoundaries) -> None:
                 assert work.live is not None
-                taken[step] = {n: work.live.sources[n].capture() for at, n in wanted if at == step}
+                states[step] = capture_sources(work.live.sources, reads[step])
 
-            return taking
+            return at_boundary
 
-        if wanted:
-            looks = {step: take(step) for step, _ in wanted}
-            self.train(donor_seed(seed), AtBoundaries(before=looks, stops=True))
-        return dict(taken)
+        if reads:
+            before = {step: capture(step) for step in reads}
+            self.train(donor_seed(seed), AtBoundaries(before=before, stops=True))
+        return states
 
-    def _keep(self, seed: int, row: int, played: ArmRun) -> None:
-        arrays = {"observed": played.observed, "losses": played.losses}
+    def _store(self, seed: int, row: int, trained: ArmRun) -> None:
+        """Store one arm's observations and losses, as one object."""
+        arrays = {"observed": trained.observed, "losses": trained.losses}
         if self.labels is not None:
             arrays["labels"] = self.labels
         steps = list(self.study.steps)
@@ -251,21 +248,21 @@ class _Studying:
                 low=0,
                 high=self.study.end,
                 steps=steps,
-                diverged_at=played.diverged_at,
+                diverged_at=trained.diverged_at,
             )
         )
 
-    # ------------------------------------------------------------------ what is found out, and refused
+    # ------------------------------------------------------------------ descriptions and checks
 
-    def _get_to_know(self, work: AtBoundaries) -> None:
-        """At the first control's fork: does the design mean anything here, and what is there to describe?"""
+    def _describe(self, work: AtBoundaries) -> None:
+        """Check the design in the first control's run, at its fork, and describe the study."""
         if self.arms:
             return
         study, live = self.study, work.live
         assert live is not None
         check_design(study, live)
         self.arms = add_reference_arms(study, live)
-        steps = len(study.seeds) * (len(self.arms) * study.end + _donor_steps(self.arms))
+        steps = len(study.seeds) * (len(self.arms) * study.end + donor_steps(self.arms))
         order = {"policy": "the trainer's own loader", "policy_hash": ""}
         self.attributes = {
             **describe_study(study, self.arms, live, order),
@@ -284,40 +281,51 @@ class _Studying:
             )
 
     def _check_seed(self, seed: int, control: ArmRun) -> None:
-        past = digest({name: but_keys(leaves) for name, leaves in control.fork.items()})
-        if past in self.pasts:
+        """Refuse a seed whose control is the same run as another seed's."""
+        past = _past(control, self.study.fork_at)
+        other = seed_with_equal_past(past, self.pasts)
+        if other is not None:
             raise ForkError(
-                f"seeds {self.pasts[past]} and {seed} train the same run: the state at step "
-                f"{self.study.fork_at} is equal to the bit. Hand the seed that make_trainer is given to all "
-                f"that draws: the model's first weights, the order of the data, dropout."
+                f"seeds {other} and {seed} train the same run: the state at step {self.study.fork_at} is "
+                f"equal to the bit. Hand the seed that make_trainer is given to everything that draws "
+                f"random numbers: the model's first weights, the order of the data, dropout."
             )
-        self.pasts[past] = seed
+        self.pasts[seed] = past
 
-    def _check_past(self, seed: int, arm: Arm, control: ArmRun, played: ArmRun) -> None:
-        where = first_difference(control.fork, played.fork)
-        if where is None and not np.array_equal(
-            control.losses[: self.study.fork_at],
-            played.losses[: self.study.fork_at],
-            equal_nan=True,
-        ):
-            where = "the losses"
-        if where is not None:
+    def _check_past(self, seed: int, arm: Arm, trained: ArmRun) -> None:
+        """Refuse an arm that is not equal to the control up to the fork."""
+        step = self.study.fork_at
+        difference = past_difference(self.pasts[seed], _past(trained, step))
+        if difference is not None:
             raise ForkError(
-                f"arm '{arm.name}' of seed {seed} does not share the control's past: {where} differs at "
-                f"step {self.study.fork_at}, before anything was treated. make_trainer({seed}) must build "
-                f"the same run each time it is called: a new model, a new loader, nothing kept from before."
+                f"arm '{arm.name}' of seed {seed} does not share the control's past: {difference}. Nothing "
+                f"was treated before the fork at step {step}, so make_trainer({seed}) must build the same "
+                f"run each time it is called: a new model, a new loader, nothing kept from before."
             )
 
-    def _certificate(self) -> dict[str, Any]:
-        """Whether, in every seed, the sham ended in the control's state, to the bit."""
-        return {
-            "passed": self.twins_agree,
-            "kind": "twins",
-            "boundaries": [self.study.fork_at],
-            "until": self.study.end,
-            "needed": [],
-            "inert": [],
-        }
+
+def _losses(work: AtBoundaries, end: int) -> np.ndarray:
+    """The loss of each step as float32 [end]; NaN where none was reported."""
+    losses = np.full(end, math.nan, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        for step, loss in work.losses.items():
+            if step < end:  # a trainer may finish its epoch after the last horizon
+                losses[step] = loss
+    return losses
+
+
+def _past(trained: ArmRun, fork_at: int) -> Past:
+    """The run up to the fork. A library does not show its batches, so the losses stand for them."""
+    return Past(
+        batches=(),
+        losses=[float(loss).hex() for loss in trained.losses[:fork_at]],
+        state={
+            f"{source}/{leaf}": leaves[leaf]
+            for source, leaves in trained.fork.items()
+            for leaf in sorted(leaves)
+        },
+        drawn=digest({name: but_keys(leaves) for name, leaves in trained.fork.items()}),
+    )
 
 
 def _checked_labels(asked: TrainerRequest) -> np.ndarray | None:
@@ -337,9 +345,3 @@ def _check_transplants(arm: Arm) -> None:
                 f"arm '{arm.name}': 'streams' cannot be transplanted between runs of a trainer. Use "
                 f"Reseed(), which draws it again."
             )
-
-
-def _donor_steps(arms: Sequence[Arm]) -> int:
-    """Steps that a donor trains, if any arm needs one."""
-    treatments: list[Treatment] = [t for arm in arms for t in arm.treatments]
-    return max((t.window.start for t in treatments if t.needs_donor), default=0)
