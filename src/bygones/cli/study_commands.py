@@ -102,8 +102,10 @@ def plan(
     for line in terminal.plan_lines(planned, workers):
         terminal.out.print(line)
     terminal.out.print("Memory found in it:")
-    terminal.out.print(terminal.inventory_table(planned.attributes["sources"]))
-    for finding in planned.attributes["findings"]:
+    terminal.out.print(
+        terminal.inventory_table([source.to_dict() for source in planned.facts.sources or ()])
+    )
+    for finding in planned.facts.findings or ():
         terminal.out.print(f"Note: {finding}")
     if half_width is not None:
         _say_seeds_needed(planned, half_width, workers)

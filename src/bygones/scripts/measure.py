@@ -45,13 +45,10 @@ def measure_script(
             on_seed(seed)
         failed = _in_sentences(failures)
         certificate = {**_certificate(planned), **checked}
-        attributes = {**planned.plan.attributes}
-        attributes["findings"] = [
-            *attributes["findings"],
-            *failed,
-            *_failed_before(planned, failures),
-        ]
-        manifest = manifest_of(replace(planned.plan, attributes=attributes), certificate)
+        facts = planned.plan.facts
+        notes = (*(facts.findings or ()), *failed, *_failed_before(planned, failures))
+        told = replace(planned.plan, facts=replace(facts, findings=notes))
+        manifest = manifest_of(told, certificate)
         write_manifest(store, manifest)
     return read_outcomes(store, manifest)
 

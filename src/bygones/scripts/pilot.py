@@ -32,6 +32,7 @@ from bygones.attach.watched_process import over_too_soon, redirect_output
 from bygones.attach.worker_emulation import NotInProcess, emulating
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
+from bygones.core.study_facts import OrderFacts
 from bygones.scripts.rng_contract import carried_contract
 from bygones.study.describe import describe_sources, state_bytes
 
@@ -51,7 +52,7 @@ class PilotResult:
     shape: tuple[int, ...]
     seconds_a_step: float
     snapshot_bytes: int
-    order: dict[str, str]
+    order: OrderFacts
     libraries: tuple[str, ...]
     num_workers: int
     threads: int
@@ -235,17 +236,17 @@ class _Scout:
 def _with_digests(live: Live) -> list[dict[str, Any]]:
     """The inventory, with the digest of what each source holds here."""
     return [
-        {**row, "digest": digest(live.sources[row["name"]].capture())}
+        {**row.to_dict(), "digest": digest(live.sources[row.name].capture())}
         for row in describe_sources(live)
     ]
 
 
-def _policy(clock: Clock) -> dict[str, str]:
+def _policy(clock: Clock) -> OrderFacts:
     """The sampler that decides the order, by name."""
     iterator = clock.loader
     if iterator is None:
-        return {"policy": "drawn by the script itself", "policy_hash": ""}
+        return OrderFacts("drawn by the script itself")
     sampler: Any = iterator._index_sampler
     inner = getattr(sampler, "sampler", None)
     name = f"{type(sampler).__name__}({type(inner).__name__})" if inner else type(sampler).__name__
-    return {"policy": name, "policy_hash": digest([name, getattr(sampler, "batch_size", 0)])}
+    return OrderFacts(name, digest([name, getattr(sampler, "batch_size", 0)]))

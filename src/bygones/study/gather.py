@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from bygones.core.study_facts import CertificateFacts, OrderFacts
 from bygones.core.values import Digest
 from bygones.store import Record, pack, unpack_meta
 from bygones.store.outcomes import Manifest, ManifestEntry
@@ -39,8 +41,10 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
                 if "control" in segment.arms and study.end in record["steps"]:
                     lines = unpack_meta(planned.store.get(record["observed"]))["ledger"]
                     orders[str(seed)] = lines[record["steps"].index(study.end)]["ids"]
-    attributes = {**planned.attributes, "certificate": certificate}
-    attributes["orders"] = {**attributes["orders"], "realised": orders}
+    order = replace(planned.facts.orders or OrderFacts(), realised=orders)
+    facts = replace(
+        planned.facts, certificate=CertificateFacts.from_dict(certificate), orders=order
+    )
     images = planned.images
     return Manifest(
         kind=study.probe.kind,
@@ -48,7 +52,7 @@ def manifest_of(planned: Plan, certificate: dict[str, Any]) -> Manifest:
         steps=list(study.steps),
         end=study.end,
         entries=entries,
-        attributes=attributes,
+        facts=facts,
         images=None if images is None else planned.store.put(pack({"images": images}, {})),
     )
 

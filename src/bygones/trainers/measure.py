@@ -22,6 +22,7 @@ from bygones.attach.sources.carried_streams import but_keys
 from bygones.core.code_digest import code_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ForkError
+from bygones.core.study_facts import CertificateFacts, OrderFacts, StudyFacts
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, FolderStore, MemoryStore, pack
 from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
@@ -141,7 +142,7 @@ class _Studying:
         self.train, self.study, self.probe, self.labels = train, study, probe, labels
         self.store, self.contract = store, contract
         self.arms: tuple[Arm, ...] = ()
-        self.attributes: dict[str, Any] = {}
+        self.facts: StudyFacts | None = None
         self.entries: list[ManifestEntry] = []
         self.pasts: dict[
             Digest, int
@@ -162,13 +163,14 @@ class _Studying:
                 if arm.role == "sham":
                     self.twins_agree &= first_difference(control.end, played.end) is None
                 self._keep(seed, row, played)
+        assert self.facts is not None
         manifest = Manifest(
             kind=study.probe.kind,
             seeds=list(study.seeds),
             steps=list(study.steps),
             end=study.end,
             entries=self.entries,
-            attributes={**self.attributes, "certificate": self._certificate()},
+            facts=replace(self.facts, certificate=self._certificate()),
         )
         write_manifest(self.store, manifest)
         return read_outcomes(self.store, manifest)
@@ -266,14 +268,13 @@ class _Studying:
         check_design(study, live)
         self.arms = add_reference_arms(study, live)
         steps = len(study.seeds) * (len(self.arms) * study.end + _donor_steps(self.arms))
-        order = {"policy": "the trainer's own loader", "policy_hash": ""}
-        self.attributes = {
-            **describe_study(study, self.arms, live, order),
-            "findings": design_findings(study, live),
-            "contract": replace(self.contract, device=work.device).to_dict(),
-            "way": _WAY,
-            "num_steps": {"naive": steps, "shared": steps},
-        }
+        self.facts = replace(
+            describe_study(study, self.arms, live, OrderFacts("the trainer's own loader")),
+            findings=tuple(design_findings(study, live)),
+            contract=replace(self.contract, device=work.device).to_dict(),
+            way=_WAY,
+            num_steps={"naive": steps, "shared": steps},
+        )
 
     def _check_labels(self, control: ArmRun) -> None:
         num_inputs = control.observed.shape[1]
@@ -308,16 +309,10 @@ class _Studying:
                 f"the same run each time it is called: a new model, a new loader, nothing kept from before."
             )
 
-    def _certificate(self) -> dict[str, Any]:
+    def _certificate(self) -> CertificateFacts:
         """Whether, in every seed, the sham ended in the control's state, to the bit."""
-        return {
-            "passed": self.twins_agree,
-            "kind": "twins",
-            "boundaries": [self.study.fork_at],
-            "until": self.study.end,
-            "needed": [],
-            "inert": [],
-        }
+        boundaries = (self.study.fork_at,)
+        return CertificateFacts(self.twins_agree, boundaries, self.study.end, kind="twins")
 
 
 def _checked_labels(asked: TrainerRequest) -> np.ndarray | None:
