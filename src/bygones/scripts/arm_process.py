@@ -35,6 +35,7 @@ from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, pack
+from bygones.store.segment_record import PastRecord, SegmentRecord
 from bygones.study.design import Study
 from bygones.study.tree import Addresses, Segment, Tree, Work
 from bygones.training.rewriter import Rewriter
@@ -253,13 +254,17 @@ class ArmProcess:
 
     def _check_past(self) -> None:
         assert self.live is not None
-        job, mine = self.job, {"chain": list(self.clock.delivered.steps), "state": self._state()}
-        mine["weights"] = digest(self.live.sources["weights"].capture())
-        mine["losses"] = [float(x).hex() for x in self.clock.losses]
+        job = self.job
+        mine = PastRecord(
+            chain=list(self.clock.delivered.steps),
+            state=self._state(),
+            weights=digest(self.live.sources["weights"].capture()),
+            losses=[float(x).hex() for x in self.clock.losses],
+        ).to_dict()
         address = job.addresses.history(self.seed, ())
         known = job.store.records(address).get("past")
         if known is None:
-            job.store.write_record(address, "past", {**_EMPTY_RECORD, **mine})
+            job.store.write_record(address, "past", mine)
         elif known["state"] != mine["state"] or known["chain"] != mine["chain"]:
             raise ScriptError(
                 f"{job.script} does not repeat itself with seed {self.seed}: {_where_parted(known, mine)}. "
@@ -316,19 +321,18 @@ class ArmProcess:
         if job.inputs.labels is not None:
             arrays["labels"] = job.inputs.labels
         meta = {"steps": list(segment.steps), "ledger": self.entries}
-        record = {
-            **_EMPTY_RECORD,
-            "start": start,
-            "stop": stop,
-            "steps": list(segment.steps),
-            "probe": job.addresses.probe,
-            "observed": job.store.put(pack(arrays, meta)),
-            "diverged_at": self.clock.step if failed else self._diverged_at(),
-            "state": state,
-            "failed": failed,
-        }
+        record = SegmentRecord(
+            start=start,
+            stop=stop,
+            steps=segment.steps,
+            probe=job.addresses.probe,
+            observed=job.store.put(pack(arrays, meta)),
+            diverged_at=self.clock.step if failed else self._diverged_at(),
+            state=state,
+            failed=failed,
+        )
         address = job.addresses.history(self.seed, segment.history)
-        job.store.write_record(address, record_name(job, self.index), record)
+        job.store.write_record(address, record_name(job, self.index), record.to_dict())
 
     # ------------------------------------------------------------------ ending
 
@@ -356,17 +360,6 @@ class ArmProcess:
 
     def _leave(self, report: Report) -> NoReturn:
         self.parent.reply_and_exit(report)
-
-
-_EMPTY_RECORD: dict[str, Any] = {
-    "start": 0,
-    "stop": 0,
-    "steps": [],
-    "probe": "",
-    "observed": None,
-    "snapshot": None,
-    "diverged_at": None,
-}
 
 
 def record_name(job: Job, index: int) -> str:
