@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ def test_what_is_in_it_reads_without_bygones(whole, store):
     study = json.loads((whole / "study.json").read_text())
     assert study["seeds"] == [0, 1, 2, 3, 4]
     assert study["horizons"] == [0, 1, 3]
-    assert study["digests"] == manifest.attributes["digests"]
+    assert study["digests"] == manifest.facts.digests
     assert json.loads((whole / "contract.json").read_text())["numeric"]["threads"] == 1
     arms = [arm["name"] for arm in study["arms"]]
     for seed in study["seeds"]:
@@ -513,8 +515,8 @@ def test_no_code_is_run_unless_that_is_said(bundle, monkeypatch):
 
 @pytest.mark.parametrize("what", ["own", "study"])
 def test_code_or_a_design_of_something_else_is_refused(whole, store, monkeypatch, what):
-    attributes = read_manifest(store).attributes
-    true = {"own": attributes["design"]["recipe"]["own"], "study": attributes["digests"]["study"]}
+    digests = read_manifest(store).facts.digests
+    true = {"own": design_of(store)["recipe"]["own"], "study": digests["study"]}
     monkeypatch.setattr(verifying, "ask", lambda *_: {**true, what: "another"})
     place = {"own": "code/: this is not the code", "study": "study.json: the design"}[what]
     assert place in refused(whole, rerun=1, run_code=True)
@@ -550,7 +552,7 @@ def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store,
         path = bundle / layout.object_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(made_up.store.get(name))
-    (bundle / "manifest.json").write_bytes(layout.to_json(asdict(manifest)))
+    (bundle / "manifest.json").write_bytes(layout.to_json(manifest.to_dict()))
     outcomes = read_outcomes(made_up.store, manifest)
     (bundle / "effects.json").write_bytes(derived.effects_json(outcomes))
     listed_anew(bundle)
@@ -633,14 +635,20 @@ def test_the_files_of_a_recipe_are_those_it_imports_of_its_own(tmp_path):
 def with_design(store: FolderStore, folder: Path, change: Callable[[dict], None]) -> FolderStore:
     """A copy of the store whose manifest says something else of the code."""
     other = FolderStore(shutil.copytree(store.folder, folder))
-    manifest = read_manifest(other)
-    change(manifest.attributes)
-    write_manifest(other, manifest)
+    record = copy.deepcopy(read_manifest(other).to_dict())
+    change(record["attributes"])
+    write_manifest(other, Manifest.from_dict(record))
     return other
 
 
+def design_of(store: FolderStore) -> Mapping[str, Any]:
+    design = read_manifest(store).facts.design
+    assert design is not None
+    return design
+
+
 def test_code_that_was_changed_since_is_not_included(store, tmp_path, monkeypatch):
-    recorded = read_manifest(store).attributes["design"]["recipe"]["own"]
+    recorded = design_of(store)["recipe"]["own"]
     monkeypatch.setattr(writing, "ask", lambda *_: {"own": recorded})
     other = with_design(
         store, tmp_path / "s", lambda a: a["design"]["recipe"].update(own=digest("another"))

@@ -139,9 +139,11 @@ def test_surroundings_are_what_they_are(monkeypatch):
 
 def test_a_study_keeps_it(tmp_path):
     study = small(("reset",), horizons=(0, 1), seeds=(0, 1))
-    assert plan(study, MemoryStore()).attributes["rng"]["contract"] == "addressed"
+    planned = plan(study, MemoryStore()).facts.rng
+    assert planned is not None
+    assert planned["contract"] == "addressed"
     outcomes = measure(study, FolderStore(tmp_path / "store"))
-    kept = read_manifest(FolderStore(tmp_path / "store")).attributes["rng"]
+    kept = read_manifest(FolderStore(tmp_path / "store")).facts.rng
     assert kept == outcomes.attrs["rng"]
     assert read_contracts(tmp_path / "store").rng == kept
 

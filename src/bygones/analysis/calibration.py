@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.estimators import Estimate, Estimator, jackknife, paired_t
 from bygones.analysis.predictions import probabilities
 from bygones.core.catalogue import unknown_name
@@ -173,7 +174,8 @@ def reliability_curves(
         inner = np.quantile(pair[:, finite].max(axis=-1), edges[1:-1])
         edges = np.unique(np.concatenate([[0.0], inner, [1.0]]))
     num_dropped = int((~finite).sum())
-    names = (arm, _control(outcomes))
+    arms = Arms.of(outcomes)
+    names = (arm, arms.names[arms.control])
     return tuple(  # type: ignore[return-value]
         _curve(name, step, seen, labels, edges, level, num_dropped)
         for name, seen in zip(names, (treated, control), strict=True)
@@ -228,20 +230,11 @@ def _within_unit(rate: Estimate, num_dropped: int) -> Estimate:
 
 def _pair(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:
     """Probabilities of the arm and of the control at a step: (2, R, N, C)."""
-    names = [a["name"] for a in outcomes.attrs["arms"]]
-    if arm not in names:
-        raise unknown_name("arm", arm, names)
-    if step not in outcomes["step"].values:
-        raise unknown_name("probe step", str(step), map(str, outcomes["step"].values))
-    seen = [
-        probabilities(outcomes.sel(arm=[name], step=[step])).values[:, 0, 0]
-        for name in (arm, _control(outcomes))
-    ]
-    return np.stack(seen)
-
-
-def _control(outcomes: xr.Dataset) -> str:
-    return next(a["name"] for a in outcomes.attrs["arms"] if a["role"] == "control")
+    arms = Arms.of(outcomes)
+    names = [arms[name].name for name in (arm, "control")]
+    step_index(outcomes, step)  # raises where there is no such probe step
+    pair = [probabilities(outcomes.sel(arm=[name], step=[step])).values[:, 0, 0] for name in names]
+    return np.stack(pair)
 
 
 def _labels(outcomes: xr.Dataset) -> np.ndarray:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import xarray as xr
 
 from bygones.analysis.effect import Effect
-from bygones.analysis.effects import all_effects
+from bygones.analysis.effects import all_effects, headline_metric
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.meta_analysis import Pooled, pool
 from bygones.core.errors import DesignError
+from bygones.core.study_facts import facts_of
 
 
 def side_by_side(studies: Sequence[xr.Dataset]) -> list[Pooled]:
@@ -33,13 +34,13 @@ def side_by_side(studies: Sequence[xr.Dataset]) -> list[Pooled]:
 
 def _last_effects(outcomes: xr.Dataset) -> list[Effect]:
     return all_effects(
-        outcomes, metrics=(outcomes.attrs["headline"],), steps=[int(outcomes["step"][-1])]
+        outcomes, metrics=(headline_metric(outcomes),), steps=[int(outcomes["step"][-1])]
     )
 
 
 def _labels(studies: Sequence[xr.Dataset]) -> list[str]:
     """The studies' names, numbered where two have the same."""
-    names = [str(outcomes.attrs["study"]) for outcomes in studies]
+    names = [facts_of(outcomes).study for outcomes in studies]
     return [
         name if names.count(name) == 1 else f"{name} ({place})"
         for place, name in enumerate(names, start=1)

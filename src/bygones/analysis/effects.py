@@ -25,17 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from bygones.analysis.arms import Arms
+from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.effect import Effect, Washout
 from bygones.analysis.estimators import Estimate, Estimator, jackknife, mean_over_pairs, paired_t
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.predictions import Predictions, require_input
 from bygones.core.errors import DesignError
-
-# ------------------------------------------------------------------ what is reported
-
-
-# ------------------------------------------------------------------ what is asked
+from bygones.core.study_facts import facts_of
 
 
 def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
@@ -46,8 +42,12 @@ def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
     """
     classes = ("disagreement",) if "logits" in outcomes else ()
     scores = ("accuracy", "nll") if "labels" in outcomes else ()
-    default = "tv" if "logits" in outcomes else "rms"
-    return (outcomes.attrs.get("headline", default), *classes, *scores)
+    return (headline_metric(outcomes), *classes, *scores)
+
+
+def headline_metric(outcomes: xr.Dataset) -> str:
+    """Return the distance that a study leads with: the declared one, else tv, or rms of values."""
+    return facts_of(outcomes).headline or ("tv" if "logits" in outcomes else "rms")
 
 
 def per_seed(
@@ -57,8 +57,8 @@ def per_seed(
 
     `reference` is the name of an arm; "control" and "sham" also find the arm of that role.
     """
-    facts, design = METRICS[metric], Arms(outcomes)
-    pair = [design.place(arm), design.place(reference)]
+    facts, arms = METRICS[metric], Arms.of(outcomes)
+    pair = [arms.index(arm), arms.index(reference)]
     held = require_input(outcomes, facts)
     numbers = np.empty((held.sizes["seed"], held.sizes["step"]))
     for s in range(held.sizes["seed"]):
@@ -85,13 +85,13 @@ def effect(
     estimator: Estimator = paired_t,
 ) -> Effect:
     """The effect of one arm by one probe step, in one metric, with all its references."""
-    design = Arms(outcomes)
-    if design.place(arm) == design.control:
+    arms = Arms.of(outcomes)
+    if arms.index(arm) == arms.control:
         raise DesignError(
             f"'{arm}' is the control, which every effect is measured against, so it has none of "
-            f"its own; ask for one of: {', '.join(design.treated)}."
+            f"its own; ask for one of: {', '.join(arms.treated)}."
         )
-    return _effects(outcomes, design, [arm], [step], [metric], estimator)[0]
+    return _effects(outcomes, [arm], [step], [metric], estimator)[0]
 
 
 def all_effects(
@@ -101,9 +101,8 @@ def all_effects(
     steps: Iterable[int] | None = None,
 ) -> list[Effect]:
     """Every treated arm by every probe step in every metric, the metric changing fastest."""
-    design = Arms(outcomes)
-    asked = design.steps if steps is None else [int(step) for step in steps]
-    return _effects(outcomes, design, design.treated, asked, metrics, estimator)
+    chosen = [int(step) for step in (outcomes["step"].values if steps is None else steps)]
+    return _effects(outcomes, Arms.of(outcomes).treated, chosen, metrics, estimator)
 
 
 def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washout:
@@ -150,32 +149,41 @@ class _Reading:
 
 def _effects(
     outcomes: xr.Dataset,
-    design: Arms,
-    arms: Sequence[str],
+    names: Sequence[str],
     steps: Sequence[int],
     metrics: Sequence[str],
     estimator: Estimator,
 ) -> list[Effect]:
+    facts = facts_of(outcomes)
+    arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
     readings: dict[tuple[int, str], _Reading] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
-        for name, reading in _read(outcomes, design, chosen, step).items():
+        for name, reading in _read(outcomes, arms.control, chosen, step).items():
             readings[step, name] = reading
             ceilings[step, name] = _ceiling(reading)  # of the step, whatever the arm
     return [
-        _one_effect(design, arm, step, name, readings[step, name], ceilings[step, name], estimator)
-        for arm in arms
+        _one_effect(
+            arms,
+            arm,
+            (step, step - facts.fork_at),
+            name,
+            readings[step, name],
+            ceilings[step, name],
+            estimator,
+        )
+        for arm in names
         for step in steps
         for name in chosen
     ]
 
 
 def _read(
-    outcomes: xr.Dataset, design: Arms, metrics: Mapping[str, Metric], step: int
+    outcomes: xr.Dataset, control: int, metrics: Mapping[str, Metric], step: int
 ) -> dict[str, _Reading]:
     """Every metric at one step. One seed's arms are in float64 at a time, and all controls."""
-    h, control = design.place_of_step(step), design.control
+    h = step_index(outcomes, step)
     held = {name: require_input(outcomes, facts) for name, facts in metrics.items()}
     if not held:
         return {}
@@ -220,28 +228,29 @@ def _ceiling(reading: _Reading) -> Estimate | None:
 
 
 def _one_effect(
-    design: Arms,
+    arms: Arms,
     arm: str,
-    step: int,
+    when: tuple[int, int],
     metric: str,
     reading: _Reading,
     ceiling: Estimate | None,
     estimator: Estimator,
 ) -> Effect:
-    a, sham, null = design.place(arm), design.sham, design.null_of(arm)
+    """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
+    a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
     moved = reading.moved
     fraction = None
     if reading.between is not None and ceiling is not None and ceiling.value > 0.0:
         fraction = jackknife(moved[:, a], reading.between, statistic=_share_of_ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
-        correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, design.control])
+        correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, arms.control])
     return Effect(
         arm=arm,
-        sentence=design.arms[a]["sentence"],
+        sentence=arms[arm].sentence,
         metric=metric,
-        step=step,
-        horizon=step - design.fork_at,
+        step=when[0],
+        horizon=when[1],
         estimate=estimator(moved[:, a]),
         floor=None if sham is None else estimator(moved[:, sham]),
         null=None if null is None else estimator(moved[:, null]),
@@ -251,7 +260,7 @@ def _one_effect(
         num_diverged=int(np.isnan(moved[:, a]).sum()),
         pair_correlation=correlation,
         variance_ratio=ratio,
-        null_is=design.null_is(null),
+        null_is=arms.describe_null(null),
     )
 
 
@@ -275,6 +284,3 @@ def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None
     correlation = float(covariance / math.sqrt(product)) if product > 0.0 else None
     ratio = float((var_treated + var_control) / var_paired) if var_paired > 0.0 else None
     return correlation, ratio
-
-
-# ------------------------------------------------------------------ how it is put in words

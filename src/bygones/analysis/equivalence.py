@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from bygones.analysis.arms import Arms
 from bygones.analysis.effects import per_seed
 from bygones.analysis.estimators import Estimate, paired_t
 from bygones.analysis.estimators.base import finite_pairs
@@ -114,10 +115,11 @@ def equivalent_effect(
     """
     numbers = per_seed(outcomes, metric, arm)
     if over_null:
-        null = next((a["name"] for a in outcomes.attrs["arms"] if a.get("null_of") == arm), None)
+        arms = Arms.of(outcomes)
+        null = arms.null_of(arm)
         if null is None:
             raise DesignError(f"'{arm}' has no matched null that its effect could exceed.")
-        numbers = numbers - per_seed(outcomes, metric, null)
+        numbers = numbers - per_seed(outcomes, metric, arms.names[null])
     if step not in numbers["step"].values:
         steps = ", ".join(map(str, numbers["step"].values))
         raise DesignError(

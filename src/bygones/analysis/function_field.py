@@ -14,17 +14,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
+from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.estimators import Estimate, jackknife, mean_over_pairs
 from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.predictions import probabilities
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
+from bygones.core.study_facts import facts_of
 from bygones.core.text import capitalize
 
 Scalar = Literal["classes", "label", "log_odds"]
@@ -187,32 +189,29 @@ def function_field(
     come close: where half the inputs have |skewness| > 1 a note says so, and to ask for "log_odds".
     `reference`: "control", or another arm: the null of `arm` gives the field of the excess.
     """
-    arms = {a["name"]: a for a in outcomes.attrs["arms"]}
-    control, sham = (_of_role(outcomes, role) for role in ("control", "sham"))
-    names = [control if name == "control" else name for name in (arm, reference)]
-    for name in names:
-        if name not in arms:
-            raise unknown_name("arm", str(name), arms)
+    facts = facts_of(outcomes)
+    arms = Arms(facts.arms)
+    names = [arms[name].name for name in (arm, reference)]
     if of not in _SCALARS:
         raise unknown_name("scalar of a field", of, _SCALARS)
-    if step not in outcomes["step"].values:
-        raise unknown_name("probe step", str(step), map(str, outcomes["step"].values))
+    step_index(outcomes, step)  # raises where there is no such probe step
     treated, other = (_observed(outcomes, name, step) for name in names)
     finite = np.isfinite(treated).all(axis=(1, 2)) & np.isfinite(other).all(axis=(1, 2))
     labels = outcomes["labels"].values if "labels" in outcomes else None
     differences = (treated - other)[finite]
     numbers, at = _about(outcomes, names, step, of, labels, treated - other)
     floor = None
-    if sham is not None and control is not None:
+    if arms.sham is not None:
+        sham, control = arms.names[arms.sham], arms.names[arms.control]
         apart = np.abs(_observed(outcomes, sham, step) - _observed(outcomes, control, step))
         apart = apart[np.isfinite(apart).all(axis=(1, 2))]
         floor = float(apart.max()) if apart.size else None
-    null = next((a["name"] for a in arms.values() if a.get("null_of") == arm), None)
+    null = arms.null_of(arm)
     return FunctionField(
         arm=arm,
-        sentence=arms[names[0]]["sentence"],
+        sentence=arms[arm].sentence,
         step=int(step),
-        horizon=int(step) - int(outcomes.attrs["fork_at"]),
+        horizon=int(step) - facts.fork_at,
         of=of,
         differences=differences,
         control=other[finite],
@@ -222,7 +221,7 @@ def function_field(
         floor=floor,
         null=None
         if null is None or reference != "control"
-        else function_field(outcomes, null, step, of=of, level=level),
+        else function_field(outcomes, arms.names[null], step, of=of, level=level),
         note=_skew_note(numbers[finite], of, labels),
     )
 
@@ -276,10 +275,6 @@ def norm_of_gram(products: np.ndarray, level: float = 0.95) -> SquaredNorm:
 def _systematic(products: np.ndarray) -> float:
     total = float(np.trace(products)) / len(products)
     return mean_over_pairs(products) / total if total > 0.0 else 0.0
-
-
-def _of_role(outcomes: xr.Dataset, role: str) -> Any:
-    return next((a["name"] for a in outcomes.attrs["arms"] if a["role"] == role), None)
 
 
 def _observed(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import xarray as xr
 from scipy import special
 
+from bygones.analysis.arms import Arms
 from bygones.analysis.effects import all_effects, pairing_gain, per_seed
 from bygones.analysis.metrics import METRICS
 
@@ -90,24 +91,22 @@ def pairing_gains(
 
     A distance is compared with that of the matched null, arms without one being passed over.
     """
+    arms = Arms.of(outcomes)
     found = []
     for effect in all_effects(outcomes, metrics, steps=steps):
         kept = effect.estimate.num_pairs
         correlation, ratio = effect.pair_correlation, effect.variance_ratio
         if effect.facts.kind == "distance":
-            if effect.excess is None:
+            null = arms.null_of(effect.arm)
+            if effect.excess is None or null is None:
                 continue
             kept = effect.excess.num_pairs
-            correlation, ratio = _beside_its_null(outcomes, effect.metric, effect.arm, effect.step)
+            one, other = (
+                per_seed(outcomes, effect.metric, name).sel(step=effect.step).values
+                for name in (effect.arm, arms.names[null])
+            )
+            correlation, ratio = pairing_gain(one, other)
         found.append(
             PairingGain(effect.arm, effect.metric, effect.horizon, kept, correlation, ratio)
         )
     return found
-
-
-def _beside_its_null(
-    outcomes: xr.Dataset, metric: str, arm: str, step: int
-) -> tuple[float | None, float | None]:
-    null = next(a["name"] for a in outcomes.attrs["arms"] if a.get("null_of") == arm)
-    one, other = (per_seed(outcomes, metric, name).sel(step=step).values for name in (arm, null))
-    return pairing_gain(one, other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import AbstractContextManager, redirect_stdout
@@ -103,17 +102,11 @@ def print_effects(place: str, study: str | None, *, as_json: bool) -> None:
     """Print the effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones.analysis.effects import all_effects, default_metrics
     from bygones.cli import terminal
+    from bygones.publish.bundle.derived import effects_json
 
     outcomes = load_outcomes(place, study)
     if as_json:
-        found = [
-            effect.to_dict() for effect in all_effects(outcomes, metrics=default_metrics(outcomes))
-        ]
-        head = {
-            name: outcomes.attrs[name]
-            for name in ("study", "recipe", "digests", "orders", "contract")
-        }
-        print(json.dumps({**head, "effects": found}, indent=2))
+        print(effects_json(outcomes).decode(), end="")
         return
     for effect in all_effects(
         outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]

@@ -113,7 +113,7 @@ def sources(
     with print_to_stderr(), Contract.here().in_force():
         run = Run(load_recipe(target[0]), seed)
         run.advance(at)
-        found = describe_sources(run)
+        found = [source.to_dict() for source in describe_sources(run)]
     terminal.print_sources(target[0], at, found, as_json=as_json)
 
 
@@ -173,7 +173,7 @@ def plan(
         print(json.dumps(terminal.plan_dict(planned, num_workers), indent=2))
         return
     terminal.print_plan(planned, terminal.plan_lines(planned, num_workers))
-    for finding in planned.attributes["findings"]:
+    for finding in planned.facts.findings or ():
         terminal.out.print(f"Note: {finding}")
     if half_width is not None:
         _print_seeds_needed(planned, half_width, num_workers)

@@ -122,7 +122,7 @@ def print_plan(planned: Plan, lines: Sequence[str]) -> None:
     for line in lines:
         out.print(line)
     out.print("Memory found in it:")
-    out.print(inventory_table(planned.attributes["sources"]))
+    out.print(inventory_table([source.to_dict() for source in planned.facts.sources or ()]))
 
 
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
@@ -178,8 +178,8 @@ def print_checklist(filled: Mapping[str, Any]) -> None:
 def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:
     """What is about to be done with a script, and its cost, in sentences."""
     plan = planned.plan
-    way, seconds = plan.attributes["way"], plan.steps_left * plan.seconds_a_step / num_workers
-    findings = plan.attributes["findings"]
+    way, seconds = plan.facts.way, plan.steps_left * plan.seconds_a_step / num_workers
+    findings = plan.facts.findings or ()
     return [
         f"{plan.study.name}: {len(plan.study.seeds)} seeds × {len(plan.arms)} arms (with control, sham and "
         f"matched nulls), fork at step {plan.study.fork_at}, followed to step {plan.study.end}. Seeded by "
@@ -236,9 +236,9 @@ def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
         "lanes": planned.choice.to_dict(),
         "seconds_a_step": planned.seconds_a_step,
         "seconds_left": planned.seconds_left(num_workers),
-        "sources": planned.attributes["sources"],
-        "findings": planned.attributes["findings"],
-        "digests": planned.attributes["digests"],
+        "sources": [source.to_dict() for source in planned.facts.sources or ()],
+        "findings": list(planned.facts.findings or ()),
+        "digests": planned.facts.digests,
     }
 
 

@@ -25,8 +25,7 @@ def bundle_study(
     """Writes a bundle, with the report in it unless that is not wanted."""
     manifest = read_manifest(store, study)
     extras = _extras(read_outcomes(store, manifest), with_report=with_report)
-    name = manifest.attributes["study"]
-    return write_bundle(store, out, name, license=license, date=date, extras=extras)
+    return write_bundle(store, out, manifest.facts.study, license=license, date=date, extras=extras)
 
 
 def _extras(outcomes: xr.Dataset, *, with_report: bool) -> dict[str, bytes]:

@@ -21,9 +21,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from bygones.analysis.arms import Arms
 from bygones.analysis.effect import Effect
-from bygones.analysis.effects import all_effects
+from bygones.analysis.effects import all_effects, headline_metric
 from bygones.analysis.multiplicity import Family
+from bygones.core.study_facts import OrderFacts, SourceFacts, facts_of
 from bygones.core.text import capitalize, format_count, format_value, join_names
 
 Status = Literal["answered", "not recorded", "flagged"]
@@ -33,13 +35,12 @@ FORMAT = 1
 def checklist(outcomes: xr.Dataset, effects: Sequence[Effect] | None = None) -> dict[str, Any]:
     """The checklist of a study, as plain values. `effects`: those of its headline, if they are known."""
     if effects is None:
-        effects = all_effects(outcomes, (_headline(outcomes),))
-    read = _Record(outcomes, [e for e in effects if e.metric == _headline(outcomes)])
+        effects = all_effects(outcomes, (headline_metric(outcomes),))
+    read = _Record(outcomes, [e for e in effects if e.metric == headline_metric(outcomes)])
     items = [{"item": name, **_filled(fill(read))} for name, fill in _ITEMS.items()]
     kinds: tuple[Status, ...] = ("answered", "not recorded", "flagged")
     counts = {kind: sum(item["status"] == kind for item in items) for kind in kinds}
-    study = str(outcomes.attrs.get("study", ""))
-    return {"format": FORMAT, "study": study, "counts": counts, "items": items}
+    return {"format": FORMAT, "study": read.facts.study, "counts": counts, "items": items}
 
 
 def headline_of(filled: Mapping[str, Any]) -> str:
@@ -81,21 +82,9 @@ class _Record:
     """What there is to fill in from."""
 
     def __init__(self, outcomes: xr.Dataset, effects: Sequence[Effect]) -> None:
-        self.outcomes, self.effects, self.attrs = outcomes, effects, outcomes.attrs
-        self.arms: list[dict[str, Any]] = outcomes.attrs.get("arms", [])
+        self.outcomes, self.effects, self.facts = outcomes, effects, facts_of(outcomes)
+        self.arms = Arms(self.facts.arms)
         self.seeds = [int(seed) for seed in outcomes["seed"].values]
-
-    def get(self, *names: str) -> Any:
-        """A nested attribute, or None where it was not recorded."""
-        value: Any = self.attrs
-        for name in names:
-            if not isinstance(value, Mapping) or name not in value:
-                return None
-            value = value[name]
-        return value
-
-    def of_role(self, role: str) -> list[str]:
-        return [arm["name"] for arm in self.arms if arm["role"] == role]
 
     def observed(self) -> xr.DataArray:
         return self.outcomes["logits" if "logits" in self.outcomes else "values"]
@@ -112,34 +101,29 @@ def _filled(said: _Said) -> dict[str, str]:
     return {"status": status, "answer": answer, "why": why}
 
 
-def _headline(outcomes: xr.Dataset) -> str:
-    return outcomes.attrs.get("headline", "tv" if "logits" in outcomes else "rms")
-
-
 # ------------------------------------------------------------------ memory and how it was treated
 
 
 def _sources(read: _Record) -> _Said:
-    found = read.get("sources")
+    found = read.facts.sources
     if not found:
         return None
     return f"{len(found)} found: {join_names(_with_lifetime(one) for one in found)}."
 
 
-def _with_lifetime(source: Mapping[str, Any]) -> str:
-    return f"{source['name']} ({source['origin']}, {source['lifetime']})"
+def _with_lifetime(source: SourceFacts) -> str:
+    return f"{source.name} ({source.origin}, {source.lifetime})"
 
 
 def _treatments(read: _Record) -> _Said:
-    arms = [arm for arm in read.arms if arm["role"] == "treated"]
+    arms = read.arms.with_role("treated")
     if not arms:
         return None
-    return "; ".join(f"{arm['name']}: {arm['sentence']}" for arm in arms) + "."
+    return "; ".join(f"{arm.name}: {arm.sentence}" for arm in arms) + "."
 
 
 def _untreated(read: _Record) -> _Said:
-    found = read.get("sources")
-    if not found or not read.arms:
+    if not read.facts.sources or not read.arms.all:
         return None
     left = _left_alone(read)
     if not left:
@@ -148,25 +132,22 @@ def _untreated(read: _Record) -> _Said:
 
 
 def _left_alone(read: _Record) -> list[str]:
-    treated = {
-        t["source"] for arm in read.arms if arm["role"] == "treated" for t in arm["treatments"]
-    }
-    return [one["name"] for one in read.get("sources") or [] if one["name"] not in treated]
+    treated = {t.source for arm in read.arms.with_role("treated") for t in arm.treatments}
+    return [one.name for one in read.facts.sources or () if one.name not in treated]
 
 
 def _windows(read: _Record) -> _Said:
     rows = [
-        f"{arm['name']}: {_steps(*t['window'])} against {t['lifetime']}"
-        for arm in read.arms
-        if arm["role"] == "treated"
-        for t in arm["treatments"]
+        f"{arm.name}: {_steps(*t.window)} against {t.lifetime}"
+        for arm in read.arms.with_role("treated")
+        for t in arm.treatments
     ]
     about = (
         "Window",
         "window",
         "Followed for less",
     )  # as the design check begins what it says of windows
-    notes = [note for note in read.get("findings") or [] if note.startswith(about)]
+    notes = [note for note in read.facts.findings or () if note.startswith(about)]
     if not rows:
         return None
     return ("; ".join(rows) + ".", " ".join(notes)) if notes else "; ".join(rows) + "."
@@ -177,14 +158,14 @@ def _steps(start: int, stop: int) -> str:
 
 
 def _inert(read: _Record) -> _Said:
-    certificate = read.get("certificate")
-    if certificate and certificate.get("sufficiency"):
-        moved = certificate["sufficiency"]
+    certificate = read.facts.certificate
+    if certificate and certificate.sufficiency:
+        moved = certificate.sufficiency
         why = "" if moved["sufficient"] else "Some memory is in none of the sources."
         return moved["said"], why
-    if not certificate or certificate.get("kind") == "twins":
+    if not certificate or certificate.kind == "twins":
         return None
-    inert = certificate.get("inert", [])
+    inert = certificate.inert
     if not inert:
         return "None: leaving out any source was noticed by the fork check."
     return (
@@ -194,15 +175,15 @@ def _inert(read: _Record) -> _Said:
 
 
 def _batchnorm(read: _Record) -> _Said:
-    found = read.get("sources")
-    if found is None or "batchnorm" in [one["name"] for one in found]:
+    found = read.facts.sources
+    if found is None or "batchnorm" in [one.name for one in found]:
         return None  # whether they were estimated anew before evaluation is no part of a record
     return "No BatchNorm statistics were found in the run."
 
 
 def _averages(read: _Record) -> _Said:
-    found = read.get("sources")
-    if found is None or any(one["origin"] == "averaging" for one in found):
+    found = read.facts.sources
+    if found is None or any(one.origin == "averaging" for one in found):
         return None  # which weights the probe read is no part of a record
     return "No averaged weights were found in the run, so there is no choice of what to evaluate."
 
@@ -211,15 +192,16 @@ def _averages(read: _Record) -> _Said:
 
 
 def _order_policy(read: _Record) -> _Said:
-    policy = read.get("orders", "policy")
-    digest = read.get("orders", "policy_hash")
-    if not policy:
+    orders = read.facts.orders
+    if orders is None or not orders.policy:
         return None
-    return f"{capitalize(policy)}{f', policy hash {digest[:12]}…' if digest else '.'}"
+    digest = orders.policy_hash
+    return f"{capitalize(orders.policy)}{f', policy hash {digest[:12]}…' if digest else '.'}"
 
 
 def _order_hashes(read: _Record) -> _Said:
-    realised = {seed: h for seed, h in (read.get("orders", "realised") or {}).items() if h}
+    orders = read.facts.orders or OrderFacts()
+    realised = {seed: h for seed, h in orders.realised.items() if h}
     if not realised:
         return None
     different = len(set(realised.values()))
@@ -232,7 +214,7 @@ def _order_hashes(read: _Record) -> _Said:
 
 
 def _rng(read: _Record) -> _Said:
-    rng = read.get("rng")
+    rng = read.facts.rng
     if not rng:
         return None
     drawn = [one["name"] for one in rng["streams"] if one["drawn"]]
@@ -267,7 +249,7 @@ def _ranges(seeds: Sequence[int]) -> str:
 
 def _estimands(read: _Record) -> _Said:
     num_inputs = read.observed().sizes["input"]
-    metric = _headline(read.outcomes)
+    metric = headline_metric(read.outcomes)
     kind = "logits" if "logits" in read.outcomes else "values"
     inputs = format_count(num_inputs, "input", separator=",")
     horizons = format_count(read.outcomes.sizes["step"], "horizon")
@@ -289,12 +271,12 @@ def _intervals(read: _Record) -> _Said:
 
 
 def _multiplicity(read: _Record) -> _Said:
-    family = read.get("family")
+    family = read.facts.family
     return f"{capitalize(str(Family(**family)))}." if family else None
 
 
 def _margins(read: _Record) -> _Said:
-    margins = read.get("margins")
+    margins = read.facts.margins
     if margins is None:
         return None
     if not margins:
@@ -306,11 +288,11 @@ def _margins(read: _Record) -> _Said:
 
 
 def _sham(read: _Record) -> _Said:
-    shams, controls = read.of_role("sham"), read.of_role("control")
-    if not shams or not controls:
+    arms = read.arms
+    if arms.sham is None or not arms.with_role("control"):
         return None
     observed = read.observed()
-    sham, control = (observed.sel(arm=names[0]).values for names in (shams, controls))
+    sham, control = (observed.sel(arm=arms.names[i]).values for i in (arms.sham, arms.control))
     if not (np.isfinite(sham) & np.isfinite(control)).any():
         return "Run.", "It diverged in every seed, or the control did, so nothing can be compared."
     if np.array_equal(sham, control, equal_nan=True):
@@ -324,11 +306,10 @@ def _sham(read: _Record) -> _Said:
 
 
 def _nulls(read: _Record) -> _Said:
-    treated = read.of_role("treated")
+    treated = read.arms.treated
     if not treated:
         return None
-    with_null = {arm["null_of"] for arm in read.arms if arm["role"] == "null"}
-    missing = [name for name in treated if name not in with_null]
+    missing = [name for name in treated if read.arms.null_of(name) is None]
     said = f"Run for {len(treated) - len(missing)} of {format_count(len(treated), 'arm')}."
     return (said, f"Without a matched null: {join_names(missing)}.") if missing else said
 
@@ -344,9 +325,7 @@ def _ceiling(read: _Record) -> _Said:
 
 
 def _horizons(read: _Record) -> _Said:
-    fork_at = read.get("fork_at")
-    if fork_at is None:
-        return None
+    fork_at = read.facts.fork_at
     horizons = [int(step) - fork_at for step in read.outcomes["step"].values]
     return f"Forked at step {fork_at}; observed {join_names(horizons)} steps later."
 
@@ -372,7 +351,7 @@ def _never(read: _Record) -> _Said:
 
 
 def _contract(read: _Record) -> _Said:
-    contract = read.get("contract")
+    contract = read.facts.contract
     if not contract:
         return None
     said = (
@@ -384,28 +363,28 @@ def _contract(read: _Record) -> _Said:
 
 
 def _compute(read: _Record) -> _Said:
-    steps = read.get("num_steps")
+    steps = read.facts.num_steps
     if not steps:
         return None
     return f"{steps['shared']:,} optimizer steps; {steps['naive']:,} without shared pasts."
 
 
 def _certificate(read: _Record) -> _Said:
-    certificate = read.get("certificate")
+    certificate = read.facts.certificate
     if not certificate:
         return None
-    twins = certificate.get("kind") == "twins"
+    twins = certificate.kind == "twins"
     said = (
-        f"{'Twins' if twins else 'Forks'} at {join_names(certificate['boundaries'])}, compared until step "
-        f"{certificate['until']}: "
+        f"{'Twins' if twins else 'Forks'} at {join_names(certificate.boundaries)}, compared until step "
+        f"{certificate.until}: "
     )
-    if certificate["passed"]:
+    if certificate.passed:
         return f"{said}equal to the bit."
     return f"{said}not equal.", "Something is not carried, or not decided by the seed."
 
 
 def _digests(read: _Record) -> _Said:
-    digests = read.get("digests")
+    digests = read.facts.digests
     if not digests:
         return None
     return join_names(f"{name} {digest[:12]}…" for name, digest in digests.items())
@@ -413,20 +392,19 @@ def _digests(read: _Record) -> _Said:
 
 def _way(read: _Record) -> _Said:
     """Only studies of scripts and trainers say how their arms were made; a recipe's are restored."""
-    way = read.get("way")
-    if way:
-        return way
-    if read.get("certificate") and not read.get("certificate", "kind"):
+    if read.facts.way:
+        return read.facts.way
+    if read.facts.certificate and not read.facts.certificate.kind:
         return "Each arm goes on from a snapshot of the shared past."
     return None
 
 
 def _open(read: _Record) -> _Said:
     """What the other items leave open, in one place."""
-    notes, certificate = read.get("findings"), read.get("certificate")
+    notes, certificate = read.facts.findings, read.facts.certificate
     if notes is None:
         return None
-    inert = (certificate or {}).get("inert", [])
+    inert = certificate.inert if certificate else ()
     parts = [f"Inert in the fork check: {join_names(inert)}."] if inert else []
     left = _left_alone(read)
     parts += [f"Carried on in every arm: {join_names(left)}."] if left else []

@@ -30,6 +30,7 @@ from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, pack
+from bygones.store.segment_record import PastRecord, SegmentRecord
 from bygones.study.design import Study
 from bygones.study.past import Past, past_difference, seed_with_equal_past
 from bygones.study.tree import Addresses, Segment, Tree, Work
@@ -215,16 +216,17 @@ class ArmProcess(WatchedProcess):
 
     def _check_past(self) -> None:
         assert self.live is not None
-        job, mine = (
-            self.job,
-            {"chain": list(self.clock.record.batches.steps), "state": self._state()},
-        )
-        mine["weights"] = digest(self.live.sources["weights"].capture())
-        mine["losses"] = [float(x).hex() for x in self.clock.record.losses]
+        job = self.job
+        mine = PastRecord(
+            chain=list(self.clock.record.batches.steps),
+            state=self._state(),
+            weights=digest(self.live.sources["weights"].capture()),
+            losses=[float(x).hex() for x in self.clock.record.losses],
+        ).to_dict()
         address = job.addresses.history(self.seed, ())
         known = job.store.records(address).get("past")
         if known is None:
-            job.store.write_record(address, "past", {**_EMPTY_RECORD, **mine})
+            job.store.write_record(address, "past", mine)
             known = mine
         difference = past_difference(_past(known), _past(mine))
         if difference is not None:
@@ -291,19 +293,18 @@ class ArmProcess(WatchedProcess):
         if job.inputs.labels is not None:
             arrays["labels"] = job.inputs.labels
         meta = {"steps": list(segment.steps), "ledger": self.entries}
-        record = {
-            **_EMPTY_RECORD,
-            "start": start,
-            "stop": stop,
-            "steps": list(segment.steps),
-            "probe": job.addresses.probe,
-            "observed": job.store.put(pack(arrays, meta)),
-            "diverged_at": self.clock.step if failed else self._diverged_at(),
-            "state": state,
-            "failed": failed,
-        }
+        record = SegmentRecord(
+            start=start,
+            stop=stop,
+            steps=segment.steps,
+            probe=job.addresses.probe,
+            observed=job.store.put(pack(arrays, meta)),
+            diverged_at=self.clock.step if failed else self._diverged_at(),
+            state=state,
+            failed=failed,
+        )
         address = job.addresses.history(self.seed, segment.history)
-        job.store.write_record(address, record_name(job, self.index), record)
+        job.store.write_record(address, record_name(job, self.index), record.to_dict())
 
     # ------------------------------------------------------------------ ending
 
@@ -337,17 +338,6 @@ class ArmProcess(WatchedProcess):
         self._store(failed=str(ending))
         failure = Failure(self.segment.arms, str(ending), self.clock.step)
         self.parent.reply_and_exit(Report(failures=[failure]))
-
-
-_EMPTY_RECORD: dict[str, Any] = {
-    "start": 0,
-    "stop": 0,
-    "steps": [],
-    "probe": "",
-    "observed": None,
-    "snapshot": None,
-    "diverged_at": None,
-}
 
 
 def record_name(job: Job, index: int) -> str:

@@ -43,14 +43,15 @@ def measure_script(
         for seed, report in _train_seeds(planned, workers):
             failures += [(seed, failure) for failure in report.failures]
             on_seed(seed)
-        attributes = {**planned.plan.attributes}
-        attributes["findings"] = [
-            *attributes["findings"],
+        facts = planned.plan.facts
+        findings = (
+            *(facts.findings or ()),
             *_describe_failures(failures),
             *_earlier_failures(planned, failures),
-        ]
+        )
         certificate = {**_certify(planned.job), **checked}
-        return gather_segments(replace(planned.plan, attributes=attributes), certificate)
+        told = replace(planned.plan, facts=replace(facts, findings=findings))
+        return gather_segments(told, certificate)
 
 
 # ------------------------------------------------------------------ training what is missing

@@ -25,6 +25,7 @@ from bygones.attach.watched_process import Ending, WatchedProcess, run_by_slowes
 from bygones.attach.worker_emulation import NotInProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
+from bygones.core.study_facts import OrderFacts
 from bygones.scripts.rng_contract import carried_contract
 from bygones.study.describe import describe_sources, state_bytes
 
@@ -44,7 +45,7 @@ class PilotResult:
     shape: tuple[int, ...]
     seconds_a_step: float
     snapshot_bytes: int
-    order: dict[str, str]
+    order: OrderFacts
     libraries: tuple[str, ...]
     num_workers: int
     threads: int
@@ -186,16 +187,16 @@ class PilotProcess(WatchedProcess):
 def _with_digests(live: Live) -> list[dict[str, Any]]:
     """The inventory, with the digest of what each source holds here."""
     return [
-        {**row, "digest": digest(live.sources[row["name"]].capture())}
+        {**row.to_dict(), "digest": digest(live.sources[row.name].capture())}
         for row in describe_sources(live)
     ]
 
 
-def _policy(iterator: _BaseDataLoaderIter | None) -> dict[str, str]:
+def _policy(iterator: _BaseDataLoaderIter | None) -> OrderFacts:
     """The sampler that decides the order, by name."""
     if iterator is None:
-        return {"policy": "drawn by the script itself", "policy_hash": ""}
+        return OrderFacts("drawn by the script itself")
     sampler: Any = iterator._index_sampler
     inner = getattr(sampler, "sampler", None)
     name = f"{type(sampler).__name__}({type(inner).__name__})" if inner else type(sampler).__name__
-    return {"policy": name, "policy_hash": digest([name, getattr(sampler, "batch_size", 0)])}
+    return OrderFacts(name, digest([name, getattr(sampler, "batch_size", 0)]))

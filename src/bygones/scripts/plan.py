@@ -12,6 +12,7 @@ from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.live_run import Live
 from bygones.core.errors import DesignError
 from bygones.core.importing import load_object
+from bygones.core.study_facts import OrderFacts
 from bygones.scripts.arm_process import Job, record_name
 from bygones.scripts.arm_syntax import default_arms, parse_arm
 from bygones.scripts.pilot import PilotResult, run_pilot
@@ -114,20 +115,20 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
         contract=contract,
         choice=Choice(1, "Each seed is a process of its own."),
         store=store,
-        attributes={
-            **described,
-            "recipe": str(found.script),
-            "orders": {**found.order, "realised": {}},
-            "digests": {"study": study.digest(), "recipe": found.script.code()},
-            "headline": study.headline,
-            "family": asdict(study.declared),
-            "findings": notes,
-            "contract": contract.to_dict(),
-            "design": design_to_json(study),
-            "rng": found.rng,
-            "way": _way(replays, found, job),
-            "num_steps": {"naive": num_seeds * whole, "shared": num_seeds * shared},
-        },
+        facts=replace(
+            described,
+            recipe=str(found.script),
+            orders=found.order,
+            digests={"study": study.digest(), "recipe": found.script.code()},
+            headline=study.headline,
+            family=asdict(study.declared),
+            findings=tuple(notes),
+            contract=contract.to_dict(),
+            design=design_to_json(study),
+            rng=found.rng,
+            way=_way(replays, found, job),
+            num_steps={"naive": num_seeds * whole, "shared": num_seeds * shared},
+        ),
         images=None,
         steps_naive=num_seeds * whole,
         steps_shared=num_seeds * shared,
@@ -167,7 +168,12 @@ def _ask(asked: ScriptRequest) -> Callable[[Live], Any]:
         check_design(study, live)
         _check_transplants(study)
         arms = add_reference_arms(study, live)
-        return study, arms, design_findings(study, live), describe_study(study, arms, live, {})
+        return (
+            study,
+            arms,
+            design_findings(study, live),
+            describe_study(study, arms, live, OrderFacts()),
+        )
 
     return ask
 

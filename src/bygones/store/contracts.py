@@ -34,8 +34,8 @@ def read_contracts(place: Path | str, study: str | None = None) -> Contracts:
 
 
 def _stored(place: Path | str, study: str | None) -> Contracts:
-    attributes = read_manifest(open_store(place), study).attributes
-    return Contracts(attributes["contract"], attributes.get("rng"))
+    facts = read_manifest(open_store(place), study).facts
+    return Contracts(facts.contract, facts.rng)
 
 
 def _read(path: Path, study: str | None) -> Contracts:

@@ -7,9 +7,9 @@ there. With it a study can be read on a machine that could not train it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from bygones.core.catalogue import unknown_name
 from bygones.core.digest import digest
 from bygones.core.errors import StoreError
 from bygones.core.hash_chain import ledger_entry
+from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, unpack
 
@@ -50,13 +51,33 @@ class Manifest:
     steps: list[int]
     end: int
     entries: list[ManifestEntry]
-    attributes: dict[str, Any]
+    facts: StudyFacts
     images: Digest | None = None  # what the probe inputs look like, if they are pictures
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote."""
+        rest = {name: part for name, part in value.items() if name != "attributes"}
+        entries = [ManifestEntry(**entry) for entry in value["entries"]]
+        facts = StudyFacts.from_dict(value["attributes"])
+        return cls(**{**rest, "entries": entries, "facts": facts})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON; the study's facts are its `attributes`."""
+        return {
+            "kind": self.kind,
+            "seeds": self.seeds,
+            "steps": self.steps,
+            "end": self.end,
+            "entries": [asdict(entry) for entry in self.entries],
+            "attributes": self.facts.to_dict(),
+            "images": self.images,
+        }
 
 
 def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
     """Keeps a manifest in the store, under its study's name."""
-    store.write_record(_STUDIES, _file_name(manifest.attributes["study"]), asdict(manifest))
+    store.write_record(_STUDIES, _file_name(manifest.facts.study), manifest.to_dict())
 
 
 def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
@@ -72,17 +93,14 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
     chosen = name if name is not None else next(iter(found))
     if chosen not in found:
         raise unknown_name("study in this store", chosen, found)
-    record = found[chosen]
-    return Manifest(
-        **{**record, "entries": [ManifestEntry(**entry) for entry in record["entries"]]}
-    )
+    return Manifest.from_dict(found[chosen])
 
 
 def ledger_lines(
     store: AbstractStore, manifest: Manifest, seed: int, arm: str
 ) -> list[dict[str, Any]]:
     """The ledger's entries along one arm of one seed, at every boundary that was observed."""
-    row = [one["name"] for one in manifest.attributes["arms"]].index(arm)
+    row = [one.name for one in manifest.facts.arms].index(arm)
     lines: dict[int, dict[str, Any]] = {}
     losses: dict[int, float] = {}
     for stored in manifest.entries:
@@ -111,7 +129,7 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any.
     After a divergence everything is NaN, nothing is dropped.
     """
-    arms = [arm["name"] for arm in manifest.attributes["arms"]]
+    arms = [arm.name for arm in manifest.facts.arms]
     size = (len(manifest.seeds), len(arms))
     losses = np.full((*size, manifest.end), math.nan, dtype=np.float32)
     diverged = np.full(size, math.nan)
@@ -160,4 +178,4 @@ def _dataset(
     if manifest.kind == "logits" and labels is not None:
         variables["labels"] = (("input",), labels)
     coordinates = {"seed": manifest.seeds, "arm": list(arms), "step": manifest.steps}
-    return xr.Dataset(variables, coords=coordinates, attrs=manifest.attributes)
+    return xr.Dataset(variables, coords=coordinates, attrs=manifest.facts.to_dict())

@@ -1,83 +1,81 @@
-"""What is in a run and in a study, said as plain values."""
+"""Describe a run and a study as plain facts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
+from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts, StudyFacts, TreatmentFacts
 from bygones.core.values import State
 from bygones.study.design import Arm, Running, Study
 from bygones.training.treatment import describe_null
 
 
 def describe_study(
-    study: Study, arms: Sequence[Arm], run: Running, order: Mapping[str, str]
-) -> dict[str, Any]:
-    """What a reader has to know about a study besides its numbers, as JSON-able values.
+    study: Study, arms: Sequence[Arm], run: Running, order: OrderFacts
+) -> StudyFacts:
+    """Return a study's metadata, as far as its design and one run of it say.
 
-    `order`: the `policy` by which examples are chosen, and its `policy_hash`.
+    `order`: the policy by which examples are chosen; what was really seen is added when it is known.
     """
-    return {
-        "study": study.name,
-        "recipe": str(study.recipe),
-        "fork_at": study.fork_at,
-        "headline": study.headline,
-        "family": asdict(study.declared),
-        "margins": dict(study.margins),
-        "arms": [_arm(arm, run) for arm in arms],
-        "sources": describe_sources(run),
-        "orders": {**order, "realised": {}},
-        "digests": {"study": study.digest(), "recipe": study.recipe.code()},
-    }
+    return StudyFacts(
+        arms=tuple(_describe_arm(arm, run) for arm in arms),
+        fork_at=study.fork_at,
+        study=study.name,
+        recipe=str(study.recipe),
+        headline=study.headline,
+        family=asdict(study.declared),
+        margins=dict(study.margins),
+        sources=tuple(describe_sources(run)),
+        orders=order,
+        digests={"study": study.digest(), "recipe": study.recipe.code()},
+    )
 
 
-def describe_sources(run: Running) -> list[dict[str, Any]]:
-    """Every source in a run: class, visibility, lifetime, leaves and bytes."""
+def describe_sources(run: Running) -> list[SourceFacts]:
+    """Return every source in a run: class, visibility, lifetime, leaves and bytes."""
     rows = []
     for name, source in run.sources.items():
         state = source.capture()
-        lifetime = source.lifetime()
         rows.append(
-            {
-                "name": name,
-                "origin": source.origin,
-                "visibility": source.visibility,
-                "lifetime": str(lifetime),
-                "leaves": len(state),
-                "bytes": state_bytes(state),
-            }
+            SourceFacts(
+                name=name,
+                origin=source.origin,
+                visibility=source.visibility,
+                lifetime=str(source.lifetime()),
+                leaves=len(state),
+                bytes=state_bytes(state),
+            )
         )
     return rows
 
 
 def state_bytes(state: State) -> int:
-    """Bytes that a state holds; a plain number counts as eight."""
+    """Return the bytes that a state holds; a plain number counts as eight."""
     return sum(int(getattr(leaf, "nbytes", 8)) for leaf in state.values())
 
 
-def _arm(arm: Arm, run: Running) -> dict[str, Any]:
+def _describe_arm(arm: Arm, run: Running) -> ArmFacts:
     treatments = []
     for treatment in arm.treatments:
         lifetime = run.sources[treatment.source].lifetime()
         treatments.append(
-            {
-                "source": treatment.source,
-                "intervention": str(treatment.intervention),
-                "window": [treatment.window.start, treatment.window.stop],
-                "leaves": treatment.leaves,
-                "lifetime": str(lifetime),
-                "lifetime_steps": lifetime.steps if math.isfinite(lifetime.steps) else None,
-            }
+            TreatmentFacts(
+                source=treatment.source,
+                intervention=str(treatment.intervention),
+                window=(treatment.window.start, treatment.window.stop),
+                leaves=treatment.leaves,
+                lifetime=str(lifetime),
+                lifetime_steps=lifetime.steps if math.isfinite(lifetime.steps) else None,
+            )
         )
-    return {
-        "name": arm.name,
-        "role": arm.role,
-        "null_of": arm.null_of,
-        "noun": " and ".join(describe_null(t) for t in arm.treatments)
-        if arm.role == "null"
-        else None,
-        "treatments": treatments,
-        "sentence": str(arm),
-    }
+    is_null = arm.role == "null"
+    return ArmFacts(
+        name=arm.name,
+        role=arm.role,
+        null_of=arm.null_of,
+        noun=" and ".join(describe_null(t) for t in arm.treatments) if is_null else None,
+        treatments=tuple(treatments),
+        sentence=str(arm),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Family
@@ -13,14 +13,13 @@ from bygones.core.catalogue import unknown_name
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
+from bygones.core.study_facts import Role
 from bygones.core.values import Digest, Lifetime, Window, match_leaves, require_integer
 from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
 from bygones.training.recipe import Recipe, RecipeFunction
 from bygones.training.sources import AbstractSource
 from bygones.training.treatment import Treatment, check_pair, matched_null
-
-Role = Literal["control", "sham", "null", "treated"]
 
 
 class Trained(Protocol):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
 
+from bygones.core.study_facts import CertificateFacts, OrderFacts, StudyFacts
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, FolderStore, Record, pack, unpack_meta
 from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
@@ -27,12 +29,13 @@ def hold_store(store: AbstractStore) -> AbstractContextManager[None]:
 def gather_segments(planned: Plan, certificate: Mapping[str, Any]) -> xr.Dataset:
     """Write the manifest of a study whose segments are all stored, and read its outcomes."""
     entries = segment_entries(planned)
-    orders = {**planned.attributes["orders"], "realised": _realised_orders(planned, entries)}
+    realised = _realised_orders(planned, entries)
+    orders = replace(planned.facts.orders or OrderFacts(), realised=realised)
     images = planned.images
     return gather_entries(
         planned.study,
         planned.store,
-        {**planned.attributes, "orders": orders},
+        replace(planned.facts, orders=orders),
         entries,
         certificate,
         images=None if images is None else planned.store.put(pack({"images": images}, {})),
@@ -42,7 +45,7 @@ def gather_segments(planned: Plan, certificate: Mapping[str, Any]) -> xr.Dataset
 def gather_entries(
     study: Study,
     store: AbstractStore,
-    attributes: Mapping[str, Any],
+    facts: StudyFacts,
     entries: Sequence[ManifestEntry],
     certificate: Mapping[str, Any],
     images: Digest | None = None,
@@ -54,7 +57,7 @@ def gather_entries(
         steps=list(study.steps),
         end=study.end,
         entries=list(entries),
-        attributes={**attributes, "certificate": certificate},
+        facts=replace(facts, certificate=CertificateFacts.from_dict(certificate)),
         images=images,
     )
     write_manifest(store, manifest)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
 
 import numpy as np
 
 from bygones.core.digest import digest
+from bygones.core.study_facts import OrderFacts, StudyFacts
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, MemoryStore
 from bygones.study.describe import describe_study, state_bytes
@@ -39,7 +39,7 @@ class Plan:
     contract: Contract
     choice: Choice  # whether seeds take their steps together, and why
     store: AbstractStore
-    attributes: dict[str, Any]
+    facts: StudyFacts
     images: np.ndarray | None
     steps_naive: int
     steps_shared: int
@@ -115,19 +115,16 @@ def plan(
         arms = add_reference_arms(study, run)
         tree = plan_tree(arms, study.steps)
         addresses = Addresses.of(study, contract)
-        order = {
-            "policy": type(run.parts.order).__name__,
-            "policy_hash": run.parts.order.policy_hash(),
-        }
+        order = OrderFacts(type(run.parts.order).__name__, run.parts.order.policy_hash())
         left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
-        attributes = {
-            **describe_study(study, arms, run, order),
-            "findings": design_findings(study, run),
-            "contract": contract.to_dict(),
-            "design": design_to_json(study),
-            "rng": addressed_contract(run),
-            "lanes": choice.to_dict(),
-        }
+        facts = replace(
+            describe_study(study, arms, run, order),
+            findings=tuple(design_findings(study, run)),
+            contract=contract.to_dict(),
+            design=design_to_json(study),
+            rng=addressed_contract(run),
+            lanes=choice.to_dict(),
+        )
         observed = run.observe(study.probe)
         look = _seconds_a_look(run, study.probe)
         images = run.parts.probe_images
@@ -145,7 +142,7 @@ def plan(
         contract=contract,
         choice=choice,
         store=store,
-        attributes={**attributes, "num_steps": {"naive": steps_naive, "shared": steps_shared}},
+        facts=replace(facts, num_steps={"naive": steps_naive, "shared": steps_shared}),
         images=None if images is None else images.float().cpu().numpy(),
         steps_naive=steps_naive,
         steps_shared=steps_shared,
@@ -212,7 +209,7 @@ def halve_lanes(planned: Plan, workers: int) -> Plan:
         workers=workers,
     )
     choice = replace(newer.choice, why=too_large(width) + newer.choice.why)
-    return replace(newer, choice=choice, attributes={**newer.attributes, "lanes": choice.to_dict()})
+    return replace(newer, choice=choice, facts=replace(newer.facts, lanes=choice.to_dict()))
 
 
 def _seconds_a_look(run: Run, probe: AbstractProbe) -> float:

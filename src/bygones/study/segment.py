@@ -18,6 +18,7 @@ from bygones.core.importing import import_file, imported_files
 from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, Damaged, pack
+from bygones.store.segment_record import BuiltRecord, SegmentRecord
 from bygones.study.executors.transport import line_of
 from bygones.study.snapshot_bytes import decode, encode
 from bygones.study.tree import Addresses, Segment, Tree, Work, donor_boundaries, remaining
@@ -206,20 +207,19 @@ def _store(
         arrays["observed"] = np.stack(seen.observed)
     if job.probe.kind == "logits" and run.parts.probe_set is not None:
         arrays["labels"] = run.parts.probe_set[1].cpu().numpy().astype(np.int64)
-    record = {
-        "start": item.start,
-        "stop": item.stop,
-        "steps": list(item.steps),
-        "probe": job.addresses.probe,
-        "kind": job.probe.kind,
-        "observed": job.store.put(
-            pack(arrays, {"steps": list(item.steps), "ledger": seen.entries})
-        ),
-        "snapshot": job.store.put(encode(end)),
-        "diverged_at": end.diverged_at,
-    }
+    meta = {"steps": list(item.steps), "ledger": seen.entries}
+    record = SegmentRecord(
+        start=item.start,
+        stop=item.stop,
+        steps=item.steps,
+        probe=job.addresses.probe,
+        observed=job.store.put(pack(arrays, meta)),
+        snapshot=job.store.put(encode(end)),
+        diverged_at=end.diverged_at,
+        kind=job.probe.kind,
+    )
     address = job.addresses.history(run.seed, segment.history)
-    job.store.write_record(address, item.record_name(job.addresses.probe), record)
+    job.store.write_record(address, item.record_name(job.addresses.probe), record.to_dict())
 
 
 def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> list[Donor]:
@@ -255,25 +255,13 @@ def _check_built(job: SeedsJob, run: Run) -> None:
                 f"the recipe {job.recipe} builds two different runs from seed {run.seed}. Everything random "
                 f"in it must come from its seed or from the global generators, which are seeded for it."
             )
-        job.store.write_record(address, "built", _built_record(built))
+        job.store.write_record(address, "built", BuiltRecord(built).to_dict())
     elif known["built"] != built:
         raise RecipeError(
             f"the recipe {job.recipe} builds another run from seed {run.seed} than when this store was "
             f"filled: its data or something else outside its code has changed. Use another --store, or "
             f"put the data back."
         )
-
-
-def _built_record(built: Digest) -> dict[str, object]:
-    return {
-        "built": built,
-        "start": 0,
-        "stop": 0,
-        "steps": [],
-        "probe": "",
-        "observed": None,
-        "snapshot": None,
-    }
 
 
 def initial_state_digest(run: Run) -> Digest:

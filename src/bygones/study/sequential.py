@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from bygones.analysis.effects import per_seed
+from bygones.analysis.arms import Arms
+from bygones.analysis.effects import headline_metric, per_seed
 from bygones.analysis.estimators import Estimate, confidence_sequence, half_width_reached
 from bygones.core.errors import DesignError
 from bygones.store import AbstractStore, MemoryStore
@@ -75,16 +76,14 @@ def judged_pairs(outcomes: xr.Dataset) -> dict[str, np.ndarray]:
     the distance itself, whose pairs may be skewed: there the confidence sequence promises less
     (docs/coverage.md).
     """
-    metric = outcomes.attrs["headline"]
-    arms = [arm for arm in outcomes.attrs["arms"] if arm["role"] in ("treated", "null")]
-    last = {arm["name"]: per_seed(outcomes, metric, arm["name"])[:, -1].values for arm in arms}
-    null_of = {arm["null_of"]: arm["name"] for arm in arms if arm["role"] == "null"}
-    return {
-        arm["name"]: last[arm["name"]]
-        - (last[null_of[arm["name"]]] if arm["name"] in null_of else 0)
-        for arm in arms
-        if arm["role"] == "treated"
-    }
+    metric, arms = headline_metric(outcomes), Arms.of(outcomes)
+    pairs = {}
+    for arm in arms.treated:
+        null = arms.null_of(arm)
+        pairs[arm] = per_seed(outcomes, metric, arm)[:, -1].values
+        if null is not None:
+            pairs[arm] = pairs[arm] - per_seed(outcomes, metric, arms.names[null])[:, -1].values
+    return pairs
 
 
 def _reached(outcomes: xr.Dataset, half_width: float) -> bool:

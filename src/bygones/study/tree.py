@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from bygones.core.digest import digest
 from bygones.core.values import Digest
-from bygones.store import AbstractStore, Damaged, Record
+from bygones.store import AbstractStore, Damaged
+from bygones.store.segment_record import SegmentRecord
 from bygones.study.design import Arm, Study, probe_digest
 from bygones.training.contract import Contract
 from bygones.training.treatment import Treatment
@@ -163,10 +164,10 @@ def remaining(tree: Tree, seed: int, addresses: Addresses, store: AbstractStore)
     work: dict[int, Work] = {}
     for index in reversed(range(len(tree.segments))):
         segment = tree.segments[index]
-        records = list(store.records(addresses.history(seed, segment.history)).values())
+        records = _records(store, addresses.history(seed, segment.history))
         snapshots = _snapshots(records, store)
         sound = [record for record in records if _is_sound(record, store)]
-        seen = {s for r in sound if r["probe"] == addresses.probe for s in r["steps"]}
+        seen = {s for r in sound if r.probe == addresses.probe for s in r.steps}
         missing = sorted(set(segment.steps) - seen)
         untrained = _untrained(segment, sound)
         children = (work[child] for child in tree.children(index) if child in work)
@@ -181,30 +182,34 @@ def remaining(tree: Tree, seed: int, addresses: Addresses, store: AbstractStore)
         snapshot = snapshots.get(start)
         if snapshot is None and segment.parent is not None:
             before = addresses.history(seed, tree.segments[segment.parent].history)
-            snapshot = _snapshots(store.records(before).values(), store).get(start)
+            snapshot = _snapshots(_records(store, before), store).get(start)
         work[index] = Work(index, start, stop, tuple(missing), snapshot)
     return [work[index] for index in sorted(work)]
 
 
-def _snapshots(records: Iterable[Record], store: AbstractStore) -> dict[int, Digest]:
+def _records(store: AbstractStore, address: Digest) -> list[SegmentRecord]:
+    return [SegmentRecord.from_dict(record) for record in store.records(address).values()]
+
+
+def _snapshots(records: Iterable[SegmentRecord], store: AbstractStore) -> dict[int, Digest]:
     """Stored snapshots, by the boundary at which they were taken."""
-    return {r["stop"]: r["snapshot"] for r in records if r["snapshot"] and store.has(r["snapshot"])}
+    return {r.stop: r.snapshot for r in records if r.snapshot and store.has(r.snapshot)}
 
 
-def _is_sound(record: Record, store: AbstractStore) -> bool:
+def _is_sound(record: SegmentRecord, store: AbstractStore) -> bool:
     """Whether a record's losses and observations can be read."""
-    if not record["observed"]:
+    if not record.observed:
         return False
     try:
-        store.get(record["observed"])
+        store.get(record.observed)
     except Damaged:
         return False
     return True
 
 
-def _untrained(segment: Segment, records: Iterable[Record]) -> list[int]:
+def _untrained(segment: Segment, records: Iterable[SegmentRecord]) -> list[int]:
     """Steps of a segment whose loss is in none of these records (any probe's will do)."""
-    trained = {step for r in records for step in range(r["start"], r["stop"])}
+    trained = {step for r in records for step in range(r.start, r.stop)}
     return [step for step in range(segment.start, segment.stop) if step not in trained]
 
 

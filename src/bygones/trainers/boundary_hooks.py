@@ -159,7 +159,7 @@ class AtBoundaries:
         """Every source of the run as it stands now: origin, visibility, lifetime, leaves and bytes."""
         if self.live is None:
             raise DesignError("the sources of a run are known once its trainer has begun to train.")
-        return describe_sources(self.live)
+        return [source.to_dict() for source in describe_sources(self.live)]
 
     def fingerprint(self) -> Fingerprint:
         """The digest of every leaf of every source: what two runs are compared by."""

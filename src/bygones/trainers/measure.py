@@ -21,6 +21,7 @@ from bygones.attach.sources.carried_streams import but_keys
 from bygones.core.code_digest import code_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ForkError
+from bygones.core.study_facts import OrderFacts, StudyFacts
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, MemoryStore, pack
 from bygones.store.outcomes import ManifestEntry
@@ -143,7 +144,7 @@ class _Measurement:
         self.train, self.study, self.probe, self.labels = train, study, probe, labels
         self.store, self.contract = store, contract
         self.arms: tuple[Arm, ...] = ()
-        self.attributes: dict[str, Any] = {}
+        self.facts: StudyFacts | None = None
         self.entries: list[ManifestEntry] = []
         self.pasts: dict[int, Past] = {}  # of each seed's control
         self.ends: dict[str, list[Digest]] = {"control": [], "sham": []}
@@ -153,7 +154,8 @@ class _Measurement:
         for seed in self.study.seeds:
             self._train_seed(seed)
         certificate = twins_certificate(self.study, self.ends["control"], self.ends["sham"])
-        return gather_entries(self.study, self.store, self.attributes, self.entries, certificate)
+        assert self.facts is not None
+        return gather_entries(self.study, self.store, self.facts, self.entries, certificate)
 
     def _train_seed(self, seed: int) -> None:
         control = self._train_arm(seed, Arm("control"), inspect=self._describe)
@@ -263,14 +265,13 @@ class _Measurement:
         check_design(study, live)
         self.arms = add_reference_arms(study, live)
         steps = len(study.seeds) * (len(self.arms) * study.end + donor_steps(self.arms))
-        order = {"policy": "the trainer's own loader", "policy_hash": ""}
-        self.attributes = {
-            **describe_study(study, self.arms, live, order),
-            "findings": design_findings(study, live),
-            "contract": replace(self.contract, device=work.device).to_dict(),
-            "way": _WAY,
-            "num_steps": {"naive": steps, "shared": steps},
-        }
+        self.facts = replace(
+            describe_study(study, self.arms, live, OrderFacts("the trainer's own loader")),
+            findings=tuple(design_findings(study, live)),
+            contract=replace(self.contract, device=work.device).to_dict(),
+            way=_WAY,
+            num_steps={"naive": steps, "shared": steps},
+        )
 
     def _check_labels(self, control: ArmRun) -> None:
         num_inputs = control.observed.shape[1]

@@ -19,7 +19,8 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from bygones.analysis.effects import per_seed
+from bygones.analysis.arms import Arms
+from bygones.analysis.effects import headline_metric, per_seed
 from bygones.analysis.predictions import probabilities
 from bygones.core.errors import BundleError
 from bygones.core.text import capitalize
@@ -66,7 +67,7 @@ class Side:
 
     @property
     def arms(self) -> list[str]:
-        return [arm["name"] for arm in self.manifest.attributes["arms"]]
+        return Arms(self.manifest.facts.arms).names
 
 
 def grade(recorded: Side, again: Side, tolerance: float, other: tuple[str, ...]) -> Grade:
@@ -165,8 +166,7 @@ def _unlikely(whole: xr.Dataset, now: xr.Dataset, seeds: list[int]) -> str | Non
             f"there are {len(others)} other seeds in the bundle, where {_FEWEST} are needed to say what is "
             f"to be expected"
         )
-    metric = whole.attrs["headline"]
-    treated = [arm["name"] for arm in whole.attrs["arms"] if arm["role"] == "treated"]
+    metric, treated = headline_metric(whole), Arms.of(whole).treated
     level = 1 - 0.025 / (len(treated) * len(seeds))
     for arm in treated:
         known = per_seed(whole.sel(seed=others), metric, arm).values[:, -1]

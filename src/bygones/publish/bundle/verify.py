@@ -13,6 +13,7 @@ from typing import Any
 from bygones.core.code_digest import source_digest
 from bygones.core.digest import digest as digest_of
 from bygones.core.errors import BundleError, BygonesError, DesignError, LedgerError
+from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout
 from bygones.publish.bundle.archive import files_of, unpacked_bundle
@@ -136,7 +137,7 @@ def _check_content(
     folder: Path, about: dict[str, Any], listed: dict[str, Digest]
 ) -> tuple[Manifest, list[tuple[str, str]]]:
     """Everything that follows from the manifest and the objects is worked out again."""
-    manifest = derived.manifest_of(layout.read_json(folder, layout.MANIFEST))
+    manifest = Manifest.from_dict(layout.read_json(folder, layout.MANIFEST))
     objects = bundled(folder)
     for name, expected in {
         layout.STUDY: derived.study_of(manifest),
@@ -144,8 +145,8 @@ def _check_content(
     }.items():
         if layout.to_json(expected) != (folder / name).read_bytes():
             raise BundleError(f"{name}: does not say what {layout.MANIFEST} says.")
-    attributes = manifest.attributes
-    if (about["study"], about["digests"]) != (attributes["study"], attributes["digests"]):
+    facts = manifest.facts
+    if (about["study"], about["digests"]) != (facts.study, facts.digests):
         raise BundleError(f"{layout.ABOUT}: speaks of another study than {layout.MANIFEST}.")
     wanted = {layout.object_path(digest) for digest in derived.objects_of(manifest)}
     stray = sorted({n for n in listed if n.startswith("objects/")} ^ wanted)
@@ -153,13 +154,13 @@ def _check_content(
         raise BundleError(f"{stray[0]}: the manifest and the objects do not agree about it.")
     outcomes = read_outcomes(objects, manifest)
     num_entries = _check_ledgers(folder, objects, manifest, listed)
-    size = f"{len(manifest.seeds)} seeds × {len(attributes['arms'])} arms × {len(manifest.steps)} steps"
+    size = f"{len(manifest.seeds)} seeds × {len(facts.arms)} arms × {len(manifest.steps)} steps"
     return manifest, [
-        ("study", f"study, contract and digests say the same everywhere ({attributes['study']})"),
+        ("study", f"study, contract and digests say the same everywhere ({facts.study})"),
         ("outcomes", f"{len(wanted)} objects give {size}"),
         ("ledgers", f"{num_entries:,} entries; chains hold, and agree with the outcomes' own"),
         ("effects", _check_effects(folder, outcomes)),
-        ("code", _check_code(folder, about, attributes)),
+        ("code", _check_code(folder, about, facts)),
     ]
 
 
@@ -168,16 +169,16 @@ def _check_ledgers(
 ) -> int:
     """Each ledger is whole, is the one of its seed and arm, and says what the objects say."""
     num_entries, wanted = 0, set()
-    for row, arm in enumerate(manifest.attributes["arms"]):
+    for row, arm in enumerate(manifest.facts.arms):
         for seed in manifest.seeds:
-            name = layout.ledger_path(seed, row, arm["name"])
+            name = layout.ledger_path(seed, row, arm.name)
             wanted.add(name)
             if name not in listed:
                 raise BundleError(
-                    f"{name}: the ledger of seed {seed}, arm '{arm['name']}' is missing."
+                    f"{name}: the ledger of seed {seed}, arm '{arm.name}' is missing."
                 )
-            lines = ledger_lines(objects, manifest, seed, arm["name"])
-            _check_ledger(folder, name, derived.header_of(manifest, seed, arm["name"]), lines)
+            lines = ledger_lines(objects, manifest, seed, arm.name)
+            _check_ledger(folder, name, derived.header_of(manifest, seed, arm.name), lines)
             num_entries += len(lines)
     stray = sorted({n for n in listed if n.startswith("ledgers/")} - wanted)
     if stray:
@@ -239,11 +240,11 @@ def _unequal(one: Any, other: Any, place: str) -> Iterator[tuple[str, Any, Any]]
         yield place, one, other
 
 
-def _check_code(folder: Path, about: dict[str, Any], attributes: dict[str, Any]) -> str:
+def _check_code(folder: Path, about: dict[str, Any], facts: StudyFacts) -> str:
     """What can be said of the code without running it."""
     if not about["code"]["runs_from"]:
         return f"not included: {about['code']['why_not']}"
-    design = attributes["design"]
+    design = facts.design or {}
     if any(row["root"] != layout.code_folder(i) for i, row in enumerate(design["code"])):
         raise BundleError(f"{layout.STUDY}: its code lies elsewhere than in this bundle.")
     if design["kind"] != "script":
@@ -252,7 +253,7 @@ def _check_code(folder: Path, about: dict[str, Any], attributes: dict[str, Any])
         )
     script = design["script"]
     parts = [script[key] for key in ("files", "versions", "arguments", "seed_env", "clock")]
-    if digest_of([*parts, design["machine"]]) != attributes["digests"]["recipe"]:
+    if digest_of([*parts, design["machine"]]) != facts.digests["recipe"]:
         raise BundleError(
             f"{layout.STUDY}: its digest of the script is not made of its files' digests."
         )
@@ -268,9 +269,8 @@ def _check_code(folder: Path, about: dict[str, Any], attributes: dict[str, Any])
 
 def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -> Grade:
     """Trains some seeds again with the code of the bundle, and compares."""
-    attributes = manifest.attributes
-    missing = {"kind": "other", "why_not": "its design is not recorded"}
-    design: dict[str, Any] = attributes.get("design") or missing
+    facts = manifest.facts
+    design = facts.design or {"kind": "other", "why_not": "its design is not recorded"}
     if design["kind"] != "recipe":
         raise DesignError(
             f"this study cannot be trained again from its bundle: {design['why_not']}."
@@ -280,11 +280,11 @@ def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -
     seeds = spread_evenly(layout.sha256(folder / layout.LISTING), manifest.seeds, count)
     with TemporaryDirectory(prefix="bygones-rerun-") as name:
         store = Path(name) / "store"
-        found = ask(rerun_question(attributes, seeds, store), folder, design)
-        _check_design(found, attributes)
+        found = ask(rerun_question(facts, seeds, store), folder, design)
+        _check_design(found, facts)
         again = FolderStore(store)
         now = read_manifest(again)
-        other = differing_terms(attributes["contract"], now.attributes["contract"])
+        other = differing_terms(facts.contract, now.facts.contract)
         other += differing_terms(design["recipe"]["versions"], found["versions"])
         try:
             return grade(
@@ -307,10 +307,10 @@ def spread_evenly(digest: Digest, seeds: list[int], count: int) -> list[int]:
     return sorted(order[:count])
 
 
-def _check_design(found: dict[str, Any], attributes: dict[str, Any]) -> None:
-    if found["own"] != attributes["design"]["recipe"]["own"]:
+def _check_design(found: dict[str, Any], facts: StudyFacts) -> None:
+    if facts.design is None or found["own"] != facts.design["recipe"]["own"]:
         raise BundleError("code/: this is not the code that the study was run with.")
-    if found["study"] != attributes["digests"]["study"]:
+    if found["study"] != facts.digests["study"]:
         raise BundleError(
             f"{layout.STUDY}: the design that is written there does not have the study's digest."
         )

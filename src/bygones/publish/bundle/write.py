@@ -15,6 +15,7 @@ from typing import Any
 
 from bygones.core.code_digest import source_digest
 from bygones.core.errors import BundleError, DesignError, StoreError
+from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout, readme
 from bygones.publish.bundle.archive import files_of, write_zip
@@ -89,11 +90,11 @@ def _fill(
     study = derived.study_of(moved)
     for digest in derived.objects_of(manifest):
         _write(folder, layout.object_path(digest), objects.get(digest))
-    for row, arm in enumerate(manifest.attributes["arms"]):
+    for row, arm in enumerate(manifest.facts.arms):
         for seed in manifest.seeds:
-            path = folder / layout.ledger_path(seed, row, arm["name"])
-            header = derived.header_of(manifest, seed, arm["name"])
-            ledger.write_ledger(path, header, ledger_lines(objects, manifest, seed, arm["name"]))
+            path = folder / layout.ledger_path(seed, row, arm.name)
+            header = derived.header_of(manifest, seed, arm.name)
+            ledger.write_ledger(path, header, ledger_lines(objects, manifest, seed, arm.name))
     code = _write_code(folder, manifest)
     made_with = f"bygones {metadata.version('bygones')}"
     about = {
@@ -109,7 +110,7 @@ def _fill(
         layout.ABOUT: about,
         layout.STUDY: study,
         layout.CONTRACT: derived.contract_of(manifest),
-        layout.MANIFEST: derived.manifest_dict(moved),
+        layout.MANIFEST: moved.to_dict(),
     }.items():
         _write(folder, name, layout.to_json(value))
     outcomes = read_outcomes(objects, moved)
@@ -158,7 +159,7 @@ def _write_code(folder: Path, manifest: Manifest) -> dict[str, str]:
 
     `runs_from`: the bundle, bygones, nowhere (a script, for reading), or "" where no code is included.
     """
-    design = manifest.attributes.get("design") or {"kind": "unknown"}
+    design = manifest.facts.design or {"kind": "unknown"}
     packaged = design["kind"] == "recipe" and not design["code"]
     why = _why_no_code(folder, manifest, design)
     place = "nowhere" if design["kind"] == "script" else "bygones" if packaged else "bundle"
@@ -191,28 +192,29 @@ def _why_no_code(folder: Path, manifest: Manifest, design: Mapping[str, Any]) ->
 
 def _why_not_the_code(folder: Path, manifest: Manifest) -> str:
     """Whether the copy is the recipe that was run: it is imported, and digested as it was then."""
-    moved = derived.relocated(manifest).attributes
+    facts = derived.relocated(manifest).facts
+    design = facts.design or {}
     try:
-        found = ask(rerun_question(moved, manifest.seeds), folder, moved["design"])
+        found = ask(rerun_question(facts, manifest.seeds), folder, design)
     except BundleError as error:
         return str(error).rstrip(".")
-    if found["own"] != moved["design"]["recipe"]["own"]:
+    if found["own"] != design["recipe"]["own"]:
         return "the recipe's code has been changed since the study was run"
-    if found["study"] != moved["digests"]["study"]:
+    if found["study"] != facts.digests["study"]:
         return "the study cannot be made again from what was recorded of it"
     return ""
 
 
 def rerun_question(
-    attributes: Mapping[str, Any], seeds: list[int], store: Path | None = None
+    facts: StudyFacts, seeds: list[int], store: Path | None = None
 ) -> dict[str, Any]:
-    """What `bygones.study.rerun` is asked, of a study's attributes."""
+    """Return the request to `bygones.study.rerun` that trains a study again."""
     return {
-        "recipe": attributes["digests"]["recipe"],
+        "recipe": facts.digests["recipe"],
         "seeds": seeds,
         "store": None if store is None else str(store),
-        "lanes": attributes["contract"].get("lanes", 1),
-        "device": attributes["contract"]["device"],
+        "lanes": facts.contract.get("lanes", 1),
+        "device": facts.contract["device"],
     }
 
 

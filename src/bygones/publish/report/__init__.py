@@ -26,6 +26,7 @@ import xarray as xr
 from bygones.analysis.effect import Effect
 from bygones.analysis.effects import all_effects, default_metrics
 from bygones.core.errors import DesignError
+from bygones.core.study_facts import OrderFacts, facts_of
 from bygones.publish.report import tables
 from bygones.publish.report.comparison import write_comparison
 from bygones.publish.report.evidence import gather
@@ -82,7 +83,7 @@ def write_report(
         )
     read = readings(effects, headline)
     evidence = gather(outcomes, effects, read)
-    attrs = outcomes.attrs
+    facts = facts_of(outcomes)
     folder = Path(folder)
     for part in ("figures", "tables"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -90,11 +91,11 @@ def write_report(
         table.name: table
         for table in (
             tables.answer_table(read),
-            tables.lifetimes_table(read, attrs["arms"]),
+            tables.lifetimes_table(read, facts.arms),
             tables.effects_table(effects),
-            tables.sources_table(attrs["sources"]),
+            tables.sources_table(facts.sources or ()),
             tables.diverged_table(outcomes),
-            tables.orders_table(attrs["orders"]),
+            tables.orders_table(facts.orders or OrderFacts()),
             *evidence_tables(evidence),
         )
     }

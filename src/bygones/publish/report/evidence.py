@@ -22,6 +22,7 @@ from bygones.analysis.function_field import FunctionField, function_field
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Adjusted, Family, adjust
 from bygones.analysis.pairing import PairingGain, pairing_gains
+from bygones.core.study_facts import facts_of
 from bygones.core.text import capitalize
 from bygones.publish.report.verdicts import Kind, Reading, steps
 
@@ -86,24 +87,14 @@ def gather(
     outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
 ) -> Evidence:
     """All of it from the outcomes, and from the effects that are there already."""
-    declared = outcomes.attrs.get("family")
-    family = _default_family(readings) if declared is None else _family(declared)
+    declared = facts_of(outcomes).family
+    family = _default_family(readings) if declared is None else Family(**declared)
     return Evidence(
         adjusted=adjust(_with_those_of(family, outcomes, effects), family),
         is_declared=declared is not None,
         absences=tuple(_absences(outcomes, readings)),
         pairing_gains=tuple(_pairings(outcomes, effects, readings)),
         moved=_moved(outcomes, readings),
-    )
-
-
-def _family(declared: Mapping) -> Family:
-    return Family(
-        declared["name"],
-        arms=tuple(declared["arms"]),
-        metrics=tuple(declared["metrics"]),
-        horizons=tuple(declared["horizons"]),
-        method=declared["method"],
     )
 
 
@@ -125,7 +116,7 @@ def _with_those_of(
     ]  # fmt: skip
     if not missing:
         return effects
-    asked = [int(outcomes.attrs["fork_at"]) + horizon for horizon in family.horizons]
+    asked = [facts_of(outcomes).fork_at + horizon for horizon in family.horizons]
     further = all_effects(outcomes, missing, steps=asked)
     return [*effects, *(e for e in further if (e.arm, e.metric, e.horizon) not in there)]
 
@@ -138,7 +129,7 @@ def _absences(outcomes: xr.Dataset, readings: Sequence[Reading]) -> list[Absence
             reading.arm, reading.last.sentence, metric, last.horizon,
             equivalent_effect(at_last, reading.arm, last.step, margin, metric),
         )
-        for metric, margin in outcomes.attrs.get("margins", {}).items()
+        for metric, margin in (facts_of(outcomes).margins or {}).items()
         for reading in readings
     ]  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from bygones.analysis.coverage import measured_coverage
 from bygones.analysis.effect import Effect
 from bygones.analysis.metrics import METRICS
 from bygones.core.errors import UnknownName
+from bygones.core.study_facts import ArmFacts, facts_of
 from bygones.core.text import capitalize, format_value
 from bygones.publish.checklist import checklist, headline_of
 from bygones.publish.report import figures, svg, tables
@@ -56,12 +56,12 @@ def _context(
     folder: Path,
     all_tables: Mapping[str, tables.Table],
 ) -> dict[str, Any]:
-    attrs = outcomes.attrs
+    facts = facts_of(outcomes)
     last = readings[0].last
     metric = METRICS[last.metric]
     filled = checklist(outcomes, effects)
     return {
-        "attrs": attrs,
+        "facts": facts,
         "tables": all_tables,
         "readings": readings,
         "num_pairs": outcomes.sizes["seed"],
@@ -72,7 +72,7 @@ def _context(
         "gone_share": GONE_SHARE,
         "summary": _summary(readings),
         "answer": _answer_figures(readings, folder),
-        "courses": _course_figures(readings, attrs["arms"], metric.unit, folder),
+        "courses": _course_figures(readings, facts.arms, metric.unit, folder),
         "scores": _score_figures(effects, readings, folder),
         "grids": _grids(effects),
         "floor_words": _floor_words(readings),
@@ -149,27 +149,19 @@ def _share_words(effect: Effect) -> str:
 
 
 def _course_figures(
-    readings: Sequence[Reading], arms: Sequence[Mapping[str, Any]], unit: str, folder: Path
+    readings: Sequence[Reading], arms: Sequence[ArmFacts], unit: str, folder: Path
 ) -> list[dict[str, Any]]:
     vertical = figures.distance_scale(readings)
-    by_name = {arm["name"]: arm for arm in arms}
+    by_name = {arm.name: arm for arm in arms}
     panels = []
     for place, reading in enumerate(readings, start=1):
         name = f"course-{place:02d}-{slug(reading.arm)}"
-        lifetime = _lifetime(by_name[reading.arm]["treatments"])
+        lifetime = by_name[reading.arm].lifetime_steps
         figure = figures.course(reading, vertical, lifetime=lifetime, unit=unit)
         label = f"{reading.arm} over steps after the fork: {reading.verdict}. {reading.last}"
         svg = drawn(figure, folder, name, label)
         panels.append({"reading": reading, "svg": svg})
     return panels
-
-
-def _lifetime(treatments: Sequence[Mapping[str, Any]]) -> float | None:
-    """The longest lifetime among an arm's carriers, in steps; infinite where one is unbounded."""
-    lifetimes = [treatment["lifetime_steps"] for treatment in treatments]
-    if not lifetimes:
-        return None
-    return max(math.inf if steps is None else float(steps) for steps in lifetimes)
 
 
 def _score_figures(

@@ -15,6 +15,7 @@ from typing import Any
 import xarray as xr
 
 from bygones.analysis.effect import Effect
+from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts
 from bygones.publish.report.verdicts import Reading, share
 
 Row = Mapping[str, Any]
@@ -115,18 +116,18 @@ _LIFETIME_COLUMNS = (
 )  # fmt: skip
 
 
-def lifetimes_table(readings: Iterable[Reading], arms: Sequence[Mapping[str, Any]]) -> Table:
+def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Table:
     """The carrier's lifetime beside the effect's washout, one row a treatment."""
-    by_name = {arm["name"]: arm for arm in arms}
+    by_name = {arm.name: arm for arm in arms}
     rows = []
     for reading in readings:
-        for treatment in by_name[reading.arm]["treatments"]:
-            start, stop = treatment["window"]
-            row: dict[str, Any] = {"arm": reading.arm, "source": treatment["source"]}
-            row |= {"intervention": treatment["intervention"], "leaves": treatment["leaves"]}
+        for treatment in by_name[reading.arm].treatments:
+            start, stop = treatment.window
+            row: dict[str, Any] = {"arm": reading.arm, "source": treatment.source}
+            row |= {"intervention": treatment.intervention, "leaves": treatment.leaves}
             row |= {"window_start": start, "window_stop": stop}
-            row |= {"lifetime": treatment["lifetime"]}
-            row |= {"lifetime_steps": treatment["lifetime_steps"]}
+            row |= {"lifetime": treatment.lifetime}
+            row |= {"lifetime_steps": treatment.lifetime_steps}
             row |= {
                 "stood_until": reading.washout.last_standing,
                 "gone_from": reading.washout.gone_by,
@@ -137,10 +138,15 @@ def lifetimes_table(readings: Iterable[Reading], arms: Sequence[Mapping[str, Any
     return _table("lifetimes", rows, _LIFETIME_COLUMNS, title)
 
 
-def sources_table(sources: Iterable[Row]) -> Table:
+def sources_table(sources: Iterable[SourceFacts]) -> Table:
     """What crosses the boundary of this run."""
     columns = ("name", "origin", "visibility", "lifetime", "leaves", "bytes")
-    return _table("sources", sources, columns, "What a run carries from one step to the next")
+    return _table(
+        "sources",
+        [one.to_dict() for one in sources],
+        columns,
+        "What a run carries from one step to the next",
+    )
 
 
 def diverged_table(outcomes: xr.Dataset) -> Table:
@@ -154,10 +160,10 @@ def diverged_table(outcomes: xr.Dataset) -> Table:
     return _table("diverged", found, ("arm", "seed", "step"), "Runs that diverged")
 
 
-def orders_table(orders: Mapping[str, Any]) -> Table:
+def orders_table(orders: OrderFacts) -> Table:
     """The hash of the order that each seed really saw."""
-    realised = orders.get("realised", {})
-    rows = ({"seed": seed, "order_hash": digest} for seed, digest in realised.items() if digest)
+    seen = orders.realised.items()
+    rows = ({"seed": seed, "order_hash": digest} for seed, digest in seen if digest)
     return _table("orders", rows, ("seed", "order_hash"), "The order that each seed saw")
 
 

@@ -1,0 +1,234 @@
+"""Study metadata: what outcomes say of the study that they come from, as one typed record.
+
+    arms, fork_at                          what was compared, and where the runs were forked
+    study, recipe, digests, design, way    what was run, and how
+    headline, family, margins              what was declared before it was run
+    sources, orders, contract, rng, lanes  what the runs carried, and under which conditions
+    findings, certificate, num_steps       what the checks found, and what it cost
+
+Training writes it, and analysis and reports read it: `facts_of(outcomes)` is the only reader of
+`outcomes.attrs`. There, in a store's manifests and in bundles it is JSON, by the names of the fields.
+A field that a study does not record is None, or empty where it has no other meaning, and is left out
+of the JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from bygones.core.errors import StoreError
+from bygones.core.values import Digest
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Role = Literal["control", "sham", "treated", "null"]
+
+
+@dataclass(frozen=True)
+class TreatmentFacts:
+    """One treatment of an arm: which leaves of which source, by what, in which steps [start, stop).
+
+    `lifetime`: of the source, in words; `lifetime_steps`: in steps, None where it is unbounded.
+    """
+
+    source: str
+    intervention: str
+    window: tuple[int, int]
+    leaves: str
+    lifetime: str
+    lifetime_steps: float | None
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        start, stop = value["window"]
+        given: dict[str, Any] = {**value, "window": (start, stop)}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "window": list(self.window)}
+
+
+@dataclass(frozen=True)
+class ArmFacts:
+    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does."""
+
+    name: str
+    role: Role
+    null_of: str | None = None
+    noun: str | None = None
+    treatments: tuple[TreatmentFacts, ...] = ()
+    sentence: str = ""
+
+    @property
+    def lifetime_steps(self) -> float | None:
+        """The longest lifetime among the treated sources; infinite if one is unbounded, None without any."""
+        lifetimes = [treatment.lifetime_steps for treatment in self.treatments]
+        if not lifetimes:
+            return None
+        return max(math.inf if steps is None else float(steps) for steps in lifetimes)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        treatments = tuple(TreatmentFacts.from_dict(one) for one in value.get("treatments", ()))
+        given: dict[str, Any] = {**value, "treatments": treatments}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """One source of memory of a run: where it was found, who can see it, how long it lasts, its size."""
+
+    name: str
+    origin: str
+    visibility: str
+    lifetime: str
+    leaves: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class OrderFacts:
+    """How examples are chosen, and a hash of the order that each seed's control really saw, by seed."""
+
+    policy: str = ""
+    policy_hash: Digest = ""
+    realised: Mapping[str, Digest] = field(default_factory=dict[str, Digest])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "policy_hash": self.policy_hash,
+            "realised": dict(self.realised),
+        }
+
+
+@dataclass(frozen=True)
+class CertificateFacts:
+    """The result of a fork check, or of the comparison with sham twins where runs cannot be forked.
+
+    `needed`, `inert`: sources whose omission was noticed and was not. `sufficiency`: whether all memory
+    was found (`sufficient`, `said`), where that was checked.
+    """
+
+    passed: bool
+    boundaries: tuple[int, ...]
+    until: int
+    needed: tuple[str, ...] = ()
+    inert: tuple[str, ...] = ()
+    kind: Literal["twins"] | None = None
+    sufficiency: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        given: dict[str, Any] = dict(value)
+        given |= {n: tuple(value[n]) for n in ("boundaries", "needed", "inert") if n in value}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "passed": self.passed,
+            "boundaries": list(self.boundaries),
+            "until": self.until,
+            "needed": list(self.needed),
+            "inert": list(self.inert),
+        }
+        optional = {"kind": self.kind, "sufficiency": self.sufficiency}
+        return told | {name: value for name, value in optional.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """All metadata of a study; see the module. `other`: what a later version recorded, kept as it is.
+
+    JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric), `rng`,
+    `design` (what runs the study again), `lanes` (how many seeds shared a step, and why).
+    """
+
+    arms: tuple[ArmFacts, ...]
+    fork_at: int
+    study: str = ""
+    recipe: str = ""
+    headline: str | None = None
+    family: Mapping[str, Any] | None = None
+    margins: Mapping[str, float] | None = None
+    sources: tuple[SourceFacts, ...] | None = None
+    orders: OrderFacts | None = None
+    digests: Mapping[str, Digest] = field(default_factory=dict[str, Digest])
+    findings: tuple[str, ...] | None = None
+    contract: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    design: Mapping[str, Any] | None = None
+    rng: Mapping[str, Any] | None = None
+    lanes: Mapping[str, Any] | None = None
+    way: str = ""
+    num_steps: Mapping[str, int] = field(default_factory=dict[str, int])
+    certificate: CertificateFacts | None = None
+    other: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote, with the same or another version. Raises StoreError without arms."""
+        for name in ("arms", "fork_at"):
+            if name not in value:
+                raise StoreError(
+                    f"these outcomes do not say what was compared: '{name}' is not recorded. Expected the "
+                    f"outcomes of a study, with the attributes that `measure` gives them."
+                )
+        names = {one.name for one in fields(cls)} - {"other"}
+        known = {name: one for name, one in value.items() if name in names and one is not None}
+        for name, read in _READERS.items():
+            if name in known:
+                known[name] = read(known[name])
+        return cls(**known, other={n: one for n, one in value.items() if n not in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON; what is not recorded is left out."""
+        nothing = StudyFacts((), 0)
+        told = {
+            one.name: _to_plain(getattr(self, one.name))
+            for one in fields(self)
+            if one.name in _ALWAYS or getattr(self, one.name) != getattr(nothing, one.name)
+        }
+        other = told.pop("other", {})
+        return {**told, **other}
+
+
+_ALWAYS = ("arms", "fork_at", "study", "recipe")
+
+
+def _read_arms(value: Sequence[Mapping[str, Any]]) -> tuple[ArmFacts, ...]:
+    return tuple(ArmFacts.from_dict(arm) for arm in value)
+
+
+def _read_sources(value: Sequence[Mapping[str, Any]]) -> tuple[SourceFacts, ...]:
+    return tuple(SourceFacts(**source) for source in value)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "arms": _read_arms,
+    "fork_at": int,
+    "sources": _read_sources,
+    "orders": lambda value: OrderFacts(**value),
+    "findings": tuple,
+    "certificate": CertificateFacts.from_dict,
+}
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_to_plain(one) for one in cast(tuple[Any, ...], value)]
+    return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+def facts_of(outcomes: xr.Dataset) -> StudyFacts:
+    """Return what outcomes say of their study. Raises StoreError where they say nothing of its arms."""
+    return StudyFacts.from_dict(outcomes.attrs)
