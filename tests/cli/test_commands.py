@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.helpers.commands import Said, run_here
 
-from bygones.cli.aliases import ALIASES
+from bygones.cli.aliases import ALIASES, replace_aliases
 from bygones.cli.app import GROUPS, app
 from bygones.cli.command_types import Command, takes_script
 
@@ -62,6 +62,11 @@ def parse(bygones, monkeypatch) -> Callable[[str], Call]:
 
 def names_in(typer_group: Any) -> list[str]:
     return [c.name or c.callback.__name__ for c in typer_group.registered_commands]
+
+
+def in_shell_blocks(page: str) -> str:
+    fenced = re.split(r"^```", page, flags=re.M)[1::2]
+    return "\n".join(block for block in fenced if block.startswith(("sh\n", "\n")))
 
 
 VISIBLE = [name for name in names_in(app)] + [
@@ -133,6 +138,36 @@ def test_the_version_is_printed(bygones):
     said = bygones("--version")
     assert said.code == 0
     assert re.fullmatch(r"bygones \d+\.\d+\.\d+\n", said.out)
+
+
+# ------------------------------------------------------------------ commands in the documentation
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*/*.py"))
+QUOTED = sorted(
+    {
+        (page.name, line)
+        for page in [*PAGES, *EXAMPLES]
+        for line in re.findall(
+            r"^ *(?:[\w.:/]+=\S+ )*(?:\.venv/bin/)?bygones (.*?)(?: +#.*)?$",
+            page.read_text(),
+            flags=re.M,
+        )
+        if page.suffix == ".py" or f"bygones {line}" in in_shell_blocks(page.read_text())
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "line"), QUOTED)
+def test_a_command_in_the_documentation_parses_and_has_its_current_name(parse, page, line):
+    words = shlex.split(line)
+    assert replace_aliases(words, {group: names_in(GROUPS[group]) for group in GROUPS}) == words
+    assert parse(line)[0].removeprefix("bygones ") in VISIBLE
+
+
+def test_commands_are_found_in_the_documentation():
+    assert len(QUOTED) > 25
+    assert {"README.md", "bundles.md", "scripts.md", "plain.py"} <= {page for page, _ in QUOTED}
 
 
 # ------------------------------------------------------------------ former names
