@@ -100,11 +100,13 @@ def _watch(over: threading.Event, every: float, look: Any) -> threading.Thread:
     return watcher
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Make a table without lines, whose first column is not wrapped."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num_unwrapped: int = 1
+) -> Table:
+    """Make a table without lines; the first `num_unwrapped` columns are never wrapped."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, overflow="fold", no_wrap=index == 0)
+        made.add_column(column, overflow="fold", no_wrap=index < num_unwrapped)
     for row in rows:
         made.add_row(*row)
     return made
@@ -145,7 +147,7 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for source in sources
     ]
-    return table("", [*columns, *(["digest"] if hashed else [])], rows)
+    return table("", [*columns, *(["digest"] if hashed else [])], rows, num_unwrapped=3)
 
 
 def print_terms(terms: Contracts) -> None:
