@@ -2,7 +2,7 @@
 
     python benchmarks/specimens.py
 
-Every cell comes from `bygones check-resume --json`, run on the scripts in tests/specimens as the tests run
+Every cell comes from `bygones audit resume --json`, run on the scripts in tests/specimens as the tests run
 them, in about three minutes on one core.
 """
 
@@ -27,7 +27,7 @@ from tests.helpers.specimen_checks import SPECIMENS, Setting, Specimen  # noqa: 
 
 PROSE = """# Known ways to lose memory on resuming
 
-Written by `python benchmarks/specimens.py`, which runs `bygones check-resume` on the scripts in
+Written by `python benchmarks/specimens.py`, which runs `bygones audit resume` on the scripts in
 [`tests/specimens`](../tests/specimens); not edited by hand. Seen on {versions}, one thread.
 
 Each script has one habit, a complete checkpoint, and faults that are chosen by `--fault`. They are

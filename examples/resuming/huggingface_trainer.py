@@ -5,7 +5,7 @@
 
 Dropout, AdamW, a linear schedule, a checkpoint every ten steps. Does it hold everything?
 
-    bygones check-resume --at 20 --resume=--resume -- huggingface_trainer.py --seed {seed}
+    bygones audit resume --at 20 --resume=--resume -- huggingface_trainer.py --seed {seed}
 """
 
 import argparse

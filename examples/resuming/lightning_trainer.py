@@ -5,7 +5,7 @@
 
 BatchNorm and dropout, SGD with momentum, a cosine schedule, shuffled batches. Does last.ckpt hold everything?
 
-    bygones check-resume --at 20 --resume=--resume -- lightning_trainer.py --seed {seed}
+    bygones audit resume --at 20 --resume=--resume -- lightning_trainer.py --seed {seed}
 """
 
 import argparse

@@ -3,7 +3,7 @@
 python mended.py                          # trains, and keeps last.pt
 python mended.py --resume last.pt         # goes on from there, to the bit
 
-bygones check-resume --at 50 --resume "--resume last.pt" -- mended.py --seed {seed}
+bygones audit resume --at 50 --resume "--resume last.pt" -- mended.py --seed {seed}
 """
 
 import argparse

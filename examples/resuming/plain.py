@@ -6,7 +6,7 @@
 Handwritten digits, BatchNorm and dropout, SGD with momentum, a cosine schedule, shuffled batches. Does
 last.pt hold everything?
 
-    bygones check-resume --resume "--resume last.pt" -- plain.py --seed {seed}
+    bygones audit resume --resume "--resume last.pt" -- plain.py --seed {seed}
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m bygones` is `bygones`."""
+"""Entry point of `python -m bygones`, the same as `bygones`."""
 
 from bygones.cli.app import main
 

@@ -1,1 +1,1 @@
-"""The command line: parsing and printing."""
+"""Command line: parse arguments, call the rooms, print results."""

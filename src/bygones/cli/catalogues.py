@@ -1,4 +1,4 @@
-"""Every catalogue there is, by the word that `bygones list` takes."""
+"""Catalogues by the name that `bygones list` takes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a resume check found, in sentences and a table."""
+"""Text of a resume check: a headline, a sentence for each failure, a table of verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bygones.cli import terminal
 
 
 def headline(check: ResumeReport) -> str:
-    """The answer, in a sentence."""
+    """Return the result in one sentence."""
     where = (
         f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
         f"and compared up to step {check.until}"
@@ -31,7 +31,7 @@ def headline(check: ResumeReport) -> str:
 
 
 def sentences(check: ResumeReport) -> Iterator[str]:
-    """One for each failure, with what the loss costs the function; then what the window crossed."""
+    """Yield a sentence for each failure with its effect on the function, then what the window crossed."""
     for verdict in check.verdicts:
         if verdict.outcome == "FAIL":
             yield _failure(check, verdict)
@@ -41,7 +41,7 @@ def sentences(check: ResumeReport) -> Iterator[str]:
 
 
 def as_table(check: ResumeReport) -> Table:
-    """Every source, its verdict and why; those of which the same is said, in one row."""
+    """Make a table of verdicts with their reasons; sources with equal rows share one."""
     said: dict[tuple[str, ...], list[str]] = {}
     for verdict in check.verdicts:
         rest = (verdict.outcome, _why(verdict), _number(verdict.lost), _number(verdict.fresh))
@@ -68,7 +68,7 @@ def _failure(check: ResumeReport, verdict: Verdict) -> str:
 
 
 def _cost(check: ResumeReport, cost: Cost) -> str:
-    """A number with its interval, its pairs, its floor and its ceiling."""
+    """Return an effect with its interval, seed pairs, floor and ceiling."""
     if not cost.module and not any(cost.by_seed):
         return "the trained model is not moved (what is evaluated with it may be), nor by the sham"
     what = "the function is moved by" if not cost.module else f"that of {cost.module} by"
@@ -90,13 +90,13 @@ def _number(moved: object) -> str:
 
 
 def _why(verdict: Verdict) -> str:
-    """Why, and which leaves: `rates/[0` is how a leaf inside a list is called, `rates[0]` what it says."""
+    """Return the reason with the leaves, whose names are written `rates[0]` instead of `rates/[0`."""
     leaves = re.sub(r"/?([\[(])(\d+)", r"[\2]", verdict.leaves)
     return verdict.why + (f" ({leaves})" if leaves else "")
 
 
 def _short(source: str) -> str:
-    """A long path by its ends: where it begins says whose it is, where it ends what it is."""
+    """Shorten a long dotted path to its first and its last two parts."""
     pieces = source.split(".")
     long = len(source) > 40 and len(pieces) > 4
     return ".".join([pieces[0], "…", *pieces[-2:]]) if long else source

@@ -397,7 +397,9 @@ def _run_until(
         ),
     )
     for arm, estimate in anytime_estimates(outcomes).items():
-        terminal.console.print(f"{arm}: {estimate}, valid whenever one stops.")
+        terminal.console.print(
+            f"{arm}: {estimate}, anytime-valid (adding seeds may stop at any number)."
+        )
     return study.name
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints: progress, tables and sentences, plain when nobody is watching."""
+"""Print for people: progress, tables and sentences; plain text if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, whi
 def progress(
     planned: Plan, title: str, every: float = 0.5
 ) -> Iterator[Callable[[Plan], None] | None]:
-    """A bar over the steps that are left, read off the store; lines of text if not a terminal.
+    """Show progress over the steps that are left, read from the store every `every` seconds.
 
-    Gives a function that is to be called with a newer plan, should there be one.
+    A bar in a terminal, else a line for each tenth. Yields a function to call with a plan that replaces
+    this one, or None if nothing is left to train.
     """
     if not planned.seeds_left:
         console.print(f"{title}: everything is stored already; nothing to train.")
@@ -88,19 +89,24 @@ def _watch(over: threading.Event, every: float, look: Any) -> threading.Thread:
         pause = every
         while not over.wait(pause):
             began = time.perf_counter()
-            with suppress(StoreError):  # whoever trains meets the same, and says it
+            with suppress(StoreError):  # the training process meets the same error and reports it
                 look()
-            pause = max(every, 9 * (time.perf_counter() - began))  # a store may be far away
+            pause = max(
+                every, 9 * (time.perf_counter() - began)
+            )  # reading a remote store takes long
 
     watcher = threading.Thread(target=loop, daemon=True)
     watcher.start()
     return watcher
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num_unwrapped: int = 1
+) -> Table:
+    """Make a table without lines; the first `num_unwrapped` columns are never wrapped."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, overflow="fold", no_wrap=index == 0)
+        made.add_column(column, overflow="fold", no_wrap=index < num_unwrapped)
     for row in rows:
         made.add_row(*row)
     return made
@@ -126,7 +132,7 @@ def print_plan(planned: Plan, lines: Sequence[str]) -> None:
 
 
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
-    """Each source of a run with its class, who can see it, how long it lasts, and its size."""
+    """Make a table of sources: class, visibility, lifetime of the carrier, leaves and size."""
     columns = ["source", "class", "seen in", "carrier lasts", "leaves", "size"]
     hashed = all("digest" in source for source in sources)
     rows = [
@@ -141,11 +147,11 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for source in sources
     ]
-    return table("", [*columns, *(["digest"] if hashed else [])], rows)
+    return table("", [*columns, *(["digest"] if hashed else [])], rows, num_unwrapped=3)
 
 
 def print_terms(terms: Contracts) -> None:
-    """Both contracts: first what holds for the whole run, then each random stream."""
+    """Print both contracts: first what holds for the whole run, then each random stream."""
     from bygones.store.contracts import STREAM_COLUMNS, rows_of, stream_rows
 
     out.print(table("", ("contract", ""), rows_of(terms)))
@@ -154,7 +160,7 @@ def print_terms(terms: Contracts) -> None:
 
 
 def print_differences(found: Sequence[tuple[str, Any, Any]]) -> None:
-    """What two contracts do not agree in, a line each."""
+    """Print the differences of two contracts, a line each."""
     from bygones.store.contracts import in_words
 
     if not found:
@@ -164,7 +170,7 @@ def print_differences(found: Sequence[tuple[str, Any, Any]]) -> None:
 
 
 def print_checklist(filled: Mapping[str, Any]) -> None:
-    """The reporting checklist: every item with its status, what the record says, and why to look twice."""
+    """Print the reporting checklist: each item's status, the record's answer, and why it is flagged."""
     from bygones.publish.checklist import headline_of
 
     rows = [
@@ -176,7 +182,7 @@ def print_checklist(filled: Mapping[str, Any]) -> None:
 
 
 def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:
-    """What is about to be done with a script, and its cost, in sentences."""
+    """Describe what a script's study will run, and its cost, in sentences."""
     plan = planned.plan
     way, seconds = plan.facts.way, plan.steps_left * plan.seconds_a_step / num_workers
     findings = plan.facts.findings or ()
@@ -194,7 +200,7 @@ def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:
 
 @contextmanager
 def progress_of_seeds(planned: Plan) -> Iterator[Any]:
-    """Says how many seeds are done, in lines; no thread watches, since the process is to be forked."""
+    """Yield a function that prints how many seeds are done; no thread, since the process will be forked."""
     left, done = len(planned.seeds_left), [0]
     if not left:
         console.print(f"{planned.study.name}: everything is stored already; nothing to run.")
@@ -207,7 +213,7 @@ def progress_of_seeds(planned: Plan) -> Iterator[Any]:
 
 
 def plan_lines(planned: Plan, num_workers: int) -> list[str]:
-    """The cost of a study, in sentences."""
+    """Describe the cost of a recipe's study, in sentences."""
     study = planned.study
     saved = planned.steps_naive / max(planned.steps_shared, 1)
     seconds = planned.seconds_left(num_workers)
@@ -224,7 +230,7 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
 
 
 def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
-    """The same for machines."""
+    """Return the plan of a study as JSON-able values."""
     return {
         "study": planned.study.name,
         "seeds": len(planned.study.seeds),
@@ -243,7 +249,7 @@ def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:
 
 
 def size(num_bytes: float) -> str:
-    """Bytes as a person writes them.
+    """Format a number of bytes.
 
     >>> size(23_853_952)
     '23.9 MB'
@@ -256,7 +262,7 @@ def size(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """Format a time in seconds.
 
     >>> duration(0.4), duration(95), duration(7300)
     ('a second', '95 seconds', '2.0 hours')
