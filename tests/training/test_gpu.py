@@ -44,7 +44,7 @@ def test_a_seed_begins_with_the_same_weights_and_sees_the_same_batches_as_on_the
     assert same_bits(here.sources["weights"].capture(), there.sources["weights"].capture())
     here.advance(5)
     there.advance(5)
-    assert here.delivered == there.delivered
+    assert here.batch_chain == there.batch_chain
     assert here.losses == pytest.approx(there.losses, rel=1e-3)
     assert all(leaf.is_cuda for leaf in there.snapshot().states["weights"].values())
 

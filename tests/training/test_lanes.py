@@ -78,8 +78,8 @@ def test_a_lane_is_the_single_run(name: str) -> None:
         alone.advance(9)
         assert apart(run.snapshot(), alone.snapshot()) <= TOLERANCE
         assert run.losses == pytest.approx(alone.losses, rel=1e-5)
-        assert run.delivered == alone.delivered
-        assert run.parts.cursor.realised == alone.parts.cursor.realised
+        assert run.batch_chain == alone.batch_chain
+        assert run.parts.cursor.ids_chain == alone.parts.cursor.ids_chain
 
 
 @pytest.mark.parametrize("name", LANED)

@@ -151,7 +151,7 @@ class BatchedRuns:
             inputs, labels = (_rows(tensor, index) for tensor in self._data)
             shown = as_array(inputs), as_array(labels)
             for lane, run in live.items():
-                run.delivered = extend_chain(run.delivered, (shown[0][lane], shown[1][lane]))
+                run.batch_chain = extend_chain(run.batch_chain, (shown[0][lane], shown[1][lane]))
             return to_device((inputs, labels), leader.device), {}
         batches, drawn = {}, {}
         for lane, run in live.items():
