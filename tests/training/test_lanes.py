@@ -287,7 +287,7 @@ def test_few_seeds_are_trained_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        (Recipe.of(lane_recipes.with_own_step), "its training step is its own"),
+        (Recipe.of(lane_recipes.with_own_step), "it has a training step of its own"),
         (Recipe.of(lane_recipes.with_others), "it carries memory of its own (queue)"),
         (Recipe.of(lane_recipes.with_lbfgs), "LBFGS is not known to update each number by itself"),
         (Recipe.of(lane_recipes.with_a_forgotten_layer), "no optimizer has 0.weight"),

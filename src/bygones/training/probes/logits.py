@@ -1,4 +1,4 @@
-"""The classifier's outputs on the probe set."""
+"""Logits: a classifier's outputs on the probe set."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from bygones.training.recipe import Parts
 
 @dataclass(frozen=True)
 class Logits(AbstractProbe):
-    """Logits of the model in evaluation mode on `parts.probe_set`: float32 [N, C].
+    """The logits on `parts.probe_set`, in evaluation mode: float32 [N, C].
 
         f(x) = model.eval()(x),  no gradients       p(y|x) = softmax(f(x))
 
-    `of`: "model", or "averages" to observe the averaged weights instead.
+    `of`: "model", or "averages" to observe the averaged weights instead. Raises `RecipeError` if the
+    recipe has no probe set or no averages.
     """
 
     of: str = "model"
