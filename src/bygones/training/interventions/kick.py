@@ -19,9 +19,9 @@ from bygones.training.leaves import add
 class Kick(AbstractIntervention):
     """x <- x + by[leaf]. `by` maps leaf names to arrays or numbers; other leaves stay.
 
-    On a flat loss, a kick q of a heavy-ball buffer moves the weights by lr·mu(1-mu^H)/(1-mu)·q in H
-    steps, if a step adds mu·b (the buffer decays before it is used). Raises `UnknownName` for a leaf
-    that the source does not have, and `DesignError` for a wrong shape.
+    On a flat loss, a kick q of a heavy-ball buffer (b <- mu·b + g, w <- w - lr·b) moves the weights by
+    -lr·mu(1-mu^H)/(1-mu)·q in H steps: the buffer decays once before it is used. Raises `UnknownName` for
+    a leaf that the source does not have, and `DesignError` for a wrong shape.
     """
 
     by: Mapping[str, Leaf]
