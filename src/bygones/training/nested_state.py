@@ -80,24 +80,24 @@ def like(template: Any, value: Any) -> Any:
 
 
 @torch.no_grad()
-def refill(held: Any, value: Any) -> Any:
+def refill(existing: Any, value: Any) -> Any:
     """Write `value` into existing containers and arrays in place, and return the object that holds it.
 
     A training step may keep a reference to an inner dict, list or array, so these stay the same
     objects. A part whose shape or type differs is replaced in its container.
     """
-    if isinstance(held, MutableMapping) and isinstance(value, Mapping):
-        items = {key: refill(held.get(key), item) for key, item in value.items()}
-        held.clear()  # restores the snapshot's order of keys
-        held.update(items)
-        return held
-    if isinstance(held, list) and isinstance(value, list):
-        padded = [*held, *([None] * len(value))]
-        held[:] = [refill(old, new) for old, new in zip(padded, value, strict=False)]
-        return held
-    if isinstance(held, Tensor | np.ndarray) and _alike(held, value):
-        held[...] = value
-        return held
+    if isinstance(existing, MutableMapping) and isinstance(value, Mapping):
+        items = {key: refill(existing.get(key), item) for key, item in value.items()}
+        existing.clear()  # restores the snapshot's order of keys
+        existing.update(items)
+        return existing
+    if isinstance(existing, list) and isinstance(value, list):
+        padded = [*existing, *([None] * len(value))]
+        existing[:] = [refill(old, new) for old, new in zip(padded, value, strict=False)]
+        return existing
+    if isinstance(existing, Tensor | np.ndarray) and _alike(existing, value):
+        existing[...] = value
+        return existing
     return value
 
 

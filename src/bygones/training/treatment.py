@@ -130,7 +130,9 @@ def check_pair(treatment: Treatment, source: AbstractSource) -> None:
     if intervention.requires == "resettable":
         raise DesignError(f"'{source.name}' cannot be reset: {source.reset_refusal}")
     need: Capability = "arrays" if isinstance(intervention, Permute) else intervention.requires
-    raise DesignError(f"'{intervention.verb}' means nothing for '{source.name}': {_LACKS[need]}.")
+    raise DesignError(
+        f"'{intervention.verb}' cannot be applied to '{source.name}': {_LACKS[need]}."
+    )
 
 
 def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | None:

@@ -34,7 +34,10 @@ class Logits(AbstractProbe):
             )
         module = parts.averages if self.of == "averages" else parts.model
         if module is None:
-            raise RecipeError(f"the probe looks at '{self.of}', which this recipe does not have.")
+            raise RecipeError(
+                f"the probe observes '{self.of}', which this recipe does not have. Return "
+                f"Parts(…, averages=…), or observe 'model'."
+            )
         module.eval()
         with torch.no_grad():
             return module(parts.probe_set[0]).float().cpu().numpy().copy()
