@@ -266,6 +266,6 @@ def test_the_record_of_what_was_shown_tells_orders_apart():
         cursor = Cursor(POLICIES["reshuffle"], KEY, detour=np.array(positions, dtype=np.int64))
         for _ in positions:
             cursor.next()
-        return cursor.realised
+        return cursor.ids_chain
 
     assert shown([0, 1, 2]) == shown([0, 1, 2]) != shown([0, 2, 1])

@@ -270,5 +270,5 @@ def test_a_missing_probe_set_is_said(probe: AbstractProbe, sentence: str):
 
 
 def test_missing_averages_are_said():
-    with pytest.raises(RecipeError, match="looks at 'averages', which this recipe does not have"):
+    with pytest.raises(RecipeError, match="observes 'averages', which this recipe does not have"):
         Run(trained, 0).observe(Logits(of="averages"))

@@ -142,19 +142,22 @@ def trained() -> Run:
         (Treatment("", Reset(), at(4)), "no memory source called ''"),
         (
             Treatment("weights", SwapWindows(), Window(4, 6)),
-            "'swap-windows' means nothing for 'weights': ",
+            "'swap-windows' cannot be applied to 'weights': ",
         ),
         (
             Treatment("moments", Reseed(), at(4)),
-            "'reseed' means nothing for 'moments': nothing is drawn",
+            "'reseed' cannot be applied to 'moments': nothing is drawn",
         ),
         (
             Treatment("order", Scale(0.5), at(4)),
-            "'scale' means nothing for 'order': .* no arrays of floats",
+            "'scale' cannot be applied to 'order': .* no arrays of floats",
         ),
-        (Treatment("order", Nudge(0.1), at(4)), "'nudge' means nothing for 'order'"),
-        (Treatment("streams", Kick({"dropout": 1.0}), at(4)), "'kick' means nothing for 'streams'"),
-        (Treatment("streams", Permute(), at(4)), "'permute' means nothing for 'streams'"),
+        (Treatment("order", Nudge(0.1), at(4)), "'nudge' cannot be applied to 'order'"),
+        (
+            Treatment("streams", Kick({"dropout": 1.0}), at(4)),
+            "'kick' cannot be applied to 'streams'",
+        ),
+        (Treatment("streams", Permute(), at(4)), "'permute' cannot be applied to 'streams'"),
         (Treatment("streams", Reset(), at(4)), "'streams' cannot be reset: .* Use reseed"),
         (Treatment("order", SwapWindows(), Window(4, 7)), "length must be even; got 3 steps"),
         (
@@ -163,11 +166,11 @@ def trained() -> Run:
         ),
         (
             Treatment("order", MatchedNull(of=Hold()), at(4)),
-            "'matched-null' means nothing for 'order'",
+            "'matched-null' cannot be applied to 'order'",
         ),
         (
             Treatment("weights", MatchedNull(of=Reseed()), at(4)),
-            "'reseed' means nothing for 'weights'",
+            "'reseed' cannot be applied to 'weights'",
         ),
         (
             Treatment("moments", Reset(), at(4), leaves="*/exp_agv*"),

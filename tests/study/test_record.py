@@ -118,7 +118,7 @@ def test_watching_a_recipe_leaves_it_as_it_is(bygones):
     run = Run(classifier, 0)
     run.advance(7)
     last = read_ledger(Path("a")).entries[-1]
-    assert {k: v for k, v in last.items() if k != "entry"} == run.entry()
+    assert {k: v for k, v in last.items() if k != "entry"} == run.ledger_entry()
 
 
 def test_two_seeds_part_and_their_contracts_agree(bygones):

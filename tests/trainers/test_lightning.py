@@ -249,7 +249,7 @@ def test_with_two_optimizers_only_batches_have_boundaries():
     [
         (at(2, "batchnrom", Reset()), UnknownName, "did you mean 'batchnorm'"),
         (at(2, "weights", Reset()), DesignError, "'weights' cannot be reset"),
-        (at(2, "scheduler", Permute()), DesignError, "'permute' means nothing for 'scheduler'"),
+        (at(2, "scheduler", Permute()), DesignError, "'permute' cannot be applied to 'scheduler'"),
         (at(41, "moments", Reset()), DesignError, "ends after 40 optimizer steps"),
     ],
 )

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from bygones.core.digest import digest
 from bygones.core.errors import ForkError
 from bygones.training.fork_check import check_fork
-from bygones.training.reachable import reachable
+from bygones.training.reachable import hash_reachable
 from bygones.training.recipe import Memory, Parts, Recipe, supervised
 from bygones.training.run import Run
 
@@ -353,7 +353,7 @@ def test_nothing_is_suspected_where_nothing_is_hidden(recipe: Recipe):
     run, twin = Run(recipe, 0), Run(recipe, 9)
     run.advance(5)
     twin.restore(run.snapshot())
-    assert reachable(run.parts) == reachable(twin.parts)
+    assert hash_reachable(run.parts) == hash_reachable(twin.parts)
 
 
 def test_a_fork_inside_an_epoch_at_its_edge_and_at_the_beginning():

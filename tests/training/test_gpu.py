@@ -45,7 +45,7 @@ def test_a_seed_begins_with_the_same_weights_and_sees_the_same_batches_as_on_the
     assert same_bits(here.sources["weights"].capture(), there.sources["weights"].capture())
     here.advance(5)
     there.advance(5)
-    assert here.delivered == there.delivered
+    assert here.batch_chain == there.batch_chain
     assert here.losses == pytest.approx(there.losses, rel=1e-3)
     assert all(leaf.is_cuda for leaf in there.snapshot().states["weights"].values())
 
@@ -67,7 +67,7 @@ def test_a_lane_is_the_single_run_and_does_not_know_its_neighbours(name: str) ->
 def test_a_step_is_one_graph_and_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     replayed = BatchedRuns([Run(lane_recipes.adamw, seed, GPU) for seed in SEEDS], 8)
     replayed.advance(6)
-    monkeypatch.setattr("bygones.training.lanes.gradients.captured", lambda step, *_: step)
+    monkeypatch.setattr("bygones.training.lanes.gradients.capture_graph", lambda step, *_: step)
     launched = BatchedRuns([Run(lane_recipes.adamw, seed, GPU) for seed in SEEDS], 8)
     launched.advance(6)
     for one, other in zip(replayed.runs, launched.runs, strict=True):

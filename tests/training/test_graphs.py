@@ -38,7 +38,7 @@ def test_a_captured_step_reads_what_is_new_and_writes_where_it_lies(
 ) -> None:
     monkeypatch.setattr(graphs, "_capture", capture)
     statistics, batch = torch.zeros(2), torch.ones(2)
-    step = graphs.captured(count_and_add, [statistics], [batch])
+    step = graphs.capture_graph(count_and_add, [statistics], [batch])
     assert statistics.tolist() == [0, 0]  # whatever came before the first step
     assert step(statistics, batch)[0].tolist() == [2, 2]
     assert step(statistics, 5 * batch)[0].tolist() == [7, 7]
@@ -58,7 +58,7 @@ def test_what_cannot_be_captured_is_launched_and_what_does_not_fit_is_said(
     statistics, batch = torch.zeros(2), torch.ones(2)
     if error is torch.OutOfMemoryError:
         with pytest.raises(error):
-            graphs.captured(count_and_add, [statistics], [batch])
+            graphs.capture_graph(count_and_add, [statistics], [batch])
     else:
-        assert graphs.captured(count_and_add, [statistics], [batch]) is count_and_add
+        assert graphs.capture_graph(count_and_add, [statistics], [batch]) is count_and_add
     assert statistics.tolist() == [0, 0]

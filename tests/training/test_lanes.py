@@ -93,8 +93,8 @@ def test_a_lane_is_the_single_run(name: str) -> None:
         alone.advance(9)
         assert apart(run.snapshot(), alone.snapshot()) <= TOLERANCE
         assert run.losses == pytest.approx(alone.losses, rel=1e-5)
-        assert run.delivered == alone.delivered
-        assert run.parts.cursor.realised == alone.parts.cursor.realised
+        assert run.batch_chain == alone.batch_chain
+        assert run.parts.cursor.ids_chain == alone.parts.cursor.ids_chain
 
 
 @pytest.mark.parametrize("name", LANED)
@@ -362,7 +362,7 @@ def test_few_seeds_are_trained_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        (Recipe.of(lane_recipes.with_own_step), "its training step is its own"),
+        (Recipe.of(lane_recipes.with_own_step), "it has a training step of its own"),
         (Recipe.of(lane_recipes.with_others), "it carries memory of its own (queue)"),
         (Recipe.of(lane_recipes.with_lbfgs), "LBFGS is not known to update each number by itself"),
         (Recipe.of(lane_recipes.with_a_forgotten_layer), "no optimizer has 0.weight"),

@@ -103,7 +103,7 @@ def test_looking_leaves_no_trace(recipe):
     for run in (looked, other):
         run.advance(9)
     assert looked.snapshot().digest() == other.snapshot().digest()
-    assert looked.entry() == other.entry()
+    assert looked.ledger_entry() == other.ledger_entry()
 
 
 def test_what_an_import_draws_is_not_the_recipes(monkeypatch):

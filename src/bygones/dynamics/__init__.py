@@ -1,4 +1,4 @@
-"""What kind of memory it is: how long it lasts."""
+"""Dynamics: quantities that describe the kind of memory, such as its lifetime."""
 
 from bygones.dynamics.lifetime import half_life
 

@@ -14,7 +14,7 @@ from bygones.attach.step_clock import Clock
 from bygones.core.digest import same_bits
 from bygones.core.values import State
 from bygones.training.generators import global_generators
-from bygones.training.rng_contract import stream, surroundings
+from bygones.training.rng_contract import describe_environment, describe_stream
 
 _DERIVATION = (
     "each draw goes on from where the last one left its generator, so one more draw shifts all that come "
@@ -42,7 +42,7 @@ def carried_contract(live: Live, first: Baseline, script: Script, clock: Clock) 
         "derivation": _DERIVATION,
         "looked_at": [0, clock.step],
         "streams": [*rows, *([_WORKERS] if clock.record.num_workers else [])],
-        **surroundings(live.parameters.values()),
+        **describe_environment(live.parameters.values()),
     }
 
 
@@ -53,7 +53,7 @@ def _row(name: str, generator: Any, before: State, now: State, script: Script) -
     is_global = name in global_generators()
     kind = _kind(generator)
     seeded = f"a seed reaches it by {script.seeded_by}" if is_global else "seeded by the script"
-    return stream(
+    return describe_stream(
         name,
         f"the global generator of {name} ({kind})" if is_global else f"a private {kind}",
         f"carried from step to step; {seeded}",

@@ -215,7 +215,7 @@ def halve_lanes(planned: Plan, workers: int) -> Plan:
 def _seconds_a_look(run: Run, probe: AbstractProbe) -> float:
     began = time.perf_counter()
     run.observe(probe, check=False)
-    run.entry()
+    run.ledger_entry()
     return time.perf_counter() - began
 
 

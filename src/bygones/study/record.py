@@ -51,9 +51,9 @@ def record(recipe: Recipe, seed: int, until: int, every: int, path: Path) -> Rec
             def note(run: Run) -> None:
                 nonlocal count
                 if run.step % every == 0:
-                    writer.add(run.entry())
+                    writer.add(run.ledger_entry())
                     count += 1
 
             run.advance(until, at_boundary=note)
-            writer.add(run.entry())
+            writer.add(run.ledger_entry())
             return Recorded(str(path), count + 1, until, writer.end())

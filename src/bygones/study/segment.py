@@ -167,7 +167,7 @@ def _train_segment(
         mine = of[id(run)]
         shown = run.observe(job.probe, check=not mine.observed)
         mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
-        mine.entries.append(run.entry())
+        mine.entries.append(run.ledger_entry())
 
     together.advance(
         item.stop, segment.history, donors=donors, at_boundary=look, observe_at=item.steps

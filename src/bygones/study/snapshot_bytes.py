@@ -47,8 +47,8 @@ def encode(snapshot: Snapshot) -> bytes:
     meta = {
         "step": snapshot.step,
         "diverged_at": snapshot.diverged_at,
-        "shown": snapshot.shown,
-        "delivered": snapshot.delivered,
+        "shown": snapshot.ids_chain,
+        "delivered": snapshot.batch_chain,
         "plain": plain,
         "arrays": arrays,
         "nans": nans,

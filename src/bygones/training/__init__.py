@@ -1,1 +1,1 @@
-"""Training: one run that can be stopped, copied and rewritten at any step boundary."""
+"""Training: a run that can be stopped, copied and rewritten at any step boundary."""

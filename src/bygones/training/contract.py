@@ -1,4 +1,4 @@
-"""The numeric contract: under which conditions bits can be expected to agree."""
+"""Numeric contract: device, threads, lanes, determinism and versions under which bits agree."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from bygones.training.devices import check_device, describe_device, deterministi
 
 @dataclass(frozen=True)
 class Contract:
-    """Everything outside the run that can change its bits. All arms of a study share one.
+    """The conditions outside a run that can change its bits. All arms of a study share one contract.
 
-    Bits differ between thread counts, lanes and single runs, vector widths, library versions and
-    machines; so arms that were trained under different contracts are never paired, and never share an
-    address in the store.
+    Bits differ between thread counts, between lanes and single runs, and between vector widths, library
+    versions and machines. So arms trained under different contracts are never paired, and never share
+    an address in the store.
     """
 
     device: str = "cpu"
     threads: int = 1
-    lanes: int = 1  # seeds that take their steps together; see bygones.training.lanes
+    lanes: int = 1  # seeds batched into one step; see bygones.training.lanes
     deterministic: bool = True
     cpu: str = ""
     gpu: str = ""
@@ -40,7 +40,10 @@ class Contract:
 
     @staticmethod
     def here(lanes: int = 1, device: str = "cpu") -> Contract:
-        """One thread, deterministic algorithms, and the versions of this process."""
+        """Build the contract of this process: one thread, deterministic algorithms, its versions.
+
+        Raises `DesignError` if the device is not available.
+        """
         device = check_device(device)
         return Contract(
             device=device,
@@ -55,14 +58,16 @@ class Contract:
         )
 
     def digest(self) -> Digest:
+        """Hash all fields."""
         return digest(self)
 
     def to_dict(self) -> dict[str, str | int | bool]:
+        """Return the fields as a dict."""
         return asdict(self)
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """Puts the process under the contract, and gives it back as it was."""
+        """Apply threads and determinism to this process, and restore its own settings afterwards."""
         threads = torch.get_num_threads()
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.set_num_threads(self.threads)

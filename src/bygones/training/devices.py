@@ -1,9 +1,9 @@
-"""Where a run's tensors lie: what is put on a GPU, what stays, and what fixes its bits there.
+"""Device placement: which tensors of a run are on the GPU, and deterministic GPU arithmetic.
 
-On the GPU: model, averages, whatever else the recipe carries, optimizer states, the probe set, snapshots.
-On the CPU: the examples and the generators of order and augmentation. So a batch is the same on every
-device, its digest costs no wait for the GPU, and a seed begins with the same weights everywhere.
-Dropout draws from the generator of the device that the model is on, as torch has it.
+On the GPU: model, averages, `Parts.others`, optimizer states, the probe set, snapshots.
+On the CPU: the examples, and the generators of order and augmentation. So a batch is the same on every
+device, hashing it does not synchronize with the GPU, and a seed starts from the same weights everywhere.
+Dropout draws from the generator of the model's device, as in plain torch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch.optim import Optimizer
 
 from bygones.core.errors import DesignError
 
-# cuBLAS gives the same bits twice only with workspaces of a fixed size; it reads this when it is first used.
+# cuBLAS is deterministic only with workspaces of a fixed size. It reads the variable on first use.
 _WORKSPACES = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def check_device(device: str) -> str:
-    """A device that is here, by torch's name for it: `cpu`, `cuda`, `cuda:1`."""
+    """Return a device's name (`cpu`, `cuda`, `cuda:1`) if it is available, or raise `DesignError`."""
     try:
         wanted = torch.device(device)
     except RuntimeError:
@@ -33,9 +33,9 @@ def check_device(device: str) -> str:
         raise DesignError(f"there is no device '{device}'. Expected cpu, cuda, or one like cuda:1.")
     if wanted.type == "cpu":
         return "cpu"
-    there = torch.cuda.device_count()
-    if (wanted.index or 0) >= there:
-        why = "is a build for the CPU" if torch.version.cuda is None else f"sees {there} GPUs"
+    num_gpus = torch.cuda.device_count()
+    if (wanted.index or 0) >= num_gpus:
+        why = "is a build for the CPU" if torch.version.cuda is None else f"sees {num_gpus} GPUs"
         raise DesignError(
             f"'{device}' is not here: torch {torch.__version__} {why}. Train on the CPU, or install torch "
             f"for the version of CUDA that the driver has."
@@ -44,7 +44,7 @@ def check_device(device: str) -> str:
 
 
 def describe_device(device: str) -> str:
-    """What decides the bits of a GPU's arithmetic: its name and the libraries; empty for the CPU."""
+    """Describe a GPU by its name, CUDA and cuDNN, which decide its bits; return "" for the CPU."""
     if device == "cpu":
         return ""
     return (
@@ -55,7 +55,7 @@ def describe_device(device: str) -> str:
 
 @contextmanager
 def deterministic_arithmetic(device: str) -> Iterator[None]:
-    """While it lasts a GPU computes in full precision and in one way; nothing to do on the CPU."""
+    """Make GPU arithmetic deterministic and full precision (no TF32) within the block."""
     if device == "cpu":
         yield
         return
@@ -75,7 +75,7 @@ def deterministic_arithmetic(device: str) -> Iterator[None]:
 
 
 def to_device(value: Any, device: str) -> Any:
-    """Tensors, and lists and dicts of tensors, on a device; anything else as it is."""
+    """Copy tensors, and lists, tuples and dicts of tensors, to a device; return anything else unchanged."""
     if device == "cpu":
         return value
     if isinstance(value, Tensor):
@@ -90,16 +90,16 @@ def to_device(value: Any, device: str) -> Any:
 
 
 def move_in_place(value: Any, device: str) -> None:
-    """Moves what a recipe made to a device, in place: whoever holds it holds it still."""
+    """Move the object to `device` in place, so that existing references stay valid."""
     if isinstance(value, nn.Module):
         value.to(device)
     elif isinstance(value, Tensor):
         value.data = value.data.to(device)
     elif isinstance(value, Optimizer):
         for parameter, state in value.state.items():
-            for held in state.values():  # counts stay where torch counts, on the CPU
-                if isinstance(held, Tensor) and held.shape == parameter.shape:
-                    move_in_place(held, device)
+            for leaf in state.values():  # torch keeps step counts on the CPU
+                if isinstance(leaf, Tensor) and leaf.shape == parameter.shape:
+                    move_in_place(leaf, device)
     elif isinstance(value, Mapping):
         for item in value.values():
             move_in_place(item, device)

@@ -1,8 +1,8 @@
-"""The proof that nothing was forgotten: restore into another seed's run, train on, compare every bit.
+"""Fork check: test that snapshots are complete, by restoring them into another seed's run.
 
-Restoring is right when the future is right. So a snapshot is not compared with what it was made from;
-it is put into a run built from *another* seed, both are trained to the end, and every leaf is compared.
-Then each source is left out in turn, to see that the comparison would have noticed.
+A snapshot is complete if the restored run continues like the original. So each snapshot is restored into
+a run that was built from *another* seed, both are trained to the end, and every leaf is compared bit by
+bit. Then each source is left out in turn: if the runs still agree, the source made no difference here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import numpy as np
 
 from bygones.core.digest import same_bits
 from bygones.core.errors import ForkError
+from bygones.core.text import join_names
 from bygones.core.values import Digest
 from bygones.training.probes import Values
-from bygones.training.reachable import reachable
+from bygones.training.reachable import hash_reachable
 from bygones.training.recipe import Recipe
-from bygones.training.run import Run, Snapshot
+from bygones.training.run import Run, Snapshot, first_differing_leaf
 
 _OTHER_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a fork check found: which sources a fork needs, and which made no difference here."""
+    """The result of a passed fork check.
+
+    `boundaries`: where the run was forked. `until`: the step at which the forks were compared.
+    `needed`: sources without which a fork ends differently. `inert`: sources that made no difference.
+    """
 
     boundaries: tuple[int, ...]
     until: int
@@ -34,6 +39,7 @@ class Certificate:
     inert: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
         return {
             "passed": True,
             "boundaries": list(self.boundaries),
@@ -54,11 +60,11 @@ class Certificate:
 def check_fork(
     recipe: Recipe | Any, at: Sequence[int], until: int, seed: int = 0, device: str = "cpu"
 ) -> Certificate:
-    """Forks a run at several boundaries and requires each fork to end bit-equal to the original.
+    """Fork a run at the boundaries `at` and require each fork to end bit-equal to the original.
 
-    Raises `ForkError` with the first leaf and step that differ, and with everything reachable from the
-    parts that differs at the fork and that no source captures. Cost: (len(at) + number of sources)
-    runs from a boundary to `until`, and two from the start.
+    Raises `ForkError`, which names the first leaf and step that differ, and what is reachable from the
+    parts, differs at the fork and is captured by no source. Cost: (len(at) + number of sources) runs
+    from a boundary to `until`, and two from the start.
 
     >>> from bygones.zoo.worlds import heavy_ball
     >>> print(check_fork(heavy_ball.recipe, at=[1, 4], until=6))
@@ -72,101 +78,91 @@ order, streams; inert in this run: scheduler, gradients
     for step in sorted({*at}):
         run.advance(step)
         snapshots[step] = run.snapshot()
-        seen[step] = reachable(run.parts)
+        seen[step] = hash_reachable(run.parts)
     run.advance(until)
-    ending, outputs = run.snapshot(), _outputs(run)
+    ending, outputs = run.snapshot(), _observe_outputs(run)
     for step, snapshot in snapshots.items():
-        # Always a new one: a run that has trained before has memories of its own.
-        twin = Run(recipe, _OTHER_SEED, device)
-        twin.restore(snapshot)
-        hidden = _differing(seen[step], reachable(twin.parts))
-        twin.advance(until)
-        if _first_difference(ending, twin.snapshot()) is not None:
-            raise _refusal(recipe, run, twin, snapshot, until, hidden)
-        if not same_bits(outputs, _outputs(twin)):
+        # Build a new run each time: one that has trained before may carry state of its own.
+        fork = Run(recipe, _OTHER_SEED, device)
+        fork.restore(snapshot)
+        hidden = _find_differences(seen[step], hash_reachable(fork.parts))
+        fork.advance(until)
+        if first_differing_leaf(ending, fork.snapshot()) is not None:
+            raise _explain_failure(recipe, run, snapshot, until, hidden)
+        if not same_bits(outputs, _observe_outputs(fork)):
             raise ForkError(
-                f"the fork of {recipe} at step {step} trains on as the original did, and yet the model's "
-                f"outputs on the probe set differ at step {until}. {_suspects(hidden)}"
+                f"the fork of {recipe} at step {step} trains like the original, but the model's "
+                f"outputs on the probe set differ at step {until}. {_name_suspects(hidden)}"
             )
-    needed = [name for name in run.sources if _noticed(recipe, device, snapshots, ending, name)]
+    needed = [name for name in run.sources if _is_needed(recipe, device, snapshots, ending, name)]
     inert = [name for name in run.sources if name not in needed]
     return Certificate(tuple(snapshots), until, tuple(needed), tuple(inert))
 
 
-def _noticed(
+def _is_needed(
     recipe: Recipe,
     device: str,
     snapshots: Mapping[int, Snapshot],
     ending: Snapshot,
     source: str,
 ) -> bool:
-    """Whether a fork that lacks one source ends differently, at any of the boundaries."""
+    """Return True if, at any boundary, a fork without this source ends differently."""
     for snapshot in snapshots.values():
-        twin = Run(recipe, _OTHER_SEED, device)
-        twin.restore(snapshot, leave_out=source)
-        twin.advance(ending.step)
-        if _first_difference(ending, twin.snapshot()) is not None:
+        fork = Run(recipe, _OTHER_SEED, device)
+        fork.restore(snapshot, leave_out=source)
+        fork.advance(ending.step)
+        if first_differing_leaf(ending, fork.snapshot()) is not None:
             return True
     return False
 
 
-def _first_difference(one: Snapshot, other: Snapshot) -> str | None:
-    """The first leaf, in the order of sources and names, that is not bit-equal: `source/leaf`."""
-    for source in one.states:
-        mine, theirs = one.states[source], other.states[source]
-        for leaf in sorted(mine.keys() | theirs.keys()):
-            if not same_bits(mine.get(leaf), theirs.get(leaf)):
-                return f"{source}/{leaf}"
-    return None
-
-
-def _refusal(
-    recipe: Recipe, run: Run, twin: Run, snapshot: Snapshot, until: int, hidden: list[str]
+def _explain_failure(
+    recipe: Recipe, run: Run, snapshot: Snapshot, until: int, hidden: list[str]
 ) -> ForkError:
-    """Walks original and twin again, step by step, to say where they part."""
+    """Train original and fork again, step by step, and build the error that names where they diverge."""
     device = run.parts.device
     original = Run(recipe, run.seed, device)
     original.advance(snapshot.step)
-    twin = Run(recipe, _OTHER_SEED, device)
-    twin.restore(snapshot)
-    where = _first_difference(original.snapshot(), twin.snapshot())
+    fork = Run(recipe, _OTHER_SEED, device)
+    fork.restore(snapshot)
+    where = first_differing_leaf(original.snapshot(), fork.snapshot())
     step = snapshot.step
     while where is None and step < until:
         step += 1
         original.advance(step)
-        twin.advance(step)
-        where = _first_difference(original.snapshot(), twin.snapshot())
+        fork.advance(step)
+        where = first_differing_leaf(original.snapshot(), fork.snapshot())
     found = (
         where
         or "a leaf that agreed when the run was repeated: the training step is not deterministic"
     )
     return ForkError(
         f"the fork of {recipe} at step {snapshot.step} differs first in {found} at step {step}. "
-        f"{_suspects(hidden)}"
+        f"{_name_suspects(hidden)}"
     )
 
 
-def _suspects(hidden: list[str]) -> str:
+def _name_suspects(hidden: list[str]) -> str:
+    """Write what may explain the failure, and what to do: `hidden` are the paths that differ."""
     if not hidden:
         return (
             "Nothing reachable from the parts differs at the fork, so the step itself is not "
             "deterministic, or keeps state in a library or a global out of reach."
         )
     return (
-        f"What differs at the fork and is captured by no source: {_listed(hidden)}. Name it in "
+        f"What differs at the fork and is captured by no source: {join_names(hidden, limit=6)}. Name it in "
         f"Parts.others, write a source for it, or compute it anew in every step."
     )
 
 
-def _outputs(run: Run) -> np.ndarray | None:
-    """What the model says on the probe set in evaluation mode: memory may show there and nowhere else."""
+def _observe_outputs(run: Run) -> np.ndarray | None:
+    """Observe the model on the probe set, or return None without one.
+
+    Some state influences the model in evaluation mode only, so the training states may not show it.
+    """
     return None if run.parts.probe_set is None else run.observe(Values(), check=False)
 
 
-def _listed(paths: list[str]) -> str:
-    shown = ", ".join(paths[:6])
-    return f"{shown} and {len(paths) - 6} more" if len(paths) > 6 else shown
-
-
-def _differing(one: Mapping[str, Digest], other: Mapping[str, Digest]) -> list[str]:
+def _find_differences(one: Mapping[str, Digest], other: Mapping[str, Digest]) -> list[str]:
+    """List the paths whose digests differ, or that only one of the two has."""
     return [path for path in sorted(one.keys() | other.keys()) if one.get(path) != other.get(path)]

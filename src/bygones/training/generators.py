@@ -1,4 +1,4 @@
-"""Random generators: read, seed, restore and re-draw the global ones."""
+"""Random number generators: read, seed and restore the states of torch, numpy and python."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bygones.core.values import Digest
 
 
 def global_states() -> dict[str, Digest]:
-    """Digests of the states of the process's three generators, to see which of them is drawn from."""
+    """Hash the states of the three global generators; a digest that changed means a draw."""
     return {
-        "torch": digest([torch.default_generator.get_state(), *_gpu_states()]),
+        "torch": digest([torch.default_generator.get_state(), *_read_gpu_states()]),
         "numpy": digest(np.random.get_state(legacy=False)),
         "python": digest(random.getstate()),
     }
@@ -27,13 +27,13 @@ def global_states() -> dict[str, Digest]:
 
 @contextmanager
 def preserve_global_generators() -> Iterator[None]:
-    """Gives the process's global generators back as they were: what runs inside leaves no trace."""
+    """Restore the global generators to their present states when the block ends."""
     kept_torch, kept_numpy, kept_python = (
         torch.default_generator.get_state(),
         np.random.get_state(),
         random.getstate(),
     )
-    kept_gpus = _gpu_states()
+    kept_gpus = _read_gpu_states()
     try:
         yield
     finally:
@@ -46,16 +46,17 @@ def preserve_global_generators() -> Iterator[None]:
 
 @contextmanager
 def with_seeded_generators(keys: Mapping[str, int], place: int) -> Iterator[None]:
-    """The global generators at an address, and as they were before once it is over."""
+    """Seed the global generators within the block as `seed_global_generators` does, then restore them."""
     with preserve_global_generators():
         seed_global_generators(keys, place)
         yield
 
 
 def seed_global_generators(keys: Mapping[str, int], place: int) -> None:
-    """Puts the three global generators, torch's on each device, at `place` of their streams.
+    """Seed the three global generators, torch's on each device, for `place` of their streams.
 
-    torch's CPU generator and numpy's legacy one take 32 bits of the address (theirs, not ours).
+    `keys`: the streams' keys by role. The Mersenne Twisters of torch's CPU generator and of numpy's
+    legacy generator use only 32 bits of a seed.
     """
     torch.default_generator.manual_seed(mix(keys["dropout"], place))
     if torch.cuda.is_initialized():
@@ -64,13 +65,13 @@ def seed_global_generators(keys: Mapping[str, int], place: int) -> None:
     random.seed(mix(keys["python"], place))
 
 
-def _gpu_states() -> list[Tensor]:
-    """The states of the GPUs' generators, where a GPU is in use."""
+def _read_gpu_states() -> list[Tensor]:
+    """Read the states of the GPUs' generators; empty if CUDA is not in use."""
     return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
 def generator_state(generator: Any) -> Any:
-    """The state of a random generator as a nested value, or None if it is not a generator."""
+    """Read the state of a random generator as a nested value; None if the object is no generator."""
     match generator:
         case torch.Generator():
             return {"torch": generator.get_state()}
@@ -85,7 +86,7 @@ def generator_state(generator: Any) -> Any:
 
 
 def set_generator_state(generator: Any, state: Any) -> None:
-    """Puts back what `generator_state` gave."""
+    """Restore a generator to a state that `generator_state` returned."""
     match generator:
         case torch.Generator():
             generator.set_state(state["torch"])
@@ -98,7 +99,7 @@ def set_generator_state(generator: Any, state: Any) -> None:
 
 
 def global_generators() -> dict[str, Any]:
-    """The generators that the process shares, as objects."""
+    """Return the three global generator objects, by library."""
     return {
         "python": random._inst,  # type: ignore[attr-defined]
         "numpy": np.random.mtrand._rand,
@@ -107,7 +108,7 @@ def global_generators() -> dict[str, Any]:
 
 
 def reseed(generator: Any, key: int) -> None:
-    """Seeds a generator of any kind, in place."""
+    """Seed a generator of any kind, in place."""
     match generator:
         case torch.Generator():
             generator.manual_seed(key)
@@ -121,7 +122,7 @@ def reseed(generator: Any, key: int) -> None:
 
 
 def device_generator(device: str) -> torch.Generator:
-    """The generator that dropout draws from on this device."""
+    """Return torch's global generator of a device, from which dropout draws there."""
     if device == "cpu":
         return torch.default_generator
     torch.cuda.init()

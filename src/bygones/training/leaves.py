@@ -1,4 +1,4 @@
-"""What can be done with a single leaf, whether it is a torch tensor, a numpy array or a number."""
+"""Arithmetic on leaves: copy, convert and add, for torch tensors, numpy arrays and numbers alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bygones.core.values import Leaf
 
 
 def clone_leaf(leaf: Leaf) -> Leaf:
-    """A copy of a leaf that shares no memory with it."""
+    """Copy a leaf; the copy shares no memory with it."""
     if isinstance(leaf, Tensor):
         return leaf.detach().clone()
     if isinstance(leaf, np.ndarray):
@@ -20,10 +20,13 @@ def clone_leaf(leaf: Leaf) -> Leaf:
 
 
 def is_continuous(leaf: Leaf) -> bool:
-    """A non-empty array of floats with at least one dimension: what can be scaled, kicked, nudged.
+    """Return True for a non-empty float array with at least one dimension.
 
-    Plain numbers and arrays without dimensions are counters and settings; arithmetic leaves them
-    alone unless they are named.
+    These are the leaves that interventions scale, kick or nudge. Plain numbers and arrays without
+    dimensions are counters and settings, which arithmetic leaves unchanged unless they are named.
+
+    >>> is_continuous(np.zeros(3)), is_continuous(np.zeros(())), is_continuous(7)
+    (True, False, False)
     """
     if not is_array(leaf):
         return False
@@ -31,14 +34,14 @@ def is_continuous(leaf: Leaf) -> bool:
 
 
 def to_float64(leaf: Leaf) -> np.ndarray:
-    """A leaf's values as float64."""
+    """Convert a leaf to a numpy array of float64."""
     if isinstance(leaf, Tensor):
         return leaf.detach().to("cpu", torch.float64).numpy()
     return np.asarray(as_array(leaf), dtype=np.float64)
 
 
 def add(leaf: Leaf, delta: np.ndarray) -> Leaf:
-    """leaf + delta, in the leaf's own type and on its own device."""
+    """Return leaf + delta, added in float64 and rounded to the leaf's type, on the leaf's device."""
     if isinstance(leaf, Tensor):
         exact = leaf.detach().to("cpu", torch.float64) + torch.from_numpy(np.asarray(delta))
         return exact.to(leaf.device, leaf.dtype)
@@ -48,6 +51,6 @@ def add(leaf: Leaf, delta: np.ndarray) -> Leaf:
 
 
 def unit_direction(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A direction drawn uniformly from the unit sphere of this shape."""
+    """Draw a direction uniformly from the unit sphere: a float64 array of this shape with norm 1."""
     direction = rng.standard_normal(shape)
     return direction / np.linalg.norm(direction)

@@ -1,4 +1,4 @@
-"""Nested containers as flat states and back: how schedulers, dicts and objects become leaves."""
+"""Flatten nested containers to states and back, as for the state_dicts of schedulers and other objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _EMPTY: dict[str, Callable[[], Any]] = {"{}": dict, "[]": list, "()": tuple}
 
 
 def flatten(value: Any, where: str) -> dict[str, Leaf]:
-    """Leaves of a nested value, by path; `where` is named in the error for what cannot be kept.
+    """Flatten a nested value to leaves by path.
+
+    Raises `RecipeError`, which names `where`, for a key or a value that cannot be captured exactly.
 
     >>> flatten({"a": [1, 2.5], 3: {}}, "here")
     {'a/[0': 1, 'a/[1': 2.5, '#3/{}': None}
@@ -31,7 +33,7 @@ def flatten(value: Any, where: str) -> dict[str, Leaf]:
 
 
 def unflatten(state: State) -> Any:
-    """The nested value that `flatten` was given.
+    """Rebuild the nested value that `flatten` was given.
 
     >>> unflatten(flatten({"a": [1, (2.5,)], 3: {}}, "here"))
     {'a': [1, (2.5,)], 3: {}}
@@ -56,7 +58,7 @@ def unflatten(state: State) -> Any:
 
 
 def like(template: Any, value: Any) -> Any:
-    """`value` in containers of the template's types: a Counter comes back as a Counter."""
+    """Convert the containers of `value` to the types of the template's: a Counter stays a Counter."""
     if isinstance(template, Mapping) and isinstance(value, dict):
         inner = {key: like(template.get(key), item) for key, item in value.items()}
         if not isinstance(template, MutableMapping):
@@ -78,29 +80,29 @@ def like(template: Any, value: Any) -> Any:
 
 
 @torch.no_grad()
-def refill(held: Any, value: Any) -> Any:
-    """Puts `value` into the containers and arrays that are already there, and returns what then holds it.
+def refill(existing: Any, value: Any) -> Any:
+    """Write `value` into existing containers and arrays in place, and return the object that holds it.
 
-    A training step may hold on to an inner dict, list or array; those stay the same objects. What is
-    not alike (another shape, another type) is replaced in its container.
+    A training step may keep a reference to an inner dict, list or array, so these stay the same
+    objects. A part whose shape or type differs is replaced in its container.
     """
-    if isinstance(held, MutableMapping) and isinstance(value, Mapping):
-        items = {key: refill(held.get(key), item) for key, item in value.items()}
-        held.clear()  # so that the keys come in the order of the snapshot
-        held.update(items)
-        return held
-    if isinstance(held, list) and isinstance(value, list):
-        padded = [*held, *([None] * len(value))]
-        held[:] = [refill(old, new) for old, new in zip(padded, value, strict=False)]
-        return held
-    if isinstance(held, Tensor | np.ndarray) and _alike(held, value):
-        held[...] = value
-        return held
+    if isinstance(existing, MutableMapping) and isinstance(value, Mapping):
+        items = {key: refill(existing.get(key), item) for key, item in value.items()}
+        existing.clear()  # restores the snapshot's order of keys
+        existing.update(items)
+        return existing
+    if isinstance(existing, list) and isinstance(value, list):
+        padded = [*existing, *([None] * len(value))]
+        existing[:] = [refill(old, new) for old, new in zip(padded, value, strict=False)]
+        return existing
+    if isinstance(existing, Tensor | np.ndarray) and _alike(existing, value):
+        existing[...] = value
+        return existing
     return value
 
 
 def _alike(one: Tensor | np.ndarray, other: Any) -> bool:
-    """Two arrays of the same kind, shape and type."""
+    """Return True for two arrays of the same class, shape and dtype."""
     return type(one) is type(other) and one.shape == other.shape and one.dtype == other.dtype
 
 
@@ -112,7 +114,9 @@ def _flatten(value: Any, path: str, leaves: dict[str, Leaf], where: str) -> None
         case _ if type(value) in _SCALARS:
             leaves[path] = value
         case np.generic():
-            leaves[path] = np.asarray(value)  # keeps its type: float32 sums are not float64 sums
+            leaves[path] = np.asarray(
+                value
+            )  # keeps the dtype: sums in float32 and in float64 differ
         case _ if isinstance(value, _SCALARS):
             leaves[path] = value
         case Mapping() if not value:
@@ -121,7 +125,7 @@ def _flatten(value: Any, path: str, leaves: dict[str, Leaf], where: str) -> None
             for key, item in value.items():
                 if type(key) not in (int, str) or "/" in str(key):
                     raise RecipeError(f"{where}: a key must be a name or a number; got {key!r}.")
-                head = f"#{key}" if isinstance(key, int) else _guarded(key)
+                head = f"#{key}" if isinstance(key, int) else _escape_key(key)
                 _flatten(item, f"{join}{head}", leaves, where)
         case list() | tuple() if not value:
             leaves[f"{join}{'[]' if isinstance(value, list) else '()'}"] = None
@@ -141,6 +145,6 @@ def _holds_objects(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.hasobject
 
 
-def _guarded(key: str) -> str:
-    """A key that cannot be taken for an index or an empty container."""
+def _escape_key(key: str) -> str:
+    """Prefix a key that would otherwise read as an index or an empty container."""
     return f".{key}" if not key or key[0] in "#[(.{" else key

@@ -1,4 +1,4 @@
-"""What can be reached from the parts of a run, and what it is: to name memory that no source captures."""
+"""Object graph traversal: hash every value reachable from a run's parts, to name uncaptured memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from bygones.training.generators import generator_state
 from bygones.training.recipe import Parts
 
 
-def reachable(parts: Parts) -> dict[str, Digest]:
-    """Digest of every tensor, array, generator and plain number reachable from the parts, by path.
+def hash_reachable(parts: Parts) -> dict[str, Digest]:
+    """Hash every tensor, array, generator and plain number reachable from the parts, by path.
 
-    Walks attributes (of objects, of their classes, of functions), containers, closures, default
-    arguments, hooks, and the globals that the recipe's own functions name. Libraries' code is not walked.
+    Follows attributes (of objects, of their classes, of functions), containers, closures, default
+    arguments, hooks, and the globals that the recipe's own functions name. Does not follow the code of
+    libraries.
     """
     found: dict[str, Digest] = {}
     roots = {
@@ -44,12 +45,13 @@ def reachable(parts: Parts) -> dict[str, Digest]:
 
 
 def _walk(thing: Any, path: str, found: dict[str, Digest], visited: set[int], depth: int) -> None:
-    if thing is None or depth > 12 or isinstance(thing, type | types.ModuleType):
+    """Add the digests of an object and of all that it leads to, depth first, each object once."""
+    if thing is None or depth > _MAX_DEPTH or isinstance(thing, type | types.ModuleType):
         return
     if isinstance(thing, bool | int | float | str | np.generic):
         found[path] = digest(thing)
         return
-    if _is_plain(thing):  # small shared tuples are listed wherever they lie
+    if _is_plain(thing):  # python shares small tuples, so they are listed at every path
         for name, inner in children_of(thing):
             found[f"{path}{name}"] = digest(inner)
         return
@@ -63,16 +65,16 @@ def _walk(thing: Any, path: str, found: dict[str, Digest], visited: set[int], de
             found[f"{path}.grad"] = digest(thing.grad)
         found[path] = digest(thing)
         return
-    drawn = generator_state(thing)
-    if drawn is not None:
-        found[path] = digest(drawn)
+    state = generator_state(thing)
+    if state is not None:
+        found[path] = digest(state)
         return
     for name, inner in children_of(thing):
         _walk(inner, f"{path}{name}", found, visited, depth + 1)
 
 
 def children_of(thing: Any) -> Iterator[tuple[str, Any]]:
-    """What an object holds, with the piece of path that leads to it."""
+    """Yield the objects that an object refers to, each with its part of the path."""
     if isinstance(thing, Mapping):
         for index, (key, item) in enumerate(list(thing.items())):
             yield f"[{key!r}]" if isinstance(key, str | int) else f"[{index}]", item
@@ -80,7 +82,7 @@ def children_of(thing: Any) -> Iterator[tuple[str, Any]]:
         for index, item in enumerate(thing):
             yield f"[{index}]", item
     elif isinstance(thing, types.FunctionType | types.MethodType):
-        yield from _inside_function(thing)
+        yield from _children_of_function(thing)
     elif isinstance(thing, nn.Module):
         yield from ((f".{name}", p) for name, p in thing.named_parameters(recurse=False))
         yield from ((f".{name}", b) for name, b in thing.named_buffers(recurse=False))
@@ -90,7 +92,7 @@ def children_of(thing: Any) -> Iterator[tuple[str, Any]]:
         yield from _class_attributes(thing)
     elif isinstance(thing, functools.partial):
         yield from ((".func", thing.func), (".args", thing.args), (".keywords", thing.keywords))
-    elif isinstance(thing, Optimizer):  # its private names are bookkeeping that torch makes anew
+    elif isinstance(thing, Optimizer):  # its private attributes are torch's bookkeeping
         yield from ((f".{k}", v) for k, v in vars(thing).items() if not k.startswith("_"))
     else:
         slots = [n for kind in type(thing).__mro__ for n in getattr(kind, "__slots__", ())]
@@ -99,8 +101,10 @@ def children_of(thing: Any) -> Iterator[tuple[str, Any]]:
         yield from _class_attributes(thing)
 
 
-# What every module has, but for its mode; hooks are walked apart, as torch numbers them by process.
+# Attributes of every module, except its mode. Hooks are listed separately, by position: torch numbers
+# them by a counter of the process.
 _TORCHS_OWN = vars(nn.Module()).keys() - {"training"}
+_MAX_DEPTH = 12
 _LIBRARIES = ("torch", "numpy", "bygones", "builtins", "collections", "functools")
 
 
@@ -122,7 +126,7 @@ def _hooks(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _class_attributes(thing: Any) -> Iterator[tuple[str, Any]]:
-    """Data kept on a class by the recipe's own code, where every run of the process shares it."""
+    """Yield the data attributes of the recipe's own classes, which all runs of a process share."""
     for kind in type(thing).__mro__:
         if not _from_library(kind):
             for name, value in vars(kind).items():
@@ -134,7 +138,7 @@ def _class_attributes(thing: Any) -> Iterator[tuple[str, Any]]:
                     yield f".{name} of class {kind.__name__}", value
 
 
-def _inside_function(function: Any) -> Iterator[tuple[str, Any]]:
+def _children_of_function(function: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(function, types.MethodType):
         yield ".__self__", function.__self__
         function = function.__func__
@@ -151,12 +155,12 @@ def _inside_function(function: Any) -> Iterator[tuple[str, Any]]:
         try:
             yield f" closing over {name}", cell.cell_contents
         except ValueError:
-            continue  # a name that is not bound yet
+            continue  # the variable is not bound yet
     if not _from_library(function):
-        used = _names_in(function.__code__)
+        used = _list_names(function.__code__)
         yield from ((f" using {n}", v) for n, v in function.__globals__.items() if n in used)
 
 
-def _names_in(code: types.CodeType) -> set[str]:
+def _list_names(code: types.CodeType) -> set[str]:
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*(_names_in(constant) for constant in inner))
+    return set(code.co_names).union(*(_list_names(constant) for constant in inner))

@@ -1,4 +1,4 @@
-"""How a run is built from a seed: `recipe(seed) -> Parts`, and what identifies a recipe."""
+"""Recipes: functions `recipe(seed) -> Parts` that build a run, and how a recipe is identified."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Batch = Any
 
 
 def supervised(parts: Parts, batch: Batch) -> Tensor:
-    """The default training step: one gradient of `loss(model(inputs), labels)`, one update.
+    """Take the default training step: one gradient of `loss(model(inputs), labels)`, one update.
 
-    Gradients are cleared at the end, so that none is left lying across the boundary.
+    Returns the loss. Gradients are cleared at the end, so that none crosses the boundary.
     """
     inputs, labels = batch
     loss = parts.loss(parts.model(inputs), labels)
@@ -48,11 +48,11 @@ def supervised(parts: Parts, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Memory:
-    """Anything else with state, said in full: what it is, how long it lasts, who can see it.
+    """A member of `Parts.others` with its origin, visibility and lifetime.
 
     `value`: a tensor, module, numpy array, generator, a dict of such, or an object with
-    `state_dict`/`load_state_dict`. `fresh`: a function of the parts giving the value of a new one;
-    without it, new means "as the recipe built it".
+    `state_dict`/`load_state_dict`. `fresh`: a function of the parts that returns the value which a new
+    object would have; without it, a reset returns to the state as the recipe built it.
     """
 
     value: Any
@@ -64,21 +64,21 @@ class Memory:
 
 @dataclass(eq=False)
 class Parts:
-    """What a recipe returns: ordinary PyTorch objects, and which function takes a step with them.
+    """The objects of a run, as a recipe returns them: plain PyTorch objects and the training step.
 
     model        the module that is trained and probed
     optimizer    any torch optimizer, or several by name
     data         tensors [num_examples, …] (a batch is `tuple(t[rows] for t in data)`), or a map-style
                  Dataset (collated as DataLoader does)
-    order        which examples at which step
+    order        the order policy: which examples at which step
     loss         used by the default step
     scheduler    stepped by the default step, after the optimizer; or several by name
     averages     an AveragedModel (EMA or SWA), updated by the default step
     others       anything else with state, by name: a queue tensor, a teacher module, a dict of counters
     augment      batch, generator -> batch; draws only from the generator it is given
-    train_step   parts, batch -> loss; `supervised` unless the recipe brings its own
+    train_step   parts, batch -> loss; `supervised` unless the recipe gives another
     probe_set    inputs and labels on which the function is observed
-    probe_images what the probe inputs look like [N, height, width], if they are pictures; for reports
+    probe_images the probe inputs as images [N, height, width], for reports; None if they are none
     """
 
     model: nn.Module
@@ -94,8 +94,8 @@ class Parts:
     probe_set: tuple[Tensor, Tensor] | None = None
     probe_images: Tensor | None = None
 
-    # Set by `build`: where the run stands in its order, the key of each random stream, which of the global
-    # generators building it drew from, and where its tensors lie.
+    # Set by `build`: the position in the order, the key of each random stream, the global generators that
+    # the recipe drew from, and the device of the tensors.
     cursor: Cursor = field(init=False, repr=False)
     keys: dict[str, int] = field(init=False, repr=False)
     built_from: tuple[str, ...] = field(init=False, repr=False)
@@ -103,18 +103,18 @@ class Parts:
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:
-        """The optimizers by name; a single one is called ''."""
+        """The optimizers by name; a single one has the name ""."""
         return {"": self.optimizer} if isinstance(self.optimizer, Optimizer) else self.optimizer
 
     @property
     def schedulers(self) -> Mapping[str, LRScheduler]:
-        """The schedulers by name; a single one is called ''."""
+        """The schedulers by name; a single one has the name ""."""
         if self.scheduler is None:
             return {}
         return self.scheduler if isinstance(self.scheduler, Mapping) else {"": self.scheduler}
 
     def fetch(self, rows: np.ndarray) -> Batch:
-        """The examples at these indices, as one batch on the CPU; `augment` sees it before the device."""
+        """Collate the examples at these indices to one batch on the CPU, before augmentation."""
         if isinstance(self.data, tuple):
             index = torch.tensor(rows)
             return tuple(tensor[index] for tensor in self.data)
@@ -126,10 +126,10 @@ RecipeFunction = Callable[..., Parts]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe function by its address, with its settings: it compares, hashes and travels.
+    """A recipe function by its address, with settings. It can be compared, hashed and pickled.
 
     `source` is `package.module:function` or `path/to/file.py:function`; `settings` are keyword
-    arguments handed to the function after the seed.
+    arguments that are passed to the function after the seed.
     """
 
     source: str
@@ -137,7 +137,7 @@ class Recipe:
 
     @staticmethod
     def of(function: RecipeFunction | Recipe | str, **settings: Any) -> Recipe:
-        """From a function (which must be at the top level of its module) or from an address."""
+        """Build a recipe from a function at the top level of a module, an address, or another recipe."""
         if isinstance(function, Recipe):
             return Recipe(
                 function.source, tuple(sorted({**dict(function.settings), **settings}.items()))
@@ -147,10 +147,11 @@ class Recipe:
         return Recipe(function, tuple(sorted(settings.items())))
 
     def load(self) -> RecipeFunction:
+        """Import the recipe function; raises `DesignError` if the address leads nowhere."""
         return load_object(self.source)
 
     def code(self) -> Digest:
-        """Digest of the recipe's own code, of the code that it uses, and of its settings."""
+        """Hash the recipe's code, the code that it uses, and its settings."""
         return digest([code_digest(self.load()), self.settings])
 
     def __str__(self) -> str:
@@ -160,9 +161,10 @@ class Recipe:
 
 
 def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
-    """Calls the recipe with its `init` stream in place, and gives the run its addresses and its place.
+    """Build the parts of a run: call the recipe under the seed's `init` stream, then set cursor and keys.
 
-    What the recipe makes on the CPU is moved to the device: a seed begins with the same weights anywhere.
+    The recipe builds on the CPU and the parts are then moved to the device, so a seed starts from the
+    same weights on any device. Raises `RecipeError` if the recipe raises or returns no `Parts`.
     """
     streams = Streams(seed)
     function = recipe.load()
@@ -187,11 +189,12 @@ def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
     parts.cursor = Cursor(parts.order, streams.key("order"))
     parts.built_from = tuple(name for name in before if before[name] != after[name])
     if device != "cpu":
-        _place(parts, device)
+        _move_parts(parts, device)
     return parts
 
 
-def _place(parts: Parts, device: str) -> None:
+def _move_parts(parts: Parts, device: str) -> None:
+    """Move everything but the examples to the device, in place."""
     others = [one.value if isinstance(one, Memory) else one for one in parts.others.values()]
     for value in (parts.model, parts.averages, parts.loss, *others, *parts.optimizers.values()):
         move_in_place(value, device)

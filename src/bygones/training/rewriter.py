@@ -1,4 +1,4 @@
-"""Treatments at a boundary: how each rewrites its source, and what is remembered of open windows."""
+"""Applying treatments: capture a source, rewrite it, restore it; keep the entry states of open windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Donor = Callable[[int], Mapping[str, State]]  # the donor's states, by source, a
 
 
 class Rewriter:
-    """Rewrites the sources of one run, and keeps the entry state of each window that is open."""
+    """Applies treatments to the sources of one run.
+
+    `entries`: for each treatment whose window is open, by digest, the source's state at the window's start.
+    """
 
     def __init__(self, sources: Mapping[str, AbstractSource], seed: int) -> None:
         self.sources = sources
@@ -26,14 +29,15 @@ class Rewriter:
     def intervene(
         self, step: int, treatments: Iterable[Treatment], donor: Donor | None = None
     ) -> None:
-        """Lets the treatments whose window has this boundary rewrite their sources."""
+        """Apply the treatments whose window contains this step, and undo those whose window ends here."""
         for treatment in treatments:
             if step in treatment.window:
                 self._rewrite(step, treatment, donor)
             elif step == treatment.window.stop and treatment.intervention.restores_at_end:
-                self._put_back(treatment)
+                self._undo(treatment)
 
     def _rewrite(self, step: int, treatment: Treatment, donor: Donor | None) -> None:
+        """Apply one treatment; leaves that it does not select stay as they are."""
         source = self.sources[treatment.source]
         state = source.capture()
         address = treatment.digest()
@@ -42,7 +46,7 @@ class Rewriter:
             self.entries[address] = state
         names = match_leaves(state, treatment.leaves)
         chosen = {name: state[name] for name in names}
-        given = donor(step)[source.name] if donor and treatment.needs_donor else None
+        donor_state = donor(step)[source.name] if donor and treatment.needs_donor else None
         at = Boundary(
             step=step,
             window=treatment.window,
@@ -50,19 +54,19 @@ class Rewriter:
             leaves=treatment.leaves,
             entry=_select(self.entries[address], treatment.leaves),
             fresh=_select(source.fresh(), treatment.leaves) if treatment.needs_fresh else None,
-            donor=_select(given, treatment.leaves) if given is not None else None,
+            donor=None if donor_state is None else _select(donor_state, treatment.leaves),
             rng=generator(self.seed, "intervention", source.name, step),
         )
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # a run that diverges takes its kicks along
+        # The state of a diverging run overflows; kicking it is no error.
+        with np.errstate(over="ignore", invalid="ignore"):
             rewritten = treatment.intervention(chosen, at)
         kept = {name: leaf for name, leaf in state.items() if name not in chosen}
         source.restore({**kept, **rewritten})
         if step == treatment.window.stop - 1 and not treatment.intervention.restores_at_end:
             del self.entries[address]
 
-    def _put_back(self, treatment: Treatment) -> None:
+    def _undo(self, treatment: Treatment) -> None:
+        """Return the treated leaves to their values at the window's start."""
         source = self.sources[treatment.source]
         entry = self.entries.pop(treatment.digest(), None)
         if entry is not None:

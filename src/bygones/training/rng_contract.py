@@ -1,11 +1,11 @@
-"""The RNG contract of a run, written down: which streams there are, how each is derived, which draw.
+"""RNG contract document: the random streams of a run, how each is derived, and which are drawn from.
 
     {"contract": "addressed", "derivation": …, "looked_at": [step, step],
      "streams": [{"name", "generator", "derived", "drawn", "drawn_by"}, …],
      "dtypes": […], "threads": …, "deterministic": …, "environment": {…}}
 
-`drawn` is seen, not declared: a generator that is not where it was put has been drawn from. What draws
-only now and then may not have done so in the steps that were `looked_at`.
+`drawn` is measured: a generator whose state differs from the one it was seeded with was drawn from. The
+steps `looked_at` are few, so a stream that is drawn from only occasionally can be missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bygones.training.run import Run
 
 NUM_STEPS = 3
 
-# What libraries read when they are loaded, and what decides bits.
+# Environment variables that libraries read when they are loaded and that can change bits.
 _VARIABLES = (
     "PYTHONHASHSEED",
     "OMP_NUM_THREADS",
@@ -48,24 +48,32 @@ _GLOBALS = {"dropout": "torch", "numpy": "numpy", "python": "python"}
 
 
 def addressed_contract(run: Run) -> dict[str, Any]:
-    """The RNG contract of a recipe's run. Trains a few steps to see what draws, and goes back."""
+    """Describe the RNG contract of a recipe's run.
+
+    Trains NUM_STEPS + 1 steps to measure which streams are drawn from, then restores the run.
+    """
     kept, start = run.snapshot(), run.step
     drawn: set[str] = set()
-    with _augmenting(run, drawn):
-        # At a boundary the global generators stand where the step before it left them.
-        run.advance(start + NUM_STEPS + 1, at_boundary=lambda here: _look(here, start, drawn))
+    with _watching_augmentation(run, drawn):
+        # At a boundary the global generators are in the state that the step before it left.
+        run.advance(start + NUM_STEPS + 1, at_boundary=lambda here: _note_draws(here, start, drawn))
     run.restore(kept)
     return {
         "contract": "addressed",
         "derivation": _DERIVATION,
         "looked_at": [start, start + NUM_STEPS],
-        "streams": [_init(run), _order(run), _augmentation(run, drawn), *_of_steps(run, drawn)],
-        **surroundings(run.parts.model.parameters()),
+        "streams": [
+            _describe_init(run),
+            _describe_order(run),
+            _describe_augmentation(run, drawn),
+            *_describe_globals(run, drawn),
+        ],
+        **describe_environment(run.parts.model.parameters()),
     }
 
 
-def surroundings(parameters: Iterable[Tensor]) -> dict[str, Any]:
-    """What besides generators decides bits: types, threads, settings, environment (None: not set)."""
+def describe_environment(parameters: Iterable[Tensor]) -> dict[str, Any]:
+    """Describe what else decides bits: dtypes, threads, settings, environment variables (None: not set)."""
     return {
         "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in parameters}),
         "threads": torch.get_num_threads(),
@@ -74,10 +82,10 @@ def surroundings(parameters: Iterable[Tensor]) -> dict[str, Any]:
     }
 
 
-def stream(
+def describe_stream(
     name: str, generator: str, derived: str, *, drawn: bool | None, drawn_by: str
 ) -> dict[str, Any]:
-    """One stream of the document. `drawn` is None where it could not be seen."""
+    """Build one stream of the document; `drawn` is None where it cannot be measured."""
     return {
         "name": name,
         "generator": generator,
@@ -87,26 +95,26 @@ def stream(
     }
 
 
-def _look(run: Run, start: int, drawn: set[str]) -> None:
-    """Notes which global generators are not where they were put before the last step."""
+def _note_draws(run: Run, start: int, drawn: set[str]) -> None:
+    """Add to `drawn` the roles whose generators changed since they were seeded for the last step."""
     if run.step == start or run.diverged_at is not None:
         return
-    left = global_states()
+    after = global_states()
     with preserve_global_generators():
         seed_global_generators(run.parts.keys, run.step - 1)
-        put = global_states()
-    drawn |= {role for role, name in _GLOBALS.items() if left[name] != put[name]}
+        before = global_states()
+    drawn |= {role for role, name in _GLOBALS.items() if after[name] != before[name]}
 
 
 @contextmanager
-def _augmenting(run: Run, drawn: set[str]) -> Iterator[None]:
-    """Sees whether `augment` draws from the generator that it is given."""
+def _watching_augmentation(run: Run, drawn: set[str]) -> Iterator[None]:
+    """Add "augmentation" to `drawn` if `augment` draws from its generator within the block."""
     augment = run.parts.augment
     if augment is None:
         yield
         return
 
-    def watched(batch: Batch, generator: torch.Generator) -> Batch:
+    def augment_and_compare(batch: Batch, generator: torch.Generator) -> Batch:
         before = generator.get_state()
         try:
             return augment(batch, generator)
@@ -114,33 +122,33 @@ def _augmenting(run: Run, drawn: set[str]) -> Iterator[None]:
             if not same_bits(before, generator.get_state()):
                 drawn.add("augmentation")
 
-    run.parts.augment = watched
+    run.parts.augment = augment_and_compare
     try:
         yield
     finally:
         run.parts.augment = augment
 
 
-def _init(run: Run) -> dict[str, Any]:
+def _describe_init(run: Run) -> dict[str, Any]:
     sources = set(run.parts.built_from)
-    # What is imported on the way may draw once, and is no part of the recipe.
+    # A library may draw once when the recipe first imports it. Build again to leave such draws out.
     if sources - {"torch"}:
         sources &= set(build(run.recipe, run.seed).built_from)
-    return stream(
+    return describe_stream(
         "init",
         "the global generators of python, numpy and torch, while the recipe builds its parts",
         "(key of init, 0)",
         drawn=bool(sources),
-        drawn_by=f"the recipe, from {_listed(sources)}",
+        drawn_by=f"the recipe, from {', '.join(sorted(sources))}",
     )
 
 
-def _order(run: Run) -> dict[str, Any]:
-    """An order is arithmetic on its key, so whether it draws shows in what another key would give."""
+def _describe_order(run: Run) -> dict[str, Any]:
+    """Describe the order's stream. An order is a function of its key, so compare it with another key."""
     order, key = run.parts.order, run.parts.cursor.key
     positions = range(min(order.steps_per_epoch, 8))
     drawn = any(not same_bits(order.rows(key, p), order.rows(key + 1, p)) for p in positions)
-    return stream(
+    return describe_stream(
         "order",
         "a numpy Philox generator of its own, for each draw",
         "(key of order, epoch or position)",
@@ -149,9 +157,9 @@ def _order(run: Run) -> dict[str, Any]:
     )
 
 
-def _augmentation(run: Run, drawn: set[str]) -> dict[str, Any]:
+def _describe_augmentation(run: Run, drawn: set[str]) -> dict[str, Any]:
     name = getattr(run.parts.augment, "__qualname__", type(run.parts.augment).__name__)
-    return stream(
+    return describe_stream(
         "augmentation",
         "a torch generator of its own, handed to augment",
         "(key of augmentation, step)",
@@ -160,21 +168,17 @@ def _augmentation(run: Run, drawn: set[str]) -> dict[str, Any]:
     )
 
 
-def _of_steps(run: Run, drawn: set[str]) -> Iterator[dict[str, Any]]:
-    """The global generators, which are put at their addresses before each step."""
+def _describe_globals(run: Run, drawn: set[str]) -> Iterator[dict[str, Any]]:
+    """Describe the streams of the global generators, which are seeded anew before each step."""
     layers = [m for m in run.parts.model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
-    kinds = _listed({type(layer).__name__ for layer in layers})
+    kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
     can = f" (the model has {kinds})" if layers else ""
     for role, name in _GLOBALS.items():
         bits = "" if role == "python" else ", of which it takes 32 bits"
-        yield stream(
+        yield describe_stream(
             role,
             f"{name}'s global generator within a step",
             f"(key of {role}, step){bits}",
             drawn=role in drawn,
             drawn_by=f"the training step{can if role == 'dropout' else ''}",
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

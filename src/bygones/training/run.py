@@ -1,4 +1,4 @@
-"""The step machine: the one object here that changes.
+"""Training loop: a run that can be stopped, treated, observed, copied and restored at any boundary.
 
 for step in range(start, stop):
     -- boundary --  interventions rewrite sources; probes read; snapshots are taken
@@ -38,32 +38,33 @@ from bygones.training.treatment import Treatment
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that crosses a boundary: each source's state, and the entry states of open windows."""
+    """Everything that crosses a boundary: the state of each source, and the entry states of open windows."""
 
     step: int
     states: Mapping[str, State]
     entries: Mapping[Digest, State] = field(default_factory=dict)
     diverged_at: int | None = None
-    # Records that follow the run, and are no part of what it carries: see `Run.entry`.
-    shown: str = ""  # chained hash of the example ids shown so far
-    delivered: str = ""  # chained hash of the contents of the batches trained on so far
+    # Records of the past, which do not influence the run and are left out of the digest.
+    ids_chain: str = ""  # hash chain over the example ids so far
+    batch_chain: str = ""  # hash chain over the contents of the batches so far
 
     def digest(self) -> Digest:
+        """Hash what the run carries on."""
         return digest([self.step, self.states, self.entries, self.diverged_at])
 
 
-Donor = Callable[[int], Snapshot]  # the donor's snapshot at a step
+Donor = Callable[[int], Snapshot]  # returns the donor run's snapshot at a step
 
 
 class Run:
-    """One training run, built from a recipe and a seed, that can be stopped at any boundary.
+    """A training run, built from a recipe and a seed, that can be stopped at any boundary.
 
     >>> from bygones.zoo.worlds import heavy_ball
     >>> run = Run(heavy_ball.recipe, seed=0)
     >>> run.advance(5)
     >>> fork = run.snapshot()
     >>> run.advance(9)
-    >>> twin = Run(heavy_ball.recipe, seed=1)      # another seed: everything must come with the snapshot
+    >>> twin = Run(heavy_ball.recipe, seed=1)      # another seed, so all state comes from the snapshot
     >>> twin.restore(fork)
     >>> twin.advance(9)
     >>> twin.snapshot().digest() == run.snapshot().digest()
@@ -78,7 +79,7 @@ class Run:
         self.step = 0
         self.losses: list[float] = []  # since the last restore
         self.diverged_at: int | None = None
-        self.delivered = ""  # chained hash of the contents of all batches so far
+        self.batch_chain = ""  # hash chain over the contents of all batches so far
         self._rewriter = Rewriter(self.sources, seed)
         self._augmentation = torch.Generator()
 
@@ -90,10 +91,12 @@ class Run:
         donor: Donor | None = None,
         at_boundary: Callable[[Run], None] | None = None,
     ) -> None:
-        """Trains to the boundary `until`, treating at each boundary before it, not yet at it.
+        """Train to the boundary `until`; apply treatments at each boundary before it, not at it.
 
-        `at_boundary` is called after the treatments of each boundary. A run whose loss is not finite
-        stops training there, says so in `diverged_at`, and still walks its boundaries.
+        `donor`: returns the donor run's snapshot at a step, for treatments that need one. `at_boundary`:
+        called at each boundary, after its treatments. A run whose loss is not finite sets `diverged_at`
+        and trains no further, but still passes the remaining boundaries. Raises `RecipeError` if the
+        training step raises.
         """
         with preserve_global_generators():
             while self.step < until:
@@ -103,17 +106,20 @@ class Run:
                 self._train_one_step()
 
     def intervene(self, treatments: Iterable[Treatment], donor: Donor | None = None) -> None:
-        """Lets the treatments whose window has this boundary rewrite their sources."""
+        """Apply the treatments whose window contains this boundary."""
         states = None if donor is None else lambda step: donor(step).states
         self._rewriter.intervene(self.step, treatments, states)
 
     def observe(self, probe: AbstractProbe, *, check: bool = True) -> np.ndarray:
-        """What a probe reads here: float [N, C]. Fails if the probe changed the run."""
+        """Evaluate a probe at this boundary: float [N inputs, C outputs].
+
+        Raises `ProbeError` if the probe raises, returns an array of another rank, or (with `check`)
+        changes the run.
+        """
         before = self.snapshot() if check else None
         flags = [(module, module.training) for module in self._modules()]
-        with with_seeded_generators(
-            self.parts.keys, self.step
-        ):  # should the model draw, it draws the same again
+        # Seed the generators, so that a model which draws in evaluation draws the same each time.
+        with with_seeded_generators(self.parts.keys, self.step):
             try:
                 observed = np.asarray(probe(self.parts))
             except (BygonesError, torch.OutOfMemoryError):
@@ -125,11 +131,11 @@ class Run:
             finally:
                 for module, training in flags:
                     module.training = training
-        changed = _first_change(before, self.snapshot()) if before is not None else None
+        changed = None if before is None else first_differing_leaf(before, self.snapshot())
         if changed is not None:
             raise ProbeError(
                 f"the probe {probe} changed the run it observed at step {self.step} (first in {changed}). "
-                f"A probe may only read; work on a copy, or take what it changes out of the model."
+                f"A probe may only read; let it work on a copy, or take what it changes out of the model."
             )
         if observed.ndim != 2:
             raise ProbeError(
@@ -139,56 +145,57 @@ class Run:
         return observed
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that crosses this boundary; it stays on the device."""
+        """Copy everything that crosses this boundary; the copy stays on the device."""
         states = {name: source.capture() for name, source in self.sources.items()}
         return Snapshot(
             self.step,
             states,
             dict(self._rewriter.entries),
             self.diverged_at,
-            self.parts.cursor.realised,
-            self.delivered,
+            self.parts.cursor.ids_chain,
+            self.batch_chain,
         )
 
-    def entry(self) -> dict[str, Any]:
-        """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
+    def ledger_entry(self) -> dict[str, Any]:
+        """Build the ledger entry of this boundary: hash chains of the past, and a digest of each source."""
         states = {name: source.capture() for name, source in self.sources.items()}
         loss = self.losses[-1] if self.losses else None
         return ledger_entry(
-            self.step, self.parts.cursor.realised, self.delivered, loss, state_digests(states)
+            self.step, self.parts.cursor.ids_chain, self.batch_chain, loss, state_digests(states)
         )
 
     def restore(self, snapshot: Snapshot, leave_out: str | None = None) -> None:
-        """Puts the run at a snapshot's boundary, exact to the bit (`leave_out`: all but one source)."""
+        """Return to a snapshot's boundary, bit by bit. `leave_out`: a source that is not restored."""
         for name, source in self.sources.items():
             if name != leave_out:
                 source.restore(snapshot.states[name])
         self.step = snapshot.step
         self.diverged_at = snapshot.diverged_at
         self._rewriter.entries = dict(snapshot.entries)
-        self.parts.cursor.realised = snapshot.shown
-        self.delivered = snapshot.delivered
+        self.parts.cursor.ids_chain = snapshot.ids_chain
+        self.batch_chain = snapshot.batch_chain
         self.losses = []
 
     def register_policies(self, treatments: Iterable[Treatment]) -> None:
-        """Makes known what treatments bring along, so that a snapshot taken under them can be restored."""
+        """Register the order policies of treatments, so that snapshots taken under them can be restored."""
         for treatment in treatments:
             self.sources[treatment.source].register_policies(treatment.order_policies())
 
     def deliver(self, rows: np.ndarray) -> Any:
-        """This step's batch of these examples, with its generators at their addresses."""
+        """Make this step's batch: seed the generators, fetch the rows, augment, move to the device."""
         keys = self.parts.keys
         seed_global_generators(keys, self.step)
-        with self._blamed_on_the_recipe():
+        with self._wrap_errors():
             batch = self.parts.fetch(rows)
             if self.parts.augment is not None:
                 self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
                 batch = self.parts.augment(batch, self._augmentation)
-        self.delivered = extend_chain(self.delivered, batch)
+        self.batch_chain = extend_chain(self.batch_chain, batch)
         return to_device(batch, self.parts.device)
 
     @contextmanager
-    def _blamed_on_the_recipe(self) -> Iterator[None]:
+    def _wrap_errors(self) -> Iterator[None]:
+        """Raise what the recipe's code raises within the block as a `RecipeError` with step and seed."""
         try:
             yield
         except (BygonesError, torch.OutOfMemoryError):
@@ -202,7 +209,7 @@ class Run:
     def _train_one_step(self) -> None:
         rows = self.parts.cursor.next()
         if self.diverged_at is None:
-            with self._blamed_on_the_recipe():
+            with self._wrap_errors():
                 returned = self.parts.train_step(self.parts, self.deliver(rows))
                 loss = returned.item() if isinstance(returned, torch.Tensor) else float(returned)
             if not math.isfinite(loss):
@@ -218,10 +225,10 @@ class Run:
         return [m for root in modules if isinstance(root, nn.Module) for m in root.modules()]
 
 
-def _first_change(before: Snapshot, after: Snapshot) -> str | None:
-    """The first leaf, by source and name, that is not the same to the bit: `source/leaf`."""
-    for source, state in before.states.items():
-        for leaf in sorted(state.keys() | after.states[source].keys()):
-            if not same_bits(state.get(leaf), after.states[source].get(leaf)):
+def first_differing_leaf(one: Snapshot, other: Snapshot) -> str | None:
+    """Return the first leaf, by source and name, that is not bit-equal, as `source/leaf`; None if all are."""
+    for source, state in one.states.items():
+        for leaf in sorted(state.keys() | other.states[source].keys()):
+            if not same_bits(state.get(leaf), other.states[source].get(leaf)):
                 return f"{source}/{leaf}"
     return None

@@ -1,4 +1,4 @@
-"""A treatment: which source is rewritten, how, and when."""
+"""Treatments: an intervention on a source during a window, and the checks that it is valid there."""
 
 from __future__ import annotations
 
@@ -72,24 +72,26 @@ class Treatment:
         return f"{verb} {what}{how} {place} {self.window}"
 
     def digest(self) -> Digest:
-        """Digest of names, window and the rule's settings, and of the rule's code if it is not ours."""
-        rule = self.intervention
-        code = third_party_digest(type(rule))
-        return digest([self.source, rule.verb, rule, code, self.window, self.leaves])
+        """Hash names, window, the intervention's settings, and its code if it is not one of bygones."""
+        intervention = self.intervention
+        code = third_party_digest(type(intervention))
+        return digest(
+            [self.source, intervention.verb, intervention, code, self.window, self.leaves]
+        )
 
     @property
     def needs_donor(self) -> bool:
-        """Whether the intervention looks at another seed's run."""
+        """True if the intervention reads the state of another seed's run."""
         return self._inner.needs_donor
 
     @property
     def needs_fresh(self) -> bool:
-        """Whether the intervention looks at what a new source would hold."""
+        """True if the intervention reads the state that a new source would have."""
         return self._inner.requires == "resettable"
 
     @property
     def _inner(self) -> AbstractIntervention:
-        """The intervention itself, or the one that it is the null of."""
+        """The intervention itself, or for a matched null the intervention that it matches."""
         return (
             self.intervention.of
             if isinstance(self.intervention, MatchedNull)
@@ -97,14 +99,14 @@ class Treatment:
         )
 
     def order_policies(self) -> list[AbstractOrder]:
-        """Order policies that the treatment carries with it."""
+        """List the order policies that the treatment switches to."""
         if isinstance(self.intervention, Replace):
             return [v for v in self.intervention.with_.values() if isinstance(v, AbstractOrder)]
         return []
 
 
 def check_pair(treatment: Treatment, source: AbstractSource) -> None:
-    """Refuses, before anything is trained, an intervention that means nothing on its source."""
+    """Raise `DesignError` if an intervention cannot be applied to its source. Nothing is trained."""
     intervention = treatment.intervention
     if isinstance(intervention, MatchedNull):
         check_pair(
@@ -128,14 +130,16 @@ def check_pair(treatment: Treatment, source: AbstractSource) -> None:
     if intervention.requires == "resettable":
         raise DesignError(f"'{source.name}' cannot be reset: {source.reset_refusal}")
     need: Capability = "arrays" if isinstance(intervention, Permute) else intervention.requires
-    raise DesignError(f"'{intervention.verb}' means nothing for '{source.name}': {_LACKS[need]}.")
+    raise DesignError(
+        f"'{intervention.verb}' cannot be applied to '{source.name}': {_LACKS[need]}."
+    )
 
 
 def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | None:
-    """The null that matches a treatment, or None where none is defined.
+    """Return the matched null of a treatment, or None where none is defined.
 
-    Arrays: a random kick of the same norm. An order's rearranged window: a random permutation of the
-    same window. A re-drawn stream, or an order that is otherwise changed: another draw.
+    Of arrays: a random kick of the same norm. Of a rearranged window of an order: a random permutation
+    of the same window. Of a re-drawn stream, or an order changed otherwise: another draw.
     """
     intervention = treatment.intervention
     match intervention:
@@ -157,7 +161,7 @@ def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | No
 
 
 def describe_null(treatment: Treatment) -> str:
-    """What a matched null does, as a noun."""
+    """Describe what a matched null does, as a noun phrase."""
     match treatment.intervention:
         case Permute():
             return "another shuffle of the window"

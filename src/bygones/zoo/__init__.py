@@ -1,1 +1,1 @@
-"""The zoo: ready-made runs, real ones (regimes) and ones with a closed-form answer (worlds)."""
+"""Ready-made runs: benchmark tasks (regimes), and runs with closed-form effects (worlds)."""

@@ -1,4 +1,4 @@
-"""Interventions: HOW a source is rewritten at a boundary."""
+"""Interventions: rules that rewrite the state of a source at a boundary."""
 
 from bygones.core.catalogue import Catalogue
 from bygones.training.interventions.base import AbstractIntervention, Boundary

@@ -1,4 +1,4 @@
-"""What an intervention is: a pure function from a source's state to a source's state."""
+"""Interventions: pure functions from a source's state to a new state of the source."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bygones.core.values import Capability, State, Window
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where an intervention acts, and what it may look at there.
+    """The boundary at which an intervention acts, with the states that it may read.
 
-    `entry`: the source's state when the window was entered. `fresh`: the source as if created now
-    (None where that has no meaning). `donor`: the same source at the same step of another seed's run.
-    `rng`: draws that depend on seed, source and step alone, so that arms which kick the same source
-    at the same step kick it in the same direction.
+    `entry`: the source's state at the start of the window. `fresh`: the source's state as if created now
+    (None if the intervention does not need it). `donor`: the state of the same source at the same step
+    of another seed's run (None likewise). `rng`: a generator keyed by seed, source and step alone, so
+    that arms which kick the same source at the same step kick it in the same direction.
     """
 
     step: int
@@ -34,39 +34,41 @@ class Boundary:
 
 @dataclass(frozen=True)
 class AbstractIntervention(ABC):
-    """A frozen rule. Its fields are its whole description, and enter the digest of every arm."""
+    """Base class of interventions: a frozen rule, fully described by its fields.
 
-    requires: ClassVar[Capability] = (
-        "anything"  # what a source must offer for this to mean something
-    )
+    The fields enter the digest of every arm. `requires`: the capability that a source must have.
+    `restores_at_end`: at the end of the window, the chosen leaves return to `entry`. `single_step`: the
+    window must be one boundary long.
+    """
+
+    requires: ClassVar[Capability] = "anything"
     needs_donor: ClassVar[bool] = False
-    restores_at_end: ClassVar[bool] = (
-        False  # at the window's end, the chosen leaves return to `entry`
-    )
-    single_step: ClassVar[bool] = False  # a window longer than one boundary would have no meaning
+    restores_at_end: ClassVar[bool] = False
+    single_step: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, state: State, at: Boundary) -> State:
-        """The chosen leaves as they shall be. Neither `state` nor anything in `at` is changed."""
+        """Return the new state of the chosen leaves. Must change neither `state` nor anything in `at`."""
 
     def __str__(self) -> str:
-        values = ", ".join(_short(getattr(self, field.name)) for field in fields(self))
+        values = ", ".join(_format_field(getattr(self, field.name)) for field in fields(self))
         return f"{self.verb}({values})" if values else self.verb
 
     @property
     def verb(self) -> str:
-        """The catalogue's name: the class's, in lower case with hyphens."""
+        """The name in the catalogue: the class's name in lower case, with hyphens."""
         name = type(self).__name__
         return "".join(
             f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name)
         )
 
 
-def _short(value: object) -> str:
+def _format_field(value: object) -> str:
+    """Write the value of a field; of a long one, the name of its class."""
     if isinstance(value, AbstractIntervention):
         return str(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_short(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={_format_field(item)}" for key, item in value.items())
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)

@@ -1,4 +1,4 @@
-"""Leave the source as it is."""
+"""Carry on: leave the source unchanged, as in the control arm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 @dataclass(frozen=True)
 class Carry(AbstractIntervention):
-    """x <- x. What a control does, said explicitly; touches no leaf and no counter."""
+    """x <- x. The control's treatment, made explicit; changes no leaf and no counter."""
 
     def __call__(self, state: State, at: Boundary) -> State:
         return state

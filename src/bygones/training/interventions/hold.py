@@ -1,4 +1,4 @@
-"""Keep the source at what it was when the window began."""
+"""Hold: freeze a source at its state from the start of the window."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 @dataclass(frozen=True)
 class Hold(AbstractIntervention):
-    """x <- x at the window's entry. For these steps, nothing new is remembered.
+    """x <- x at the start of the window. The source takes up nothing new during these steps.
 
-    Counters are held too. An order that is held shows the same batch again and again.
+    Counters are held too. An order that is held repeats the same batch. Raises `DesignError` if only
+    some leaves are selected and they did not exist at the start of the window.
     """
 
     def __call__(self, state: State, at: Boundary) -> State:

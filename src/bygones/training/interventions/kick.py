@@ -1,4 +1,4 @@
-"""A given displacement."""
+"""Kick: add a given displacement to a source."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from bygones.training.leaves import add
 
 @dataclass(frozen=True, eq=False)
 class Kick(AbstractIntervention):
-    """x <- x + by[leaf]. Only the leaves that are named move; `by` maps leaf names to arrays or numbers.
+    """x <- x + by[leaf]. `by` maps leaf names to arrays or numbers; other leaves stay.
 
-    On a flat loss, a kick q of a heavy-ball buffer moves the weights by lr·mu(1-mu^H)/(1-mu)·q in H
-    steps, when mu·b is what the step adds (the buffer decays before it is used).
+    On a flat loss, a kick q of a heavy-ball buffer (b <- mu·b + g, w <- w - lr·b) moves the weights by
+    -lr·mu(1-mu^H)/(1-mu)·q in H steps: the buffer decays once before it is used. Raises `UnknownName` for
+    a leaf that the source does not have, and `DesignError` for a wrong shape.
     """
 
     by: Mapping[str, Leaf]

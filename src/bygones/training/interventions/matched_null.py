@@ -1,4 +1,4 @@
-"""A random kick as large as the treatment: what its size alone would do."""
+"""Matched null: a random kick of the same norm as the treatment, to measure the effect of size alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bygones.training.leaves import add, is_continuous, to_float64, unit_directi
 class MatchedNull(AbstractIntervention):
     """x <- x + |of(x) - x|·u for each leaf, u uniform on the leaf's unit sphere.
 
-    The kick has, leaf by leaf, the same norm as the displacement by `of`. A leaf that is nowhere
-    negative before and after the treatment (a variance, a second moment) is reflected at zero, and the
-    kick lengthened until the norm is met again. Counters stay as they are. A leaf that the treatment
-    removes counts as zero. `draw` numbers the nulls, if one wants several.
+    Each leaf is displaced by the same norm as by `of`. A leaf that is nonnegative before and after the
+    treatment (a variance, a second moment) is reflected at zero, and the kick is lengthened until the
+    norm is matched again. Counters stay. A leaf that the treatment removes counts as zero. `draw`
+    numbers independent nulls.
     """
 
     of: AbstractIntervention
@@ -34,24 +34,25 @@ class MatchedNull(AbstractIntervention):
                 before = to_float64(state[name])
                 after = to_float64(treated[name]) if name in treated else np.zeros_like(before)
                 direction = [unit_direction(before.shape, at.rng) for _ in range(self.draw + 1)][-1]
-                kicked[name] = _kicked(state[name], before, after, direction)
+                kicked[name] = _kick_leaf(state[name], before, after, direction)
         return kicked
 
 
-def _kicked(leaf: Leaf, before: np.ndarray, after: np.ndarray, direction: np.ndarray) -> Leaf:
+def _kick_leaf(leaf: Leaf, before: np.ndarray, after: np.ndarray, direction: np.ndarray) -> Leaf:
+    """Displace a leaf along a direction by the norm of after - before, kept nonnegative if both are."""
     size = float(np.linalg.norm(after - before))
     if size == 0.0:
         return leaf
     if before.min() < 0 or after.min() < 0:
         return add(leaf, size * direction)
 
-    def reflected(length: float) -> np.ndarray:
+    def reflect(length: float) -> np.ndarray:
         return np.abs(before + length * direction) - before
 
     low, high = 0.0, size
-    while np.linalg.norm(reflected(high)) < size:
+    while np.linalg.norm(reflect(high)) < size:
         high *= 2.0
-    for _ in range(60):  # bisection to the last bits of a double
+    for _ in range(60):  # bisect to the last bits of a double
         middle = (low + high) / 2.0
-        low, high = (middle, high) if np.linalg.norm(reflected(middle)) < size else (low, middle)
-    return add(leaf, reflected(high))
+        low, high = (middle, high) if np.linalg.norm(reflect(middle)) < size else (low, middle)
+    return add(leaf, reflect(high))

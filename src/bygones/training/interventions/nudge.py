@@ -1,4 +1,4 @@
-"""A small random step away, relative to the source's own size."""
+"""Nudge: a small random perturbation, relative to the size of the source."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bygones.training.leaves import add, is_continuous, to_float64, unit_directi
 class Nudge(AbstractIntervention):
     """x <- x + epsilon·|x|·u for each leaf, u uniform on the leaf's unit sphere.
 
-    The relative size of the nudge is epsilon in every leaf. -epsilon goes the other way along the same
-    u, so the two together split a response into its odd and even parts. A leaf that is nowhere negative
-    (a variance, a second moment) has u = x·s/|x| with random signs s: each entry moves up or down by the
-    share epsilon of itself, so that none crosses zero. Counters stay.
+    The relative size is epsilon in every leaf. -epsilon uses the same u with the opposite sign, so the
+    two together split a response into its odd and even parts. A nonnegative leaf (a variance, a second
+    moment) has u = x·s/|x| with random signs s: each of its numbers moves up or down by the share
+    epsilon of itself, so none crosses zero. Counters stay.
     """
 
     epsilon: float

@@ -1,4 +1,4 @@
-"""The same values in another arrangement."""
+"""Permute: shuffle the values of a source, or the batches of a window."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bygones.training.leaves import is_continuous
 
 @dataclass(frozen=True)
 class Permute(AbstractIntervention):
-    """Shuffles the entries of each leaf; for an order, shuffles the batches of the window.
+    """A random permutation of the elements of each leaf; for an order, of the batches of the window.
 
-        leaf <- leaf[random permutation of its entries]        same values, same norm, no alignment
+        leaf <- leaf[random permutation of its elements]       same values, same norm, no alignment
         detour <- random permutation of the window's positions  same batches, other order
 
-    An order is permuted once, at the window's first boundary, and is as before after the window.
-    `draw` numbers the permutations, if one wants several.
+    An order is permuted once, at the first boundary of the window, and unchanged after the window.
+    `draw` numbers independent permutations.
     """
 
     draw: int = 0
@@ -35,11 +35,11 @@ class Permute(AbstractIntervention):
             shuffled = [at.rng.permutation(positions) for _ in range(self.draw + 1)][-1]
             return with_detour(state, shuffled)
         return {
-            name: self._permuted(state[name], at) if is_continuous(state[name]) else state[name]
+            name: self._permute_leaf(state[name], at) if is_continuous(state[name]) else state[name]
             for name in sorted(state)
         }
 
-    def _permuted(self, leaf: Leaf, at: Boundary) -> Leaf:
+    def _permute_leaf(self, leaf: Leaf, at: Boundary) -> Leaf:
         size = leaf.numel() if isinstance(leaf, torch.Tensor) else leaf.size
         places = [at.rng.permutation(size) for _ in range(self.draw + 1)][-1]
         return leaf.reshape(-1)[places].reshape(leaf.shape)

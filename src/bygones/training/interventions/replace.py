@@ -1,4 +1,4 @@
-"""Other settings for a while: order policy, queue length, teacher decay, augmentation stage."""
+"""Replace: temporary settings, such as another order policy, queue length or teacher decay."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from bygones.training.orders.base import AbstractOrder
 
 @dataclass(frozen=True, eq=False)
 class Replace(AbstractIntervention):
-    """leaf <- given value, throughout the window; at its end the leaf goes back to what it was.
+    """leaf <- given value throughout the window; at its end the leaf returns to its value at the start.
 
-    `with_` maps leaf names to values; for the order, `{"policy": another order}`. Settings that a recipe
-    wants to be replaceable are kept in a dict in `Parts.others` and read in every step.
+    `with_` maps leaf names to values; for the order, `{"policy": another order}`. To make settings
+    replaceable, a recipe keeps them in a dict in `Parts.others` and reads them in every step. Raises
+    `UnknownName` for a leaf that the source does not have.
     """
 
     with_: Mapping[str, Any]

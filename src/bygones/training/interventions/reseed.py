@@ -1,4 +1,4 @@
-"""Draw a stream again from here on."""
+"""Reseed: give a random stream or an order a new key from a step on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 @dataclass(frozen=True)
 class Reseed(AbstractIntervention):
-    """key <- SHA-256(key | draw) for each chosen stream, once, at the window's first boundary.
+    """key <- SHA-256(key | draw) for each chosen stream, once, at the first boundary of the window.
 
-    For an order this is another draw from this step on: the epoch that is under way continues in the
-    other draw's permutation, so some examples of that epoch may come twice and some not at all.
-    `draw` numbers the draws; two reseeds with the same draw agree.
+    An order is drawn anew from this step on: the current epoch continues in the new permutation, so
+    some of its examples may come twice and some not at all. `draw` numbers independent draws; two
+    reseeds with the same draw agree.
     """
 
     draw: int = 0

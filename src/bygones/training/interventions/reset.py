@@ -1,4 +1,4 @@
-"""Make the source as if it were created now."""
+"""Reset: return a source to the state that it would have if created now."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 @dataclass(frozen=True)
 class Reset(AbstractIntervention):
-    """x <- fresh. Counters go too; to keep them, name the leaves (`*/exp_avg*` keeps Adam's `step`).
+    """x <- fresh, at each boundary of the window, so that nothing is carried over between its steps.
 
-    At each boundary of its window: over twenty steps it is "not carried over for twenty steps".
+    Counters are reset too. To keep them, select leaves: `*/exp_avg*` keeps Adam's `step`. Raises
+    `DesignError` if only some leaves are selected and a new source does not have them.
     """
 
     requires: ClassVar[Capability] = "resettable"

@@ -1,4 +1,4 @@
-"""Multiply the source: the dose of a dose-response."""
+"""Scale: multiply a source by a factor, the dose of a dose-response curve."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bygones.training.leaves import is_continuous
 
 @dataclass(frozen=True)
 class Scale(AbstractIntervention):
-    """x <- alpha·x. Counters and settings (leaves without dimensions) stay, unless named by `leaves`.
+    """x <- alpha·x. Counters and settings (leaves without dimensions) stay, unless `leaves` selects them.
 
-    alpha = 1 is a sham, alpha = 0 a reset that keeps the counters.
+    alpha = 1 is a sham; alpha = 0 is a reset that keeps the counters.
     """
 
     alpha: float
     requires: ClassVar[Capability] = "arrays"
 
     def __call__(self, state: State, at: Boundary) -> State:
-        return {name: self._scaled(leaf, at.leaves != "*") for name, leaf in state.items()}
+        return {name: self._scale_leaf(leaf, at.leaves != "*") for name, leaf in state.items()}
 
-    def _scaled(self, leaf: Leaf, named: bool) -> Leaf:
+    def _scale_leaf(self, leaf: Leaf, named: bool) -> Leaf:
         if is_continuous(leaf) or (
             isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and named
         ):

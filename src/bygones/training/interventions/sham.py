@@ -1,4 +1,4 @@
-"""Go through all the motions and change nothing."""
+"""Sham: capture and restore a source without changing it, as a negative control."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from bygones.training.leaves import clone_leaf
 
 @dataclass(frozen=True)
 class Sham(AbstractIntervention):
-    """x <- copy(x), through capture and restore: the floor, exactly zero under a deterministic contract.
+    """x <- copy(x). The floor of an effect: exactly zero under a deterministic contract.
 
-    What it measures is the apparatus: if a sham arm differs from the control, so does every arm.
+    It measures the apparatus: if the sham arm differs from the control, capture and restore are not
+    exact, and no other arm can be trusted.
     """
 
     def __call__(self, state: State, at: Boundary) -> State:

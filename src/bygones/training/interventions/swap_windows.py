@@ -1,4 +1,4 @@
-"""Exchange two equal windows of batches."""
+"""Window swap: exchange two adjacent windows of batches of equal length."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from bygones.training.interventions.detours import upcoming_positions, with_deto
 
 @dataclass(frozen=True)
 class SwapWindows(AbstractIntervention):
-    """The second half of the window is shown first: same multiset of batches, other order.
+    """The second half of the window before the first: the same multiset of batches in another order.
 
         detour <- positions[n/2:] + positions[:n/2]       n: the window's length, even
 
-    Done once, at the window's first boundary; after the window the order is as before.
+    Applied once, at the first boundary of the window; after the window the order is unchanged. Raises
+    `DesignError` if the window's length is odd.
     """
 
     requires: ClassVar[Capability] = "order"

@@ -1,4 +1,4 @@
-"""The value that another seed's run has here."""
+"""Transplant: take over a source's state from another seed's run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bygones.training.interventions.base import AbstractIntervention, Boundary
 
 @dataclass(frozen=True)
 class Transplant(AbstractIntervention):
-    """x <- x of another seed's run at the same step, counters and all.
+    """x <- x of another seed's run at the same step, counters included.
 
-    Each seed has a donor of its own that is no seed of the study, so the pairs stay independent.
+    Each seed has its own donor, which is no seed of the study, so the pairs stay independent.
     """
 
     needs_donor: ClassVar[bool] = True

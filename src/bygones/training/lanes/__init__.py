@@ -1,4 +1,4 @@
-"""Lanes: several seeds in one step, where that pays."""
+"""Lanes: several seeds batched into one training step by `torch.func.vmap`."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from bygones.training.run import Run
 
 
 def make_runner(runs: Sequence[Run], width: int) -> BatchedRuns | SingleRun:
-    """Runs that go together: as lanes of one step, or, where a step has one lane, a run by itself."""
+    """Combine runs: as lanes of one step if `width` > 1, else the first run by itself."""
     return BatchedRuns(runs, width) if width > 1 else SingleRun(runs[0])
 
 

@@ -1,9 +1,11 @@
-"""Several runs as the lanes of one step: the step machine of `Run`, for all of them at once.
+"""Batched training: several runs as the lanes of one step, with the training loop of `Run`.
 
-for step in range(start, stop):
-    -- boundary --  where something acts or looks, each run is its lane: treated and observed as ever
-    batches = one of each lane's own data, in its own order, with its own draws
-    losses, gradients = all lanes at once;  one update of all lanes
+    for step in range(start, stop):
+        -- boundary --  at a treatment or observation, each run is linked to its lane and treated as usual
+        batches = one for each lane, from its own data, order and random streams
+        losses, gradients = all lanes at once;  one update of all lanes
+
+Shapes: W lanes, B examples in a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from bygones.core.digest import as_array, same_bits
 from bygones.core.hash_chain import extend_chain
 from bygones.core.keyed_rng import mix
+from bygones.core.text import join_names
 from bygones.training.devices import to_device
 from bygones.training.generators import device_generator, preserve_global_generators
 from bygones.training.lanes.gradients import Gradients
@@ -29,10 +32,11 @@ from bygones.training.treatment import Treatment
 
 
 class BatchedRuns:
-    """Runs of one recipe that take their steps together, `width` lanes wide.
+    """Runs of one recipe that are trained together, in `width` lanes.
 
-    Lanes that no run uses compute along and are thrown away: what a run's lane comes to must not depend on
-    how many neighbours it has. A run that diverges leaves its lane and goes on by itself, training no more.
+    Unused lanes are computed and discarded, so that a run's bits do not depend on the number of runs.
+    A run that diverges leaves its lane and is trained no further. Raises `NotBatchable` for a recipe
+    that cannot have lanes.
 
     >>> from bygones.zoo.regimes import digits
     >>> lanes = BatchedRuns([Run(digits.recipe, seed) for seed in range(3)], width=8)
@@ -42,18 +46,18 @@ class BatchedRuns:
     """
 
     def __init__(self, runs: Sequence[Run], width: int) -> None:
-        why_not = refusal(runs[0].parts)
-        if why_not:
-            raise NotBatchable(why_not)
+        reason = refusal(runs[0].parts)
+        if reason:
+            raise NotBatchable(reason)
         self.runs = list(runs)
         self.width = width
         self._stack = Stack(runs[0].parts, width)
         self._gradients: dict[Any, Gradients] = {}  # by the shapes of a batch
-        self._data = _common_data(runs)
-        self._generator = device_generator(runs[0].parts.device)  # that masks are drawn from
+        self._data = _find_common_data(runs)
+        self._generator = device_generator(runs[0].parts.device)  # dropout masks are drawn from it
         for run in runs:
             for optimizer in run.parts.optimizers.values():
-                # The stack's optimizer steps in its place, and torch's schedulers would warn of that.
+                # The stack's optimizer steps instead; torch's schedulers would warn that this one does not.
                 optimizer._opt_called = True  # type: ignore[attr-defined]
 
     def advance(
@@ -65,28 +69,29 @@ class BatchedRuns:
         at_boundary: Callable[[Run], None] | None = None,
         observe_at: Collection[int] = (),
     ) -> None:
-        """As `Run.advance`, for all lanes; `at_boundary` is called at the steps in `observe_at` alone."""
+        """Train all lanes as `Run.advance` does; call `at_boundary` only at the steps in `observe_at`."""
         with preserve_global_generators():
-            self._stack.gather(self._live())
+            self._stack.gather(self._live_lanes())
             while (step := self.runs[0].step) < until:
-                acts = any(_acts(treatment, step) for treatment in treatments)
+                acts = any(_acts_at(treatment, step) for treatment in treatments)
                 if acts or step in observe_at:
-                    self._settle()
+                    self._complete_runs()
                     for lane, run in enumerate(self.runs):
                         run.intervene(treatments, donors[lane] if donors else None)
                         if at_boundary is not None and step in observe_at:
                             at_boundary(run)
                     if acts:
-                        self._stack.gather(self._live())
+                        self._stack.gather(self._live_lanes())
                 self._train_one_step()
-            self._settle()
+            self._complete_runs()
 
-    def _live(self) -> dict[int, Run]:
+    def _live_lanes(self) -> dict[int, Run]:
+        """Return the runs that have not diverged, by lane."""
         return {lane: run for lane, run in enumerate(self.runs) if run.diverged_at is None}
 
-    def _settle(self) -> None:
-        """Makes every run whole: the stack's shared values, and the leader's schedule, are its own too."""
-        live = self._live()
+    def _complete_runs(self) -> None:
+        """Copy to every run what it does not share with its lane: shared state, and the schedule."""
+        live = self._live_lanes()
         self._stack.scatter(live)
         if live and self.runs[0].parts.schedulers:
             leader, *others = live.values()
@@ -95,24 +100,24 @@ class BatchedRuns:
                 run.sources["scheduler"].restore(schedule)
 
     def _train_one_step(self) -> None:
-        live = self._live()
+        live = self._live_lanes()
         rows = [run.parts.cursor.next() for run in self.runs]
-        losses = self._step_of(live, rows) if live else {}
+        losses = self._step_lanes(live, rows) if live else {}
         for lane, run in enumerate(self.runs):
             run.losses.append(losses.get(lane, math.nan))
-        lost = [lane for lane, loss in losses.items() if not math.isfinite(loss)]
-        if lost:
-            self._settle()
-        for lane in lost:
+        diverged = [lane for lane, loss in losses.items() if not math.isfinite(loss)]
+        if diverged:
+            self._complete_runs()
+        for lane in diverged:
             self._stack.unlink(self.runs[lane])
             self.runs[lane].diverged_at = self.runs[lane].step
         for run in self.runs:
             run.step += 1
 
-    def _step_of(self, live: dict[int, Run], rows: list[np.ndarray]) -> dict[int, float]:
-        """One step of the lanes that live; their losses."""
+    def _step_lanes(self, live: dict[int, Run], rows: list[np.ndarray]) -> dict[int, float]:
+        """Train the live lanes for one step; return their losses by lane."""
         leader = next(iter(live.values()))
-        batch, drawn = self._batch(live, rows)
+        batch, generators = self._make_batch(live, rows)
         shapes = tuple((tuple(part.shape), part.dtype) for part in batch)
         if shapes not in self._gradients:
             self._gradients[shapes] = Gradients(
@@ -125,13 +130,13 @@ class BatchedRuns:
         gradients = self._gradients[shapes]
         if gradients.masks:
             for lane, run in live.items():
-                if lane in drawn:
-                    self._generator.set_state(drawn[lane])
+                if lane in generators:
+                    self._generator.set_state(generators[lane])
                 else:
                     self._generator.manual_seed(mix(run.parts.keys["dropout"], run.step))
                 gradients.draw(lane)
-        directions, losses = gradients(batch)
-        self._stack.update(directions)
+        by_parameter, losses = gradients(batch)
+        self._stack.update(by_parameter)
         for scheduler in leader.parts.schedulers.values():
             scheduler.step()
         if leader.parts.schedulers:
@@ -139,37 +144,37 @@ class BatchedRuns:
         values = losses.tolist()
         return {lane: values[lane] for lane in live}
 
-    def _batch(
+    def _make_batch(
         self, live: dict[int, Run], rows: list[np.ndarray]
     ) -> tuple[tuple[Tensor, Tensor], dict[int, Tensor]]:
-        """Inputs and labels of all lanes, [W, B, …]; and torch's generator after it, if it may have moved."""
+        """Return inputs and labels [W, B, …], and the generator's state by lane if fetching may draw."""
         first = next(iter(live))
         leader = live[first].parts
         lanes = [lane if lane in live else first for lane in range(self.width)]
         if self._data is not None:
             index = torch.from_numpy(np.stack([rows[lane] for lane in lanes]))
-            inputs, labels = (_rows(tensor, index) for tensor in self._data)
-            shown = as_array(inputs), as_array(labels)
+            inputs, labels = (_select_rows(tensor, index) for tensor in self._data)
+            arrays = as_array(inputs), as_array(labels)
             for lane, run in live.items():
-                run.delivered = extend_chain(run.delivered, (shown[0][lane], shown[1][lane]))
+                run.batch_chain = extend_chain(run.batch_chain, (arrays[0][lane], arrays[1][lane]))
             return to_device((inputs, labels), leader.device), {}
-        batches, drawn = {}, {}
+        batches, generators = {}, {}
         for lane, run in live.items():
             batches[lane] = run.deliver(rows[lane])
-            drawn[lane] = self._generator.get_state()
-        wrong = _not_a_pair(batches[first])
-        if wrong:
-            raise NotBatchable(wrong)
+            generators[lane] = self._generator.get_state()
+        reason = _check_is_pair(batches[first])
+        if reason:
+            raise NotBatchable(reason)
         inputs, labels = (torch.stack([batches[lane][part] for lane in lanes]) for part in (0, 1))
-        return (inputs, labels), drawn
+        return (inputs, labels), generators
 
 
 def refusal(parts: Parts) -> str:
-    """Why runs of this recipe cannot be lanes, as far as can be seen without a step; empty if they may."""
+    """Return why a recipe cannot have lanes, as far as its parts show without a step; "" if it may."""
     if parts.train_step is not supervised:
-        return "its training step is its own"
+        return "it has a training step of its own"
     if parts.others:
-        return f"it carries memory of its own ({', '.join(parts.others)})"
+        return f"it carries memory of its own ({join_names(parts.others)})"
     for optimizer in parts.optimizers.values():
         if type(optimizer) not in ELEMENTWISE:
             return f"{type(optimizer).__name__} is not known to update each number by itself"
@@ -179,33 +184,34 @@ def refusal(parts: Parts) -> str:
         return "its optimizer updates parameters that are not the model's"
     for name, parameter in parts.model.named_parameters():
         if parameter.requires_grad and id(parameter) not in updated:
-            return f"no optimizer has {name}, so its gradients pile up"
+            return f"no optimizer has {name}, so its gradients accumulate"
     return ""
 
 
-def _rows(examples: Tensor, index: Tensor) -> Tensor:
-    """examples[index], by the faster of torch's two ways."""
+def _select_rows(examples: Tensor, index: Tensor) -> Tensor:
+    """Return examples[index], by `index_select`, which is faster than indexing."""
     return examples.index_select(0, index.view(-1)).view(*index.shape, *examples.shape[1:])
 
 
-def _not_a_pair(batch: Any) -> str:
+def _check_is_pair(batch: Any) -> str:
+    """Return "" for a pair of tensors, else why the batch cannot be batched."""
     if isinstance(batch, list | tuple) and len(batch) == 2:
         if all(isinstance(part, Tensor) for part in batch):
             return ""
     return "its batches are not pairs of tensors, inputs and labels"
 
 
-def _common_data(runs: Sequence[Run]) -> tuple[Tensor, Tensor] | None:
-    """The examples, if every run has the same two tensors of them and nothing is drawn on the way."""
+def _find_common_data(runs: Sequence[Run]) -> tuple[Tensor, Tensor] | None:
+    """Return the examples if all runs have the same two tensors and no augmentation; else None."""
     first = runs[0].parts
-    if first.augment is not None or not isinstance(first.data, tuple) or _not_a_pair(first.data):
+    if first.augment is not None or not isinstance(first.data, tuple) or _check_is_pair(first.data):
         return None
     if all(same_bits(list(run.parts.data), list(first.data)) for run in runs[1:]):
         return first.data[0], first.data[1]
     return None
 
 
-def _acts(treatment: Treatment, step: int) -> bool:
-    """Whether a treatment rewrites something at this boundary, or puts it back."""
+def _acts_at(treatment: Treatment, step: int) -> bool:
+    """Return True if a treatment rewrites its source at this boundary, or restores it."""
     ends = step == treatment.window.stop and treatment.intervention.restores_at_end
     return step in treatment.window or ends

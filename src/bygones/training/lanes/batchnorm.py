@@ -1,7 +1,8 @@
-"""Batch normalisation of all lanes in one call.
+"""Batched batch normalization: the layers of all lanes in one kernel call.
 
-torch's own rule for vmap multiplies by the layer's weight in passes of its own; here the lanes' channels
-stand side by side, [B, W·C, …], and one call of torch's kernel does all of them, weights included.
+torch's own vmap rule multiplies by the layer's weight in separate passes. Here the channels of all lanes
+are concatenated, [B, W·C, …], so that one kernel call normalizes and scales all of them.
+Shapes: W lanes, B examples, C channels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm` of one lane."""
+    """Compute `torch.nn.functional.batch_norm` of one lane, with a vmap rule in training mode."""
     if not training or weight is None or bias is None or running_mean is None:
         return torch.batch_norm(
             input, weight, bias, running_mean, running_var, training, momentum, eps, False
@@ -46,7 +47,7 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         _, weight, _, mean, var, _, eps = inputs
-        _, saved_mean, saved_invstd, x = output  # x as the kernel saw it: side by side, copied once
+        _, saved_mean, saved_invstd, x = output  # x as laid out for the kernel, copied once
         ctx.mark_non_differentiable(saved_mean, saved_invstd, x)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, mean, var, saved_mean, saved_invstd)
@@ -62,15 +63,15 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        x, *vectors = (_first(a, d, info) for a, d in zip(args[:5], in_dims[:5], strict=True))
+        x, *vectors = (_lanes_first(a, d, info) for a, d in zip(args[:5], in_dims[:5], strict=True))
         weight, bias, mean, var = (v.reshape(-1) for v in vectors)
-        beside = _side_by_side(x)
+        joined = _concat_channels(x)
         y, saved_mean, saved_invstd = torch.native_batch_norm(
-            beside, weight, bias, mean, var, True, *args[5:]
+            joined, weight, bias, mean, var, True, *args[5:]
         )
         lanes = (info.batch_size, -1)
-        out = (_apart(y, x), saved_mean.view(lanes), saved_invstd.view(lanes), _apart(beside, x))
-        return out, (0, 0, 0, 0)
+        out = _split_channels(y, x), saved_mean.view(lanes), saved_invstd.view(lanes)
+        return (*out, _split_channels(joined, x)), (0, 0, 0, 0)
 
 
 class _Backward(torch.autograd.Function):
@@ -95,37 +96,39 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        raise NotImplementedError("second derivatives of batch normalisation in lanes")
+        raise NotImplementedError(
+            "batch normalization in lanes has no second derivatives; train the seeds one by one (--lanes 1)."
+        )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         gradient, x, *vectors = (
-            _first(a, d, info) for a, d in zip(args[:7], in_dims[:7], strict=True)
+            _lanes_first(a, d, info) for a, d in zip(args[:7], in_dims[:7], strict=True)
         )
         dx, dw, db = torch.ops.aten.native_batch_norm_backward(
-            _side_by_side(gradient),
-            _side_by_side(x),
+            _concat_channels(gradient),
+            _concat_channels(x),
             *(v.reshape(-1) for v in vectors),
             True,
             args[7],
             [True, True, True],
         )
         lanes = (info.batch_size, -1)
-        return (_apart(dx, x), dw.view(lanes), db.view(lanes)), (0, 0, 0)
+        return (_split_channels(dx, x), dw.view(lanes), db.view(lanes)), (0, 0, 0)
 
 
-def _first(tensor: Tensor, dim: int | None, info: Any) -> Tensor:
-    """The lanes as the first dimension."""
+def _lanes_first(tensor: Tensor, dim: int | None, info: Any) -> Tensor:
+    """Move the lanes to the first dimension."""
     if dim is None:
         return tensor.expand(info.batch_size, *tensor.shape)
     return tensor.movedim(dim, 0)
 
 
-def _side_by_side(x: Tensor) -> Tensor:
-    """[W, B, C, …] -> [B, W·C, …]"""
+def _concat_channels(x: Tensor) -> Tensor:
+    """Concatenate the lanes' channels: [W, B, C, …] -> [B, W·C, …]."""
     return x.transpose(0, 1).reshape(x.shape[1], x.shape[0] * x.shape[2], *x.shape[3:])
 
 
-def _apart(y: Tensor, x: Tensor) -> Tensor:
-    """[B, W·C, …] -> [W, B, C, …]"""
+def _split_channels(y: Tensor, x: Tensor) -> Tensor:
+    """Split the channels by lane, to the shape of x: [B, W·C, …] -> [W, B, C, …]."""
     return y.view(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1)

@@ -1,14 +1,13 @@
-"""The loss and gradient of all lanes at once: vmap over the lanes, recorded once, then replayed.
+"""Batched gradients: vmap of the gradient over lanes, traced once by `make_fx`, then replayed.
 
-    losses, gradients = vmap(grad_and_value(loss(model(inputs), labels)))        one lane each
+    losses, gradients = vmap(grad_and_value(loss(model(inputs), labels)))        over the lanes
 
-Recording (`make_fx`) leaves a flat list of operations: what python does in a forward pass is done once and
-not again, so a model whose forward pass depends on python state that changes has no lanes; `agreement` in
-choosing.py sees that such a model ends elsewhere than single runs.
+The trace is a flat list of operations: the Python code of a forward pass runs once and not again. So a
+model whose forward pass depends on changing Python state cannot have lanes; the agreement test in
+lane_width.py detects such a model, since its lanes end elsewhere than single runs.
 
-Dropout keeps each seed's stream: its masks are drawn lane by lane, by torch's own dropout of a tensor of
-ones, as it draws them in a single run, and handed in. Any other random draw inside the model is refused by
-vmap.
+Dropout keeps the random stream of each seed: the masks are drawn lane by lane, by torch's own dropout of
+a tensor of ones, as in a single run, and are passed in. vmap refuses any other random draw in the model.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bygones.training.lanes.batchnorm import batch_norm
-from bygones.training.lanes.cuda_graphs import captured
+from bygones.training.lanes.cuda_graphs import capture_graph
 from bygones.training.lanes.graph_passes import simplify
 from bygones.training.lanes.stack import NotBatchable
 
@@ -37,18 +36,18 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Mask:
-    """One call of dropout: ones laid out in memory like what it acts on in one lane, and its probability."""
+    """One call of dropout: ones with the memory layout of its input in one lane, and its probability."""
 
-    ones: Tensor  # the draws follow memory
+    ones: Tensor  # random numbers are drawn in memory order, so the layout matters
     p: float
 
 
-class _Lanewise(TorchFunctionMode):
-    """While a forward pass is recorded: dropout takes its masks from a list, or says which it needs."""
+class _DropoutFromMasks(TorchFunctionMode):
+    """Replaces dropout within a forward pass: by given masks, or, without any, notes which are needed."""
 
-    def __init__(self, given: Sequence[Tensor] | None) -> None:
+    def __init__(self, masks: Sequence[Tensor] | None) -> None:
         super().__init__()
-        self.given = None if given is None else list(given)
+        self.masks = None if masks is None else list(masks)
         self.needed: list[Mask] = []
 
     def __torch_function__(
@@ -57,7 +56,7 @@ class _Lanewise(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
-        if func is F.batch_norm and self.given is not None:
+        if func is F.batch_norm and self.masks is not None:
             return batch_norm(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -66,15 +65,19 @@ class _Lanewise(TorchFunctionMode):
     ) -> Tensor:
         if not training or p == 0:
             return input
-        if self.given is None:
+        if self.masks is None:
             self.needed.append(Mask(torch.ones_like(input), p))
             return input
-        mask = self.given.pop(0)
+        mask = self.masks.pop(0)
         return input.mul_(mask) if inplace else input * mask
 
 
 class Gradients:
-    """Losses [W] and gradients of the lanes of a stack, for batches of one shape."""
+    """The batched gradient of a stack, for batches of one shape. Call it with a batch.
+
+    `masks`: the dropout calls of one lane. `noise`: the masks of all lanes, filled by `draw`. Raises
+    `NotBatchable` if torch cannot batch the forward pass.
+    """
 
     def __init__(
         self,
@@ -89,10 +92,10 @@ class Gradients:
         self._buffers = buffers
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                # Where torch has no rule for an operation it takes the lanes in turn, and warns of the time.
+                # For an operation without a vmap rule, torch loops over the lanes, and warns of that.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
-                self.masks = _masks(model, loss, batch)
-                self.noise = [_room(mask.ones, len(batch[0])) for mask in self.masks]
+                self.masks = _find_masks(model, loss, batch)
+                self.noise = [_allocate_noise(mask.ones, len(batch[0])) for mask in self.masks]
                 self._replay = self._record(model, loss, batch)
         except torch.OutOfMemoryError:
             raise
@@ -104,59 +107,61 @@ class Gradients:
     def _record(
         self, model: nn.Module, loss: Callable[..., Tensor], batch: tuple[Tensor, Tensor]
     ) -> Any:
-        twin = copy.deepcopy(model)  # python state that the recording changes is the twin's
+        """Trace the step of all lanes, simplify it, and on a GPU capture it as a CUDA graph."""
+        traced = copy.deepcopy(model)  # tracing may change the Python state of the model
 
-        def of_one_lane(
+        def loss_of_lane(
             trained: Tensors, frozen: Tensors, buffers: Tensors, batch: Any, noise: Any
         ) -> Tensor:
             inputs, labels = batch
-            with _Lanewise(noise):
-                outputs = functional_call(twin, ({**trained, **frozen}, buffers), (inputs,))
+            with _DropoutFromMasks(noise):
+                outputs = functional_call(traced, ({**trained, **frozen}, buffers), (inputs,))
                 return loss(outputs, labels)
 
-        lanes = vmap(grad_and_value(of_one_lane), randomness="error")
+        lanes = vmap(grad_and_value(loss_of_lane), randomness="error")
 
-        def flat(*tensors: Tensor) -> list[Tensor]:
-            held = tree_unflatten(list(tensors[: len(fixed)]), shape_of_fixed)
+        def step_of_flat(*tensors: Tensor) -> list[Tensor]:
+            nested = tree_unflatten(list(tensors[: len(fixed)]), shape_of_fixed)
             inputs, labels, *noise = tensors[len(fixed) :]
-            trained, frozen, buffers = held
-            directions, losses = lanes(trained, frozen, buffers, (inputs, labels), noise)
-            return [*(directions[name] for name in self._trained), losses]
+            trained, frozen, buffers = nested
+            gradients, losses = lanes(trained, frozen, buffers, (inputs, labels), noise)
+            return [*(gradients[name] for name in self._trained), losses]
 
         fixed, shape_of_fixed = tree_flatten((self._trained, self._frozen, self._buffers))
         others = [*batch, *self.noise]
-        # Recording runs the pass, and that must not move the statistics on.
-        recorded = make_fx(flat)(*(tensor.clone() for tensor in fixed), *others)
+        # Tracing runs the pass. Clones keep it from updating the running statistics.
+        recorded = make_fx(step_of_flat)(*(tensor.clone() for tensor in fixed), *others)
         self._fixed = fixed
         step = simplify(recorded, fixed, others).forward
-        return captured(step, fixed, others) if batch[0].is_cuda else step
+        return capture_graph(step, fixed, others) if batch[0].is_cuda else step
 
     def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensors, Tensor]:
-        """Gradients by parameter, and losses: [W]. Statistics of normalisation move on in place."""
+        """Return gradients by parameter, and losses [W]; update the running statistics in place."""
         with torch.no_grad():
-            *directions, losses = self._replay(*self._fixed, *batch, *self.noise)
-        return dict(zip(self._trained, directions, strict=True)), losses
+            *gradients, losses = self._replay(*self._fixed, *batch, *self.noise)
+        return dict(zip(self._trained, gradients, strict=True)), losses
 
     def draw(self, lane: int) -> None:
-        """Draws the masks of one lane from torch's global generator, as in a single run."""
-        for mask, room in zip(self.masks, self.noise, strict=True):
-            room[lane].copy_(F.dropout(mask.ones, mask.p))
+        """Draw the masks of one lane from torch's global generator, as in a single run."""
+        for mask, noise in zip(self.masks, self.noise, strict=True):
+            noise[lane].copy_(F.dropout(mask.ones, mask.p))
 
 
-def _masks(
+def _find_masks(
     model: nn.Module, loss: Callable[..., Tensor], batch: tuple[Tensor, Tensor]
 ) -> list[Mask]:
-    """The calls of dropout in one forward pass of one lane, in order."""
-    with _Lanewise(None) as mode:
+    """List the calls of dropout in a forward pass of one lane, in order."""
+    with _DropoutFromMasks(None) as mode:
         loss(copy.deepcopy(model)(batch[0][0]), batch[1][0])
     return mode.needed
 
 
-def _room(ones: Tensor, width: int) -> Tensor:
-    """Room for a mask in each lane, laid out like the ones that it is drawn with."""
-    whole = ones.new_empty((width, max(ones.numel(), 1)))
-    return whole.as_strided((width, *ones.shape), (whole.stride(0), *ones.stride()))
+def _allocate_noise(ones: Tensor, width: int) -> Tensor:
+    """Allocate a mask for each lane: [W, *shape], each lane with the memory layout of `ones`."""
+    flat = ones.new_empty((width, max(ones.numel(), 1)))
+    return flat.as_strided((width, *ones.shape), (flat.stride(0), *ones.stride()))
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, cut to 160 characters."""
     return (str(error).strip().splitlines() or ["no reason given"])[0][:160]

@@ -1,9 +1,9 @@
-"""Leaving out of a recorded list of operations what changes nothing.
+"""Graph passes: remove operations without effect from a traced step (dead views, repeated constants).
 
-vmap and autograd write down many views of the whole (`expand` and `view` to the shape that is there, a
-transpose of a transpose), views of tensors that never move, and constants that are made anew in each step.
-In small networks an operation's overhead is as long as its work, so these are taken out: the arithmetic
-stays as it was, to the bit.
+vmap and autograd record many operations that return their input (`expand` and `view` to the same shape, a
+transpose of a transpose), views of tensors that stay in place, and constants that are created in each
+step. In small networks the overhead of an operation equals its work, so these are removed. The arithmetic
+stays the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONSTANTS = {
     aten.full.default,
     aten.scalar_tensor.default,
 }
-_VIEWS = {  # none of them ever copies
+_VIEWS = {  # these operations never copy
     *_SAME_IF_SHAPE_IS,
     aten.permute.default,
     aten.transpose.int,
@@ -41,28 +41,28 @@ _VIEWS = {  # none of them ever copies
 def simplify(
     graph_module: fx.GraphModule, fixed: Sequence[Tensor], others: Sequence[Tensor]
 ) -> fx.GraphModule:
-    """The same operations without those that change nothing.
+    """Remove operations without effect from a traced graph, in place, and return it.
 
-    Runs once on the inputs, to see the shapes. `fixed`: the first inputs, which will be these very tensors
-    each time, so that a view of one is taken once; `others` change from time to time.
+    Runs the graph once on the inputs, to find the shapes. `fixed`: the first inputs, which are these same
+    tensors in every call, so that a view of one is taken once. `others`: inputs that change.
     """
     graph = graph_module.graph
-    seen = _Seen(graph_module)
-    seen.watch([*(tensor.clone() for tensor in fixed), *others])
+    shapes = _ShapeRecorder(graph_module)
+    shapes.record([*(tensor.clone() for tensor in fixed), *others])
     for node in list(graph.nodes):
-        same = _the_same(node, seen.kinds) if node.op == "call_function" else None
+        same = _find_identical(node, shapes.kinds) if node.op == "call_function" else None
         if same is not None:
             node.replace_all_uses_with(same)
             graph.erase_node(node)
-    at_hand = dict(zip(graph.find_nodes(op="placeholder"), fixed, strict=False))
+    constants = dict(zip(graph.find_nodes(op="placeholder"), fixed, strict=False))
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _VIEWS and node.args[0] in at_hand:
-            view = node.target(at_hand[node.args[0]], *node.args[1:])
-            at_hand[_kept(graph_module, node, view)] = view
+        if node.target in _VIEWS and node.args[0] in constants:
+            view = node.target(constants[node.args[0]], *node.args[1:])
+            constants[_store_value(graph_module, node, view)] = view
         elif node.target in _CONSTANTS and _only_read(node):
-            _kept(graph_module, node, node.target(*node.args, **node.kwargs))
+            _store_value(graph_module, node, node.target(*node.args, **node.kwargs))
     for node in reversed(list(graph.nodes)):
         if node.target in _VIEWS and not node.users:
             graph.erase_node(node)
@@ -71,16 +71,16 @@ def simplify(
     return graph_module
 
 
-class _Seen(fx.Interpreter):
-    """Remembers the shape and the type of what each node gives."""
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and records shape and dtype of each node's output."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.kinds: dict[fx.Node, Kind] = {}
         self._nodes = list(graph_module.graph.nodes)
 
-    def watch(self, inputs: Sequence[Tensor]) -> None:
-        """As `run`, without its progress bar: the bar's lock would outlive a worker that is ended."""
+    def record(self, inputs: Sequence[Tensor]) -> None:
+        """Run the graph as `run` does, without its progress bar, whose lock would survive a killed worker."""
         self.args_iter = iter(inputs)
         for node in self._nodes:
             self.env[node] = self.run_node(node)
@@ -93,8 +93,8 @@ class _Seen(fx.Interpreter):
         return value
 
 
-def _the_same(node: fx.Node, kinds: dict[fx.Node, Kind]) -> fx.Node | None:
-    """The node that this one is only another name for, if there is one."""
+def _find_identical(node: fx.Node, kinds: dict[fx.Node, Kind]) -> fx.Node | None:
+    """Return the earlier node with the same value, or None if the node computes something new."""
     first = node.args[0] if node.args else None
     if not isinstance(first, fx.Node):
         return None
@@ -106,26 +106,26 @@ def _the_same(node: fx.Node, kinds: dict[fx.Node, Kind]) -> fx.Node | None:
     if node.target is aten.mul.Scalar and node.args[1] == 1 and kinds[node] == kinds[first]:
         return first
     if node.target is aten.transpose.int and first.target is aten.transpose.int:
-        twice = {d % len(kinds[node][0]) for d in node.args[1:]}  # type: ignore[operator]
+        last = {d % len(kinds[node][0]) for d in node.args[1:]}  # type: ignore[operator]
         before = {d % len(kinds[node][0]) for d in first.args[1:]}  # type: ignore[operator]
-        return first.args[0] if twice == before else None  # type: ignore[return-value]
+        return first.args[0] if last == before else None  # type: ignore[return-value]
     return None
 
 
 def _only_read(node: fx.Node) -> bool:
-    """Whether no operation writes into what the node gives, nor into a view of it."""
+    """Return True if no operation writes to the node's output or to a view of it."""
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
         if schema is None or schema.is_mutable:
             return False
-        shares = user.target in _VIEWS or any(given.alias_info for given in schema.returns)
-        if shares and not _only_read(user):
+        is_view = user.target in _VIEWS or any(output.alias_info for output in schema.returns)
+        if is_view and not _only_read(user):
             return False
     return True
 
 
-def _kept(graph_module: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
-    """Has a value read instead of made; the node that reads it."""
+def _store_value(graph_module: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
+    """Store a node's value in a buffer, replace the node by one that reads it, and return that one."""
     name = f"kept_{node.name}"
     graph_module.register_buffer(name, value, persistent=False)
     with graph_module.graph.inserting_before(node):

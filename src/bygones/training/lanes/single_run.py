@@ -1,4 +1,4 @@
-"""A single run, for whom lanes do not pay: the same interface, one run."""
+"""Single run: one unbatched run with the interface of `BatchedRuns`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bygones.training.treatment import Treatment
 
 
 class SingleRun:
-    """One run that takes its steps by itself."""
+    """One run that is trained by itself."""
 
     def __init__(self, run: Run) -> None:
         self.runs = [run]
@@ -23,11 +23,11 @@ class SingleRun:
         at_boundary: Callable[[Run], None] | None = None,
         observe_at: Collection[int] = (),
     ) -> None:
-        """As `Run.advance`; `at_boundary` is called at the steps in `observe_at` alone."""
+        """Train as `Run.advance` does; call `at_boundary` only at the steps in `observe_at`."""
 
-        def look(run: Run) -> None:
+        def observe(run: Run) -> None:
             if at_boundary is not None and run.step in observe_at:
                 at_boundary(run)
 
         donor = donors[0] if donors else None
-        self.runs[0].advance(until, treatments, donor=donor, at_boundary=look)
+        self.runs[0].advance(until, treatments, donor=donor, at_boundary=observe)

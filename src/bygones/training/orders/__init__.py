@@ -1,4 +1,4 @@
-"""Order policies: WHICH examples at which step."""
+"""Order policies (samplers): which examples are in the batch of each step."""
 
 from bygones.core.catalogue import Catalogue
 from bygones.training.orders.base import AbstractOrder

@@ -1,10 +1,10 @@
-"""What an order policy is: which examples at which position, as arithmetic.
+"""Order policies: a batch sampler as a pure function of key and position.
 
     indices = order.rows(key, position)        # the batch at a position of the stream
 
-`key` is the integer that stands for the seed's order stream and `position` counts batches from the
-start of training. Because the batch is a function of the two, the whole memory of an order is
-(key, position), and resuming costs nothing.
+`key` is the integer key of the seed's order stream, and `position` counts batches from the start of
+training. The batch is a function of the two, so (key, position) is the whole state of an order, and
+resuming needs no replay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from bygones.core.values import Digest, Lifetime
 
 @dataclass(frozen=True)
 class AbstractOrder(ABC):
-    """Batches of `batch_size` out of `num_examples`; a last, incomplete batch is left out."""
+    """Base class of order policies: batches of `batch_size` out of `num_examples`.
+
+    The last batch of an epoch is left out if it is incomplete. Raises `DesignError` unless
+    1 <= batch_size <= num_examples. A subclass implements `rows` and `lifetime`.
+    """
 
     num_examples: int
     batch_size: int
@@ -37,28 +41,30 @@ class AbstractOrder(ABC):
 
     @property
     def steps_per_epoch(self) -> int:
+        """The number of complete batches in an epoch."""
         return self.num_examples // self.batch_size
 
     @abstractmethod
     def rows(self, key: int, position: int) -> np.ndarray:
-        """Indices of the batch at a position: int64 [batch_size]. Pure: equal in, equal out."""
+        """Return the indices of the batch at a position: int64 [batch_size]. A pure function."""
 
     @property
     @abstractmethod
     def lifetime(self) -> Lifetime:
-        """How long one draw of the order goes on to decide what comes."""
+        """How long one draw of the order influences later batches."""
 
     def policy_hash(self) -> Digest:
-        """Digest of the rule itself: its class and its settings, not what it drew."""
+        """Hash the policy's class and settings; draws do not enter."""
         return digest(self)
 
     def _slice(self, permutation: np.ndarray, position: int) -> np.ndarray:
+        """Return the batch at a position within an epoch's permutation."""
         start = (position % self.steps_per_epoch) * self.batch_size
         return permutation[start : start + self.batch_size]
 
 
 def cached(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """Keeps the last results of `draw(num_examples, …)`: many while they are small, else a few."""
+    """Cache the last results of `draw(num_examples, …)`: 128 small ones, or 8 from 2^17 examples on."""
     many, few = lru_cache(maxsize=128)(draw), lru_cache(maxsize=8)(draw)
 
     def either(num_examples: int, *address: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Easy first: the share of the examples that may be drawn grows with a given score."""
+"""Curriculum learning: easy examples first, by a given score and linear pacing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bygones.training.orders.base import AbstractOrder
 
 @dataclass(frozen=True)
 class Curriculum(AbstractOrder):
-    """Draws from the easiest part of the data, which grows linearly to all of it.
+    """Batches from the easiest part of the data, which grows linearly to all of it.
 
         open(position) = first + (1 - first) · min(1, position / growth)
         rows = without replacement from the round(open · num_examples) lowest scores
 
-    `scores` [num_examples]: lower is easier; ties by index. `first`: the share open at the start.
-    `growth`: the phase's length in steps, and so the order's lifetime; batches within the phase are
-    drawn independently of each other, so nothing else is remembered.
+    `scores` [num_examples]: lower is easier; ties are broken by index. `first`: the share that is open
+    at the start. `growth`: the length of the phase in steps, and so the order's lifetime: batches are
+    drawn independently, so the order has no other memory.
     Bengio et al. 2009 (doi:10.1145/1553374.1553380); linear pacing as in Platanios et al. 2019.
 
     >>> order = Curriculum(6, 2, scores=(5, 4, 3, 2, 1, 0), growth=10, first=0.34)
@@ -38,12 +38,12 @@ class Curriculum(AbstractOrder):
         super().__post_init__()
         if len(self.scores) != self.num_examples:
             raise DesignError(
-                f"a curriculum needs one score an example; got {len(self.scores)} scores for "
+                f"a curriculum needs one score for each example; got {len(self.scores)} scores for "
                 f"{self.num_examples} examples."
             )
         if not 0 < self.first <= 1 or self.growth < 1:
             raise DesignError(
-                f"a curriculum opens a share 0 < first <= 1 and grows over at least one step; "
+                f"a curriculum needs 0 < first <= 1 and a growth of at least one step; "
                 f"got first={self.first}, growth={self.growth}."
             )
 

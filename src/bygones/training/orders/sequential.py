@@ -1,4 +1,4 @@
-"""The order in which the examples lie."""
+"""Sequential order: the examples in their stored order, without shuffling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bygones.training.orders.base import AbstractOrder
 
 @dataclass(frozen=True)
 class Sequential(AbstractOrder):
-    """0, 1, 2 … each epoch the same. Draws nothing, so the key does not matter.
+    """The order 0, 1, 2, … in each epoch. Draws no random numbers, so the key does not matter.
 
     >>> Sequential(num_examples=6, batch_size=2).rows(7, 4).tolist()
     [2, 3]

@@ -1,4 +1,4 @@
-"""One permutation for the whole run."""
+"""Single shuffling: one permutation for the whole run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bygones.training.orders.base import AbstractOrder, cached
 
 @dataclass(frozen=True)
 class ShuffleOnce(AbstractOrder):
-    """One permutation, repeated each epoch. Never forgets: the first draw decides every epoch.
+    """One permutation, repeated each epoch. Its memory has no end: one draw decides every epoch.
 
         rows = permutation(key)[slice of position mod steps_per_epoch]
 
@@ -23,7 +23,7 @@ class ShuffleOnce(AbstractOrder):
     """
 
     def rows(self, key: int, position: int) -> np.ndarray:
-        return self._slice(_permutation(self.num_examples, key), position)
+        return self._slice(_draw_permutation(self.num_examples, key), position)
 
     @property
     def lifetime(self) -> Lifetime:
@@ -31,7 +31,7 @@ class ShuffleOnce(AbstractOrder):
 
 
 @cached
-def _permutation(num_examples: int, key: int) -> np.ndarray:
+def _draw_permutation(num_examples: int, key: int) -> np.ndarray:
     permutation = generator(key, "once").permutation(num_examples)
     permutation.setflags(write=False)
     return permutation

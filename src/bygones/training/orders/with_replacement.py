@@ -1,4 +1,4 @@
-"""Each example drawn independently."""
+"""Sampling with replacement: each example is drawn independently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bygones.training.orders.base import AbstractOrder
 
 @dataclass(frozen=True)
 class WithReplacement(AbstractOrder):
-    """Each batch drawn uniformly and independently. The memoryless order: forgets at once.
+    """Batches drawn uniformly and independently: the order without memory.
 
         rows = uniform(key, position) on {0 … num_examples - 1}
 

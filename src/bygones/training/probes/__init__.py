@@ -1,4 +1,4 @@
-"""Probes: WHAT is observed of the function."""
+"""Probes: observations of a run at a boundary, such as logits, features or a source's state."""
 
 from bygones.core.catalogue import Catalogue
 from bygones.training.probes.base import AbstractProbe

@@ -1,4 +1,4 @@
-"""What a probe is: something that looks at a run between two steps and leaves no trace."""
+"""Probes: read-only observations of a run between two steps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bygones.training.recipe import Parts
 
 @dataclass(frozen=True)
 class AbstractProbe(ABC):
-    """A frozen rule that reads an array off the parts: float [num_inputs N, num_outputs C].
+    """Base class of probes: a frozen rule that reads a float array [N inputs, C outputs] from the parts.
 
-    The run calls it between two steps, with every module's `training` flag and every global generator
-    kept safe, and checks by digest that nothing else was changed.
+    `Run.observe` calls it between two steps, restores the modules' `training` flags and the global
+    generators afterwards, and checks bit by bit that nothing else changed.
     """
 
     kind: ClassVar[Literal["logits", "values"]]
-    headline: ClassVar[str] = ""  # the distance to lead with, if not TV of logits or RMS of values
+    headline: ClassVar[str] = ""  # the metric to report first, if not TV of logits or RMS of values
 
     @abstractmethod
     def __call__(self, parts: Parts) -> np.ndarray:
-        """What is observed of the function at this boundary."""
+        """Return the observed array, float [N, C]. Must not change the parts."""

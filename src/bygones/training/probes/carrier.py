@@ -1,4 +1,4 @@
-"""The carrier itself: what a source holds, as numbers."""
+"""Source state as a probe: the float arrays of a source, to measure how long the carrier remembers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bygones.training.sources import find_sources
 
 @dataclass(frozen=True)
 class Carrier(AbstractProbe):
-    """The float arrays of a source, end to end: float64 [1, total size], leaves by name.
+    """The float arrays of a source, concatenated in the order of leaf names: float64 [1, total size].
 
-    The distance between a treated carrier and the control's says how long the *carrier* remembers,
-    which is another quantity than how long the function does.
+    The distance between a treated carrier and the control's shows how long the *carrier* remembers,
+    which differs from how long the function does. Raises `RecipeError` if no leaf matches.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""What a layer makes of the probe set: a representation."""
+"""Features: the representation of the probe set in one layer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from bygones.training.recipe import Parts
 
 @dataclass(frozen=True)
 class Features(AbstractProbe):
-    """Outputs of one layer, the model in evaluation mode, on the probe set: [N, D], flat an input.
+    """The outputs of one layer on the probe set, in evaluation mode: float [N, D].
 
         φ(x) = output of `layer` while model.eval()(x) is computed,  no gradients
 
-    `layer`: a name of `model.named_modules()`, such as "3" or "encoder.block1". Compare them with the
-    metrics for representations (`cka`, `procrustes`, `rsa`), which do not mind a rotation that the
-    next layer undoes. Numbers stay as they are (float32 or float64; narrower ones become float32).
-    Reads through a forward hook that is taken off again, also when the model raises.
+    `layer`: a name of `model.named_modules()`, such as "3" or "encoder.block1"; the output for an input
+    is flattened to D numbers. Compare features by the metrics for representations (`cka`, `procrustes`,
+    `rsa`), which are invariant to rotations. float64 stays float64; everything else becomes float32.
+    Reads through a forward hook, which is removed even if the model raises. Raises `RecipeError` unless
+    the layer is called once and returns a tensor with a row for each input.
     """
 
     layer: str
@@ -42,7 +43,7 @@ class Features(AbstractProbe):
             raise unknown_name("layer", self.layer, (name for name in layers if name))
         seen: list[Any] = []
 
-        def keep(module: nn.Module, given: Any, output: Any) -> None:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             seen.append(output.detach().clone() if isinstance(output, Tensor) else output)
 
         parts.model.eval()
@@ -52,9 +53,9 @@ class Features(AbstractProbe):
                 parts.model(parts.probe_set[0])
         finally:
             hook.remove()
-        return self._flat(seen, len(parts.probe_set[0]))
+        return self._flatten(seen, len(parts.probe_set[0]))
 
-    def _flat(self, seen: list[Any], num_inputs: int) -> np.ndarray:
+    def _flatten(self, seen: list[Any], num_inputs: int) -> np.ndarray:
         if len(seen) != 1:
             raise RecipeError(
                 f"layer '{self.layer}' was called {len(seen)} times for one prediction, so its output "

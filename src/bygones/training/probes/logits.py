@@ -1,4 +1,4 @@
-"""The classifier's outputs on the probe set."""
+"""Logits: a classifier's outputs on the probe set."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from bygones.training.recipe import Parts
 
 @dataclass(frozen=True)
 class Logits(AbstractProbe):
-    """Logits of the model in evaluation mode on `parts.probe_set`: float32 [N, C].
+    """The logits on `parts.probe_set`, in evaluation mode: float32 [N, C].
 
         f(x) = model.eval()(x),  no gradients       p(y|x) = softmax(f(x))
 
-    `of`: "model", or "averages" to observe the averaged weights instead.
+    `of`: "model", or "averages" to observe the averaged weights instead. Raises `RecipeError` if the
+    recipe has no probe set or no averages.
     """
 
     of: str = "model"
@@ -33,7 +34,10 @@ class Logits(AbstractProbe):
             )
         module = parts.averages if self.of == "averages" else parts.model
         if module is None:
-            raise RecipeError(f"the probe looks at '{self.of}', which this recipe does not have.")
+            raise RecipeError(
+                f"the probe observes '{self.of}', which this recipe does not have. Return "
+                f"Parts(…, averages=…), or observe 'model'."
+            )
         module.eval()
         with torch.no_grad():
             return module(parts.probe_set[0]).float().cpu().numpy().copy()

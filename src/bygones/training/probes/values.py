@@ -1,4 +1,4 @@
-"""Plain numbers out of a model that is not a classifier."""
+"""Values: the outputs of a model that is not a classifier, such as a regression."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bygones.training.recipe import Parts
 
 @dataclass(frozen=True)
 class Values(AbstractProbe):
-    """Outputs of the model in evaluation mode on the probe set, as they are: float64 [N, C].
+    """The model's outputs on the probe set, in evaluation mode: float64 [N, C].
 
-    For regressions and for the closed-form worlds. `parts.probe_set[0]` are the inputs.
+    `parts.probe_set[0]` are the inputs. Raises `RecipeError` if the recipe has no probe set.
     """
 
     kind: ClassVar[Literal["logits", "values"]] = "values"
@@ -25,7 +25,8 @@ class Values(AbstractProbe):
     def __call__(self, parts: Parts) -> np.ndarray:
         if parts.probe_set is None:
             raise RecipeError(
-                "the recipe gives no probe_set. Return Parts(…, probe_set=(inputs, …))."
+                "the recipe gives no probe_set, so there is nothing to observe the function on. "
+                "Return Parts(…, probe_set=(inputs, …))."
             )
         parts.model.eval()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Memory sources: WHAT crosses the boundary between two steps."""
+"""Memory sources: the parts of a run's state that cross the boundary between two steps."""
 
 from bygones.core.catalogue import Catalogue
 from bygones.core.errors import RecipeError
@@ -33,7 +33,10 @@ SOURCES: Catalogue[type[AbstractSource]] = Catalogue(
 
 
 def find_sources(parts: Parts) -> Catalogue[AbstractSource]:
-    """Every source of memory in a run, by name: the built-in ones, then those the recipe names."""
+    """Find the memory sources of a run, by name: the built-in ones, then the members of `Parts.others`.
+
+    Raises `RecipeError` if a member of `others` has the name of a built-in source.
+    """
     found = [source for kind in SOURCES.values() if (source := kind.find(parts)) is not None]
     named = Named.find_all(parts)
     for source in named:

@@ -1,4 +1,4 @@
-"""Averaged weights: EMA and SWA, with their counters."""
+"""Weight averaging: exponential moving averages (EMA) and stochastic weight averaging (SWA)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bygones.training.sources.base import AbstractSource, overwrite_all
 
 
 class Averages(AbstractSource):
-    """An AveragedModel: its weights, its buffers and how many models it has seen.
+    """The weights, buffers and update count of an `AveragedModel`.
 
         EMA:  a <- d·a + (1-d)·w      e-fold -1/ln(d) steps
-        SWA:  a <- a + (w - a)/(n+1), n <- n+1      never forgets by itself
+        SWA:  a <- a + (w - a)/(n+1), n <- n+1      unbounded
 
-    A new average equals today's weights and has seen none (the count is memory too: it decides
-    whether the next update copies or mixes). Izmailov et al. 2018 (arXiv:1803.05407).
+    A new average equals the present weights and has count 0. The count is memory too: it decides whether
+    the next update copies or averages. Izmailov et al. 2018 (arXiv:1803.05407).
     """
 
     name = "averages"
@@ -47,19 +47,18 @@ class Averages(AbstractSource):
         overwrite_all(self._tensors(), state, self.name)
 
     def fresh(self) -> State:
-        today = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        state = {f"module.{name}": clone_leaf(tensor) for name, tensor in today.items()}
+        present = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        state = {f"module.{name}": clone_leaf(tensor) for name, tensor in present.items()}
         counters = {n: torch.zeros_like(t) for n, t in self._tensors().items() if n == "n_averaged"}
         return {**state, **counters}
 
     def lifetime(self) -> Lifetime:
-        """EMA's decay is read from the averaging function's closure; without one it is SWA."""
+        """Read EMA's decay from the closure of the averaging function; without one it is SWA, unbounded."""
         for function in (self._averages.multi_avg_fn, self._averages.avg_fn):
-            plain = (
-                inspect.unwrap(function) if function is not None else None
-            )  # torch wraps in no_grad
-            if inspect.isfunction(plain):
-                decay = inspect.getclosurevars(plain).nonlocals.get("decay")
+            # torch wraps the averaging function in no_grad.
+            unwrapped = None if function is None else inspect.unwrap(function)
+            if inspect.isfunction(unwrapped):
+                decay = inspect.getclosurevars(unwrapped).nonlocals.get("decay")
                 if decay is not None:
                     return Lifetime.decaying(float(decay))
         return Lifetime("unbounded")

@@ -1,4 +1,4 @@
-"""What a source of memory is: a named part of what crosses the boundary between two steps."""
+"""Memory sources: named parts of a run's state that can be captured, restored and reset."""
 
 from __future__ import annotations
 
@@ -10,67 +10,70 @@ import torch
 from torch import Tensor
 
 from bygones.core.errors import DesignError, RecipeError
+from bygones.core.text import join_names
 from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visibility
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.recipe import Memory, Parts
 
 
 class AbstractSource(ABC):
-    """One kind of memory, bound to the parts of one run.
+    """Base class of memory sources: one kind of memory, bound to the parts of one run.
 
-    A new source is a file that implements the six abstract members, and a line in `SOURCES`.
+    `origin` and `visibility`: where the memory comes from, and who can see it. `capabilities`: what
+    interventions may require of it. `reset_refusal`: why the source cannot be reset, if it cannot.
+    To add a source, implement the five abstract methods in a file and add a line to `SOURCES`.
     """
 
     name: str
     origin: Origin
     visibility: Visibility
     capabilities: frozenset[Capability] = frozenset({"resettable", "arrays"})
-    reset_refusal: ClassVar[str] = ""  # a source that cannot be "created now" says why
+    reset_refusal: ClassVar[str] = ""
 
     @classmethod
     @abstractmethod
     def find(cls, parts: Parts) -> Self | None:
-        """The source bound to these parts, or None if this run has no such memory."""
+        """Return the source bound to these parts, or None if the run has no such memory."""
 
     @abstractmethod
     def capture(self) -> State:
-        """A copy of everything the source holds; later steps cannot reach it."""
+        """Return a copy of the source's state, which later steps cannot change."""
 
     @abstractmethod
     def restore(self, state: State) -> None:
-        """Makes the source hold exactly `state`: in place, to the bit, leaves not in it removed."""
+        """Set the source to exactly `state`, in place and bit by bit; remove leaves that it does not have."""
 
     @abstractmethod
     def fresh(self) -> State:
-        """What the source would hold if it were created now."""
+        """Return the state that the source would have if it were created now."""
 
     @abstractmethod
     def lifetime(self) -> Lifetime:
-        """How long the carrier remembers if nothing else happens to it."""
+        """Return how long the source remembers if nothing else acts on it."""
 
-    def register_policies(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none to learn
-        """Makes order policies known that a treatment brings along; nothing to do for most."""
+    def register_policies(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none
+        """Register the order policies that treatments switch to; only the data order has any."""
 
 
 def overwrite(target: Tensor, value: Leaf, where: str) -> None:
-    """Writes a leaf into a tensor without moving it, and without casting it."""
+    """Write a leaf into a tensor in place; raise `RecipeError` if shape or dtype differ (nothing is cast)."""
     if not isinstance(value, Tensor):
         value = torch.as_tensor(value)
     if value.shape != target.shape or value.dtype != target.dtype:
         raise RecipeError(
-            f"cannot restore {where}: it is {_kind(target)} in this run and {_kind(value)} in the "
-            f"snapshot. A restored run must be built by the same recipe."
+            f"cannot restore {where}: it is {_describe_tensor(target)} in this run and "
+            f"{_describe_tensor(value)} in the snapshot. A restored run must be built by the same recipe."
         )
     with torch.no_grad():
         target.copy_(value)
 
 
 def overwrite_all(targets: dict[str, Tensor], state: State, source: str) -> None:
-    """Writes a state into tensors of the same names; neither may have a name the other lacks."""
+    """Write a state into the tensors of the same names; raise `RecipeError` if the names differ."""
     if targets.keys() != state.keys():
-        odd = sorted(targets.keys() ^ state.keys())
+        differing = sorted(targets.keys() ^ state.keys())
         raise RecipeError(
-            f"cannot restore {source}: this run and the snapshot differ in {', '.join(odd[:5])}. "
+            f"cannot restore {source}: this run and the snapshot differ in {join_names(differing, limit=5)}. "
             f"A restored run must be built by the same recipe."
         )
     for name, target in targets.items():
@@ -78,15 +81,17 @@ def overwrite_all(targets: dict[str, Tensor], state: State, source: str) -> None
 
 
 def refuse_reset(source: str, why: str) -> DesignError:
+    """Build the error for a source that cannot be reset."""
     return DesignError(f"'{source}' cannot be reset: {why}")
 
 
-def _kind(tensor: Tensor) -> str:
+def _describe_tensor(tensor: Tensor) -> str:
+    """Write dtype and shape, such as `float32 [3, 2]`."""
     return f"{str(tensor.dtype).replace('torch.', '')} {list(tensor.shape)}"
 
 
 def named_parameters(parts: Parts) -> dict[int, str]:
-    """The name of each parameter, by identity: the model's own, then those of other modules."""
+    """Map the `id` of each parameter to its name: the model's first, then those of `Parts.others`."""
     names: dict[int, str] = {}
     modules = {"": parts.model, **parts.others}
     for owner, module in modules.items():

@@ -1,4 +1,4 @@
-"""The running statistics of normalisation layers."""
+"""Batch normalization: the running statistics of normalization layers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bygones.training.sources.base import AbstractSource, overwrite_all
 
 
 class BatchNorm(AbstractSource):
-    """Running mean, variance and count of every BatchNorm (and InstanceNorm) that keeps them.
+    """The running mean, variance and count of every BatchNorm (and InstanceNorm) layer that keeps them.
 
         r <- (1-m)·r + m·b      b: the batch's statistic, m: the layer's momentum
 
-    A difference shrinks by (1-m) a step, half-life ln 2 / -ln(1-m): 6.58 steps at m = 0.1. The
-    statistics do not feed back into training in train mode: losses stay equal to the bit while
-    predictions change. With m = None the average is cumulative and forgets like 1/count.
+    A difference shrinks by the factor (1-m) each step, half-life ln 2 / -ln(1-m): 6.58 steps at m = 0.1.
+    In train mode the statistics do not influence training: losses stay bit-equal while predictions
+    change. With m = None the average is cumulative, and a difference decays like 1/count.
     Ioffe & Szegedy 2015, section 3.1 (arXiv:1502.03167).
     """
 

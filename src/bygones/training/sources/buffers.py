@@ -1,4 +1,4 @@
-"""Buffers of the model that are not a normalisation layer's."""
+"""Module buffers of the model, other than those of normalization layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bygones.training.sources.base import AbstractSource, overwrite_all
 
 
 class Buffers(AbstractSource):
-    """Every other buffer of the model, the non-persistent ones too: queues, counters, masks.
+    """All other buffers of the model, non-persistent ones included: queues, counters, masks.
 
-    What a buffer remembers is for the model to say, so its lifetime is given as unbounded; name it in
-    `Parts.others` as a `Memory` to say more. "New" means as the recipe built it.
+    How long a buffer remembers depends on the model, so the lifetime is unbounded; to give another one,
+    put the buffer into `Parts.others` as a `Memory`. A reset returns to the state as the recipe built it.
     """
 
     name = "buffers"
@@ -41,7 +41,7 @@ class Buffers(AbstractSource):
         return cls(owners, "non-persistent" if hidden else "state_dict") if owners else None
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Looked up anew each time: `self.count = self.count + 1` puts another tensor in its place."""
+        """Look the buffers up anew: `self.count = self.count + 1` replaces the tensor."""
         return {
             key: module.get_buffer(key.rpartition(".")[2]) for key, module in self._owners.items()
         }

@@ -1,4 +1,4 @@
-"""Gradients still waiting to be applied."""
+"""Gradient accumulation: gradients that are not yet applied at the boundary."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bygones.training.sources.base import AbstractSource, named_parameters
 
 
 class Gradients(AbstractSource):
-    """Gradients that lie across the boundary, as accumulation leaves them: `<parameter>/grad`.
+    """The accumulated gradients at a boundary: `<parameter>/grad`.
 
-        g <- g + gradient(batch), until the window of the accumulation ends
+        g <- g + gradient(batch)        until the optimizer steps and the gradients are cleared
 
-    A step that clears its gradients leaves none, and then this source is empty.
+    A step that clears its gradients leaves none, and then the source is empty.
     """
 
     name = "gradients"

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of past gradients."""
+"""Optimizer state: momentum buffers, moment estimates and step counts."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from bygones.training.nested_state import flatten, unflatten
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, named_parameters, overwrite
 
-# Keys that torch's optimizers create, on first use, as zeros of the parameter's shape (or as 0).
+# Keys that torch's optimizers create on first use, as zeros of the parameter's shape or as 0.
 _ZERO_AT_FIRST_USE = {
     "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta", "exp_inf",
 }  # fmt: skip
 
 
 class Moments(AbstractSource):
-    """The optimizer's per-parameter state, for any torch optimizer: `<parameter>/<torch's own key>`.
+    """The per-parameter state of any torch optimizer: `<parameter>/<torch's own key>`.
 
         heavy ball:  b <- mu·b + g                     e-fold -1/ln(mu), about 1/(1-mu) steps
         Adam:        m <- b1·m + (1-b1)·g,  v <- b2·v + (1-b2)·g²,  step <- step + 1
 
-    A new optimizer is empty, so resetting all of it restarts Adam's bias correction. Zeroing the
-    moments while keeping the count is another treatment: `leaves="*/exp_avg*"`.
-    Restoring writes in place and casts nothing (`Optimizer.load_state_dict` casts to the parameter's
-    type and matches by position).
+    A new optimizer is empty, so a reset of all leaves restarts Adam's bias correction. To zero the
+    moments and keep the count is another treatment: `leaves="*/exp_avg*"`.
+    `restore` writes in place and casts nothing, unlike `Optimizer.load_state_dict`, which casts to the
+    parameter's dtype and matches parameters by position. Polyak 1964 (doi:10.1016/0041-5553(64)90137-5),
+    Kingma & Ba 2015 (arXiv:1412.6980).
     """
 
     name = "moments"
@@ -43,7 +44,7 @@ class Moments(AbstractSource):
     def __init__(self, optimizers: dict[str, Optimizer], names: dict[int, str]) -> None:
         self._optimizers = optimizers
         self._names = names
-        # Optimizers that hold state before the first step; the others are empty when they are new.
+        # Labels of optimizers with state before the first step; the others are empty when new.
         self._eager = {label for label, o in optimizers.items() if any(o.state.values())}
 
     @classmethod
@@ -51,7 +52,7 @@ class Moments(AbstractSource):
         return cls(dict(parts.optimizers), named_parameters(parts))
 
     def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
-        """Each parameter with its optimizer and its name (with the optimizer's, if there are several)."""
+        """Yield name, optimizer and parameter; among several optimizers, the name begins with the label."""
         for label, optimizer in self._optimizers.items():
             index = 0
             for group in optimizer.param_groups:
@@ -77,52 +78,53 @@ class Moments(AbstractSource):
             name, key, rest = (*path.split("/", 2), "")[:3]
             wanted.setdefault(name, {}).setdefault(key, {})[rest] = leaf
         for name, optimizer, parameter in self._members():
-            kept = optimizer.state[parameter] if parameter in optimizer.state else {}
-            mine = wanted.get(name, {})
-            if not mine:
+            present = optimizer.state[parameter] if parameter in optimizer.state else {}
+            keys = wanted.get(name, {})
+            if not keys:
                 optimizer.state.pop(parameter, None)
                 continue
             new = {}
-            for key, leaves in mine.items():
-                value, old = unflatten(leaves), kept.get(key)
-                if isinstance(old, Tensor) and isinstance(value, Tensor) and _alike(old, value):
+            for key, leaves in keys.items():
+                value, old = unflatten(leaves), present.get(key)
+                if isinstance(old, Tensor) and isinstance(value, Tensor) and _match(old, value):
                     overwrite(old, value, f"{name}/{key}")
                     value = old
-                new[sys.intern(key)] = (
-                    value  # one string for all, or a pickled checkpoint has other bytes
-                )
+                # pickle writes equal strings that are one object once, so intern them: the bytes of a
+                # checkpoint stay the same.
+                new[sys.intern(key)] = value
             optimizer.state[parameter] = new
 
     def fresh(self) -> State:
-        """Empty, or zeros where torch would create zeros on first use: the two train alike to the bit.
+        """Return the state of a new optimizer: empty, or zeros where torch creates zeros on first use.
 
-        Optimizers that fill their state at construction (Adagrad, say) are made anew on copies.
+        Both train alike, bit by bit. For optimizers that fill their state at construction, such as
+        Adagrad, a new one is constructed on copies of the parameters.
         """
         state: dict[str, Leaf] = {}
-        eager = {label: _eager_state(self._optimizers[label]) for label in self._eager}
+        eager = {label: _construct_state(self._optimizers[label]) for label in self._eager}
         position = dict.fromkeys(self._optimizers, 0)
         for name, optimizer, parameter in self._members():
             label = name.partition(":")[0] if ":" in name else ""
-            made = eager[label][position[label]] if label in eager else {}
+            initial = eager[label][position[label]] if label in eager else {}
             position[label] += 1
-            held = optimizer.state.get(parameter, {})
-            if made:
-                state |= {f"{name}/{key}": clone_leaf(value) for key, value in made.items()}
-            elif held and _is_torchs(optimizer) and set(held) <= _ZERO_AT_FIRST_USE:
+            present = optimizer.state.get(parameter, {})
+            if initial:
+                state |= {f"{name}/{key}": clone_leaf(value) for key, value in initial.items()}
+            elif present and _is_from_torch(optimizer) and set(present) <= _ZERO_AT_FIRST_USE:
                 state |= {
                     f"{name}/{key}": torch.zeros_like(value) if isinstance(value, Tensor) else 0
-                    for key, value in held.items()
+                    for key, value in present.items()
                 }
         return state
 
     def lifetime(self) -> Lifetime:
-        """The slowest decay among the groups; unbounded where a sum or a maximum is kept."""
+        """Return the slowest decay among the groups; unbounded where a sum or a maximum is kept."""
         groups = [group for o in self._optimizers.values() for group in o.param_groups]
-        return Lifetime.decaying(max((_slowest_decay(group) for group in groups), default=0.0))
+        return Lifetime.decaying(max((_find_slowest_decay(group) for group in groups), default=0.0))
 
 
-def _slowest_decay(group: dict[str, Any]) -> float:
-    """The largest factor by which a group's memory decays in a step; 1 where something never does."""
+def _find_slowest_decay(group: dict[str, Any]) -> float:
+    """Return the largest factor that a parameter group's state keeps per step; 1 where it never decays."""
     factors = [float(factor) for factor in group.get("betas", ())]
     factors += [float(group[key]) for key in ("momentum", "rho") if key in group]
     if "centered" in group:  # RMSprop's alpha is a decay; ASGD's is a power
@@ -130,34 +132,34 @@ def _slowest_decay(group: dict[str, Any]) -> float:
     return 1.0 if group.get("amsgrad") else max(factors, default=1.0)
 
 
-def _is_torchs(optimizer: Optimizer) -> bool:
-    """Only of torch's own optimizers is it known what they create on first use."""
+def _is_from_torch(optimizer: Optimizer) -> bool:
+    """Return True for torch's own optimizers: of others, the initial state is not known."""
     return type(optimizer).__module__.startswith("torch.")
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _match(one: Tensor, other: Tensor) -> bool:
+    """Return True if shape, dtype and device agree."""
     return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
 
 
-def _eager_state(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What a new optimizer of this kind holds before its first step, a parameter each.
+def _construct_state(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Construct a new optimizer of the same class and settings, and return its state by parameter.
 
-    Only optimizers that already hold state when they are made come out non-empty.
+    Raises `RecipeError` if the constructor does not take groups and the settings in `defaults`.
     """
     groups = [
         {**group, "params": [p.detach().clone().requires_grad_() for p in group["params"]]}
         for group in optimizer.param_groups
     ]
     kind = type(optimizer)
-    accepted = inspect.signature(
-        kind
-    ).parameters  # AdamW's defaults hold what AdamW() does not take
+    # AdamW's defaults contain settings that its constructor does not take.
+    accepted = inspect.signature(kind).parameters
     settings = {name: value for name, value in optimizer.defaults.items() if name in accepted}
     try:
         new = kind(groups, **settings)
     except Exception as error:
         raise RecipeError(
-            f"cannot make a new {kind.__name__} to see what it holds: {error}. Its constructor must take "
-            f"parameter groups and the settings in its `defaults`."
+            f"cannot construct a new {kind.__name__} to read its initial state: {error}. Its constructor "
+            f"must take parameter groups and the settings in its `defaults`."
         ) from error
     return [dict(new.state.get(p, {})) for group in new.param_groups for p in group["params"]]

@@ -1,4 +1,4 @@
-"""Anything else that the recipe names: a queue, a teacher, a dict of counters, a generator."""
+"""Named memory: members of `Parts.others`, such as queues, teachers, counters and generators."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from bygones.training.sources.base import AbstractSource, overwrite, overwrite_a
 
 
 class Named(AbstractSource):
-    """One entry of `Parts.others`, under the name that the recipe gave it.
+    """One member of `Parts.others`, under the name that the recipe gave it.
 
-    Handled: tensors, modules (parameters and every buffer), numpy arrays, random generators, dicts of
-    numbers, text and arrays, and objects with `state_dict` and `load_state_dict`.
-    "New" means as the recipe built it, unless the entry is a `Memory` with `fresh`.
+    Supported: tensors, modules (parameters and all buffers), numpy arrays, random generators, dicts of
+    numbers, text and arrays, and objects with `state_dict` and `load_state_dict`. Anything else raises
+    `RecipeError`. A reset returns to the state as the recipe built it, unless the member is a `Memory`
+    with `fresh`.
     """
 
     def __init__(self, name: str, memory: Memory, parts: Parts | None) -> None:
@@ -38,25 +39,26 @@ class Named(AbstractSource):
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """There may be several, so they are found by `find_all`."""
+        """Return None: a run may have several, see `find_all`."""
         return None
 
     @classmethod
     def find_all(cls, parts: Parts) -> list[Named]:
-        entries = {
-            name: entry if isinstance(entry, Memory) else Memory(entry)
-            for name, entry in parts.others.items()
+        """Return a source for each member of `Parts.others`."""
+        memories = {
+            name: member if isinstance(member, Memory) else Memory(member)
+            for name, member in parts.others.items()
         }
-        return [Named(name, memory, parts) for name, memory in entries.items()]
+        return [Named(name, memory, parts) for name, memory in memories.items()]
 
     def capture(self) -> State:
-        return self._leaves(self._memory.value)
+        return self._flatten(self._memory.value)
 
-    def _leaves(self, value: Any) -> State:
+    def _flatten(self, value: Any) -> State:
         if isinstance(value, torch.nn.Module):
             return flatten(_tensors(value), f"others['{self.name}']")
-        if (drawn := generator_state(value)) is not None:
-            return flatten(drawn, f"others['{self.name}']")
+        if (generator := generator_state(value)) is not None:
+            return flatten(generator, f"others['{self.name}']")
         if isinstance(value, Tensor | np.ndarray):
             return flatten({"value": value}, f"others['{self.name}']")
         if isinstance(value, MutableMapping):
@@ -78,7 +80,7 @@ class Named(AbstractSource):
             case Tensor() as tensor:
                 overwrite(tensor, state["value"], self.name)
             case np.ndarray() as array:
-                self._check_alike(array, state["value"])
+                self._check_match(array, state["value"])
                 array[...] = state["value"]
             case MutableMapping() as mapping:
                 refill(mapping, like(mapping, unflatten(state)))
@@ -88,10 +90,11 @@ class Named(AbstractSource):
                 else:
                     other.load_state_dict(like(other.state_dict(), unflatten(state)))
 
-    def _check_alike(self, held: np.ndarray, value: Leaf) -> None:
-        if held.shape != value.shape or held.dtype != value.dtype:
+    def _check_match(self, array: np.ndarray, value: Leaf) -> None:
+        """Raise `RecipeError` if shape or dtype differ."""
+        if array.shape != value.shape or array.dtype != value.dtype:
             raise RecipeError(
-                f"cannot restore {self.name}: it is {held.dtype} {list(held.shape)} in this run and "
+                f"cannot restore {self.name}: it is {array.dtype} {list(array.shape)} in this run and "
                 f"{value.dtype} {list(value.shape)} in the snapshot. A restored run must be built by "
                 f"the same recipe."
             )
@@ -99,7 +102,7 @@ class Named(AbstractSource):
     def fresh(self) -> State:
         if self._memory.fresh is None or self._parts is None:
             return self.as_built
-        return self._leaves(self._memory.fresh(self._parts))
+        return self._flatten(self._memory.fresh(self._parts))
 
     def lifetime(self) -> Lifetime:
         return self._memory.lifetime

@@ -1,4 +1,4 @@
-"""Where the run stands in its data."""
+"""Data order: the order policy, its key, the position in it, and any detour."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bygones.training.sources.base import AbstractSource
 
 
 class Order(AbstractSource):
-    """The data order: which policy, which draw of it, how far, and any detour on the way.
+    """The position of a run in its data order.
 
         batch at a step = policy.rows(key, detour[0] if there is a detour else position)
 
-    Lasts as the policy says: to the epoch's end when reshuffled, the whole run when shuffled once.
-    A new order has the same draw at position 0: the epochs start again, as when a loader's position
+    The lifetime is the policy's: to the end of the epoch when reshuffled, the whole run when shuffled
+    once. A new order has the same key at position 0: the epochs start again, as when a loader's position
     is lost on resume. Leaves: `policy` (its hash), `key`, `position`, `detour`.
     """
 
@@ -41,7 +41,7 @@ class Order(AbstractSource):
         return cls(parts)
 
     def register_policies(self, policies: Iterable[AbstractOrder]) -> None:
-        """Makes policies known that a treatment brings along, so that snapshots may name them."""
+        """Register the policies that treatments switch to, so that snapshots can refer to them by hash."""
         self._policies |= {policy.policy_hash(): policy for policy in policies}
 
     def capture(self) -> State:

@@ -1,4 +1,4 @@
-"""Where the schedule stands: the scheduler's counters and the optimizer's current settings."""
+"""Learning rate schedule: the scheduler's counters and the optimizer's current settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bygones.training.sources.base import AbstractSource
 
 
 class Scheduler(AbstractSource):
-    """The scheduler's `state_dict`, and the settings of each parameter group (lr, betas, …).
+    """The schedulers' `state_dict`, and the settings of each parameter group (lr, betas, …).
 
-    Remembers how many times it was stepped, to the end of its phase. Without a scheduler the
-    settings alone are kept: they are memory too, as soon as anything changes them.
-    "New" means as at construction: the phase starts again, with its first learning rate.
+    It counts its steps to the end of its phase. Without a scheduler only the settings are captured: they
+    are memory too if anything changes them. A reset returns to the state at construction: the phase
+    starts again, with its first learning rate.
     """
 
     name = "scheduler"
@@ -30,7 +30,9 @@ class Scheduler(AbstractSource):
         self, optimizers: dict[str, Optimizer], schedulers: dict[str, LRScheduler]
     ) -> None:
         self._optimizers = optimizers
-        self._schedulers = {_head(label): scheduler for label, scheduler in schedulers.items()}
+        self._schedulers = {
+            _counters_name(label): scheduler for label, scheduler in schedulers.items()
+        }
         self.as_built = self.capture()
 
     @classmethod
@@ -43,7 +45,7 @@ class Scheduler(AbstractSource):
             counters = flatten(scheduler.state_dict(), "the scheduler")
             state |= {f"{head}/{path}": leaf for path, leaf in counters.items()}
         for label, optimizer in self._optimizers.items():
-            settings = flatten(_settings(optimizer), "an optimizer's settings")
+            settings = flatten(_read_settings(optimizer), "an optimizer's settings")
             state |= {f"{label or 'optimizer'}/{path}": leaf for path, leaf in settings.items()}
         return state
 
@@ -56,28 +58,29 @@ class Scheduler(AbstractSource):
             scheduler.load_state_dict(like(scheduler.state_dict(), unflatten(nested[head])))
         for label, optimizer in self._optimizers.items():
             settings = unflatten(nested[label or "optimizer"])
-            for group, kept in zip(optimizer.param_groups, settings, strict=True):
-                group.update(kept)
+            for group, values in zip(optimizer.param_groups, settings, strict=True):
+                group.update(values)
 
     def fresh(self) -> State:
         return self.as_built
 
     def lifetime(self) -> Lifetime:
-        """The longest phase that a scheduler names; unbounded where none does."""
-        named = [
+        """Return the longest phase that a scheduler declares; unbounded where none does."""
+        declared = [
             getattr(scheduler, "T_max", None) or getattr(scheduler, "total_steps", None)
             for scheduler in self._schedulers.values()
         ]
-        phases = [float(phase) for phase in named if phase]
+        phases = [float(phase) for phase in declared if phase]
         return Lifetime("phase", max(phases)) if phases else Lifetime("unbounded")
 
 
-def _head(label: str) -> str:
-    """Where a scheduler's counters lie; a single one has no name of its own."""
+def _counters_name(label: str) -> str:
+    """Return the first part of the leaf names of a scheduler's counters; a single one has no label."""
     return f"counters of {label}" if label else "counters"
 
 
-def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+def _read_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Read the settings of each parameter group, without its parameters."""
     return [
         {key: value for key, value in group.items() if key not in ("params", "param_names")}
         for group in optimizer.param_groups

@@ -1,4 +1,4 @@
-"""The random streams of a run."""
+"""Random streams: the keys of the run's random number generators."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bygones.training.sources.base import AbstractSource, refuse_reset
 
 
 class RandomStreams(AbstractSource):
-    """One key per role: `augmentation`, `dropout` (torch's global generator in a step), numpy, python.
+    """The key of each role: `augmentation`, `dropout` (torch's global generator in a step), numpy, python.
 
         generator of a role at a step = generator(SHA-256(key | step))
 
-    Under the addressed contract a stream carries nothing from step to step but its key, so it never
-    forgets and never accumulates; re-drawing it from a step on is to change the key (`reseed`).
+    Under the addressed contract a stream carries only its key from step to step: it does not decay and
+    does not accumulate. To re-draw it from a step on, change its key (`reseed`).
     """
 
     name = "streams"
@@ -23,7 +23,7 @@ class RandomStreams(AbstractSource):
     visibility: Visibility = "process"
     capabilities: frozenset[Capability] = frozenset({"reseedable"})
     reset_refusal: ClassVar[str] = (
-        "an addressed stream accumulates nothing; new is what it is. Use reseed to draw it again."
+        "an addressed stream accumulates nothing, so it equals a new one. Use reseed to draw it again."
     )
 
     def __init__(self, keys: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""The trained parameters themselves."""
+"""Weights: the trained parameters of the model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bygones.training.sources.base import AbstractSource, overwrite_all, refuse_
 
 
 class Weights(AbstractSource):
-    """The model's parameters: the path so far, written into one point.
+    """The model's parameters, which hold the path of the training so far.
 
         w <- w + update(gradient, optimizer memory)
 
-    Everything that ever happened may still be in them, so they never forget by themselves. They
-    cannot be reset; kick them, transplant them, or compare twins.
+    Anything in the past may influence them, so their lifetime is unbounded. They cannot be reset; kick,
+    nudge or transplant them instead.
     """
 
     name = "weights"
@@ -26,7 +26,7 @@ class Weights(AbstractSource):
     visibility: Visibility = "state_dict"
     capabilities: frozenset[Capability] = frozenset({"arrays"})
     reset_refusal: ClassVar[str] = (
-        "the weights are the path itself, and there is no new path. Use kick, nudge or transplant."
+        "the weights are the result of all steps, so no value is new. Use kick, nudge or transplant."
     )
 
     def __init__(self, parameters: dict[str, Tensor]) -> None:

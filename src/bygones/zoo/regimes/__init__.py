@@ -1,4 +1,4 @@
-"""Regimes: real small studies, each a recipe and a default study."""
+"""Regimes: small benchmark tasks, each with a recipe and a default study."""
 
 from collections.abc import Callable
 

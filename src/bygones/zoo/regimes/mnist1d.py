@@ -1,7 +1,7 @@
-"""MNIST-1D: a ReLU MLP at a learning rate where training is chaotic.
+"""MNIST-1D: a ReLU MLP at a learning rate where training is chaotic (perturbations grow).
 
 Data: the generator on PyPI as `mnist1d` (Greydanus & Kobak 2024, arXiv:2011.14439), with its default
-arguments and seed: 4 000 signals to train on; the function is observed on 512 of the 1 000 others.
+arguments and seed: 4 000 signals for training, 512 of the 1 000 others as the probe set.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from bygones.training.treatment import Treatment
 
 
 def recipe(seed: int, lr: float = 0.1, momentum: float = 0.9, width: int = 100) -> Parts:
-    """MLP 40-100-100-10, ReLU, no normalisation; SGD with momentum, batches of 100."""
-    data = _data()
+    """Build an MLP 40-100-100-10 with ReLU and no normalization; SGD with momentum, batches of 100.
+
+    `lr`: learning rate. `momentum`: heavy-ball factor. `width`: units in each hidden layer.
+    Needs mnist1d (the extra `regimes`).
+    """
+    data = _generate_data()
     model = nn.Sequential(
         nn.Linear(40, width),
         nn.ReLU(),
@@ -40,7 +44,7 @@ def recipe(seed: int, lr: float = 0.1, momentum: float = 0.9, width: int = 100) 
 
 
 def study() -> Study:
-    """A butterfly: does a poke of one part in 10^6 grow to the difference between two seeds?"""
+    """Design a study of chaos: does a relative perturbation of 1e-6 grow to the difference of two seeds?"""
     at = Window(200, 201)
     return Study(
         name="mnist1d",
@@ -58,15 +62,15 @@ def study() -> Study:
 
 
 @cache
-def _data() -> dict[str, np.ndarray]:
-    from mnist1d.data import get_dataset_args, make_dataset  # an optional extra: needed here alone
+def _generate_data() -> dict[str, np.ndarray]:
+    """Generate the data set: signals float32 [N, 40], labels int64 [N]."""
+    from mnist1d.data import get_dataset_args, make_dataset  # optional dependency
 
-    made = make_dataset(
-        get_dataset_args()
-    )  # seeded inside; draws from numpy's and python's globals
+    # make_dataset seeds numpy's and python's global generators itself, and draws from them.
+    signals = make_dataset(get_dataset_args())
     return {
-        "x": made["x"].astype(np.float32),
-        "y": made["y"].astype(np.int64),
-        "x_test": made["x_test"].astype(np.float32),
-        "y_test": made["y_test"].astype(np.int64),
+        "x": signals["x"].astype(np.float32),
+        "y": signals["y"].astype(np.int64),
+        "x_test": signals["x_test"].astype(np.float32),
+        "y_test": signals["y_test"].astype(np.int64),
     }

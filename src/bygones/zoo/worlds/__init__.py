@@ -1,4 +1,4 @@
-"""Worlds: runs whose memory is known in closed form."""
+"""Worlds: runs whose treatment effects are known in closed form."""
 
 from bygones.zoo.worlds import heavy_ball
 

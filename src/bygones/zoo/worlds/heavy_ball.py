@@ -1,15 +1,15 @@
-"""Heavy ball on a quadratic: a linear run, so every effect has a closed form.
+"""Heavy-ball momentum on a quadratic loss: a linear system, so every effect has a closed form.
 
     loss(w; batch) = 1/2 · sum_j c_j (w_j - mean_batch(x)_j)²      c: curvature, x: examples
     b <- mu·b + g,   w <- w - lr·b
 
-Two runs that share their batches differ by (dw, db), which moves without noise:
+Two runs with the same batches differ by (dw, db), which evolves without noise:
 
     db <- mu·db + c·dw,   dw <- dw - lr·db
 
-so what a treatment of the momentum buffer (or of the weights) does is known exactly, for each seed
+so the effect of a treatment of the momentum buffer (or of the weights) is known exactly, for each seed
 and in expectation over seeds. With c = 0 the loss is flat, and a kick q of the buffer moves the weights by
-lr·mu(1-mu^H)/(1-mu)·q in H steps. Polyak 1964 (doi:10.1016/0041-5553(64)90137-5).
+-lr·mu(1-mu^H)/(1-mu)·q in H steps. Polyak 1964 (doi:10.1016/0041-5553(64)90137-5).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BATCH_SIZE = 8
 
 
 class Point(nn.Module):
-    """A point w: float64 [DIMENSIONS]; as a function, x -> x @ w."""
+    """A point w, float64 [DIMENSIONS], as a linear model: x [N, DIMENSIONS] -> x @ w [N]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,9 +46,13 @@ def recipe(
     curvature: float = 1.0,
     ema_decay: float = 0.0,
 ) -> Parts:
-    """A seed draws the starting point and the batches; the examples are the same for all seeds."""
+    """Build the run. A seed draws the initial point and the batches; the examples are the same for all.
+
+    `lr`: learning rate. `momentum`: mu. `curvature`: a factor on c. `ema_decay`: decay of an EMA of the
+    weights; 0 for none.
+    """
     model = Point()
-    examples = torch.from_numpy(_examples())
+    examples = torch.from_numpy(_draw_examples())
     scale = torch.tensor(CURVATURE, dtype=torch.float64) * curvature
     averages = (
         AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
@@ -76,9 +80,12 @@ def recipe(
 
 
 def transition(lr: float, momentum: float, curvature: float = 1.0) -> np.ndarray:
-    """The matrix that moves (w, b) of each coordinate one step: float64 [DIMENSIONS, 2, 2].
+    """Return the transition matrix of (w, b) for each coordinate: float64 [DIMENSIONS, 2, 2].
 
-    b' = mu·b + c·w,  w' = w - lr·b'
+        b' = mu·b + c·w,  w' = w - lr·b'
+
+    >>> transition(lr=0.1, momentum=0.5)[0].round(2).tolist()
+    [[0.9, -0.05], [1.0, 0.5]]
     """
     c = np.asarray(CURVATURE) * curvature
     ones = np.ones_like(c)
@@ -89,7 +96,12 @@ def transition(lr: float, momentum: float, curvature: float = 1.0) -> np.ndarray
 def displacement(
     dw: np.ndarray, db: np.ndarray, steps: int, lr: float, momentum: float, curvature: float = 1.0
 ) -> np.ndarray:
-    """By how much w differs `steps` after it differed by dw and its buffer by db: [DIMENSIONS]."""
+    """Return the difference of w after `steps`, from initial differences dw and db: all [DIMENSIONS].
+
+    >>> one = np.ones(DIMENSIONS)
+    >>> displacement(0 * one, one, steps=1, lr=0.1, momentum=0.5).round(6).tolist()
+    [-0.05, -0.05, -0.05]
+    """
     powers = np.stack(
         [np.linalg.matrix_power(m, steps) for m in transition(lr, momentum, curvature)]
     )
@@ -97,13 +109,13 @@ def displacement(
 
 
 def expected_buffer(step: int, lr: float, momentum: float, curvature: float = 1.0) -> np.ndarray:
-    """E over seeds of the momentum buffer at a boundary: [DIMENSIONS].
+    """Return the expectation over seeds of the momentum buffer at a boundary: [DIMENSIONS].
 
-    The starting point has mean 0 and each batch has the mean of the examples, so the expected run is
-    the noiseless run from 0.
+    The initial point has mean 0 and each batch has the mean of the examples in expectation, so the
+    expected run is the run without noise from 0.
     """
     c = np.asarray(CURVATURE) * curvature
-    target = _examples().mean(0)
+    target = _draw_examples().mean(0)
     w, b = np.zeros(DIMENSIONS), np.zeros(DIMENSIONS)
     for _ in range(step):
         b = momentum * b + c * (w - target)
@@ -112,9 +124,15 @@ def expected_buffer(step: int, lr: float, momentum: float, curvature: float = 1.
 
 
 def flat_kick(q: np.ndarray, steps: int, lr: float, momentum: float) -> np.ndarray:
-    """By how much a kick q of the buffer moves w on a flat loss: -lr·mu(1-mu^H)/(1-mu)·q."""
+    """Return the displacement of w by a kick q of the buffer on a flat loss, H `steps` later.
+
+        dw(H) = -lr·mu(1-mu^H)/(1-mu)·q
+
+    >>> flat_kick(np.ones(1), steps=2, lr=0.1, momentum=0.5).round(6).tolist()
+    [-0.075]
+    """
     return -lr * momentum * (1.0 - momentum**steps) / (1.0 - momentum) * q
 
 
-def _examples() -> np.ndarray:
+def _draw_examples() -> np.ndarray:
     return np.random.default_rng(20260121).standard_normal((_NUM_EXAMPLES, DIMENSIONS)) + 1.0
