@@ -1,6 +1,7 @@
 """Whatever happens to a run or to its store, the numbers that come out are the right ones.
 
-Slow steps (a sleep in the training step) make room for a kill in the middle of things.
+Training steps that wait from a given number of records on make room for a kill in the middle of things,
+however fast or slow the machine is.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ from bygones.study.measure import measure
 pytestmark = pytest.mark.xdist_group("faults")  # what they share is made once
 
 SLOW_STUDY = '''
-"""A study with a recipe, a probe and an intervention of its own, that takes its time."""
+"""A study with a recipe, a probe and an intervention of its own, whose workers can be made to wait."""
 
 import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 sys.path.append(ROOT)
@@ -67,12 +69,19 @@ class WeightSums(AbstractProbe):
         return np.array([[float(p.detach().sum()) for p in parts.model.parameters()]])
 
 
+def must_wait():
+    """Whether the store holds as many records as are wanted."""
+    records = Path(os.environ["BYGONES_TEST_STORE"]).glob("records/*/*/*-*.json")
+    return len(list(records)) >= int(os.environ["BYGONES_TEST_RECORDS"])
+
+
 def slow(seed):
     parts = plain(seed)
     step = parts.train_step
 
     def wait(parts, batch):
-        time.sleep(float(os.environ.get("BYGONES_TEST_WAIT", "0")))
+        while os.environ.get("BYGONES_TEST_STORE") and must_wait():
+            time.sleep(0.01)
         return step(parts, batch)
 
     parts.train_step = wait
@@ -98,43 +107,48 @@ def file(tmp_path) -> Path:
 
 
 class Command:
-    """A `bygones run` in a process group of its own, forked from a warm process."""
+    """A `bygones run` in a process group of its own, forked from a warm process.
+
+    Once its store holds `records`, training steps wait, so it does not end by itself.
+    """
 
     def __init__(
-        self, server: subprocess.Popen[str], file: Path, store: Path, workers: int
+        self, server: subprocess.Popen[str], file: Path, store: Path, workers: int, records: int
     ) -> None:
-        self.server, self.store = server, store
+        self.server, self.store, self.records = server, store, records
         self.folder = Path(mkdtemp(dir=file.parent))
         asked = ("run", file, "--store", store, "--workers", workers)
-        self.process = begin(server, self.folder, {"BYGONES_TEST_WAIT": "0.004"}, *asked)
+        waits = {"BYGONES_TEST_STORE": str(store), "BYGONES_TEST_RECORDS": str(records)}
+        self.process = begin(server, self.folder, waits, *asked)
 
-    def until(self, moment: Callable[[Path], bool], patience_s: float = 300.0) -> None:
-        late = time.monotonic() + patience_s
-        while self.process in _alive() and not moment(self.store):
-            assert time.monotonic() < late
-            time.sleep(0.005)
+    def until(self, moment: Callable[[Command], bool]) -> None:
+        _wait_until(lambda: self.process not in _alive() or moment(self))
 
     def send(self, what: signal.Signals, *, to_all: bool = True) -> tuple[int, str]:
         """Sends a signal to the group, or to its leader alone; its exit code, and what it said as errors."""
         (os.killpg if to_all else os.kill)(self.process, what)
-        late = time.monotonic() + 120.0
-        while self.process in _alive():
-            assert time.monotonic() < late
-            time.sleep(0.005)
+        _wait_until(lambda: self.process not in _alive())
         return end(self.server, self.process), (self.folder / "err").read_text()
 
-    def orphans(self, patience_s: float = 60.0) -> bool:
-        """Whether anything of the group is still alive after a while.
+    def leaves_nobody(self) -> bool:
+        """Waits until nothing of the group is alive; kills what is left of it if that takes for ever.
 
         A worker notices that its parent is gone once it has started, which takes long where much else runs.
         """
-        late = time.monotonic() + patience_s
-        while time.monotonic() < late:
-            if self.process not in _alive().values():
-                return False
-            time.sleep(0.05)
-        os.killpg(self.process, signal.SIGKILL)
+        try:
+            _wait_until(lambda: self.process not in _alive().values())
+        except AssertionError:
+            os.killpg(self.process, signal.SIGKILL)
+            return False
         return True
+
+
+def _wait_until(met: Callable[[], bool], patience_s: float = 300.0) -> None:
+    """Waits for a condition; the patience is for what hangs, and no measure of how fast something is."""
+    late = time.monotonic() + patience_s
+    while not met():
+        assert time.monotonic() < late
+        time.sleep(0.01)
 
 
 def _alive() -> dict[int, int]:
@@ -150,12 +164,18 @@ def _alive() -> dict[int, int]:
     return groups
 
 
-def records(number: int) -> Callable[[Path], bool]:
-    return lambda store: len(list(store.glob("records/*/*/*-*.json"))) >= number
+def count_records(store: Path) -> int:
+    return len(list(store.glob("records/*/*/*-*.json")))
 
 
-def training(store: Path) -> bool:
-    return (store / "lock").exists()
+def has_its_records(command: Command) -> bool:
+    return count_records(command.store) >= command.records
+
+
+def starts_workers(command: Command) -> bool:
+    """Whether it trains, and has begun a process besides its own."""
+    group = list(_alive().values()).count(command.process)
+    return (command.store / "lock").exists() and group > 1
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +198,12 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     """
     store = tmp_path / "store"
     for workers, number, to_all in ((2, 4, False), (1, 14, True)):
-        command = Command(server, file, store, workers)
-        command.until(records(number))
+        command = Command(server, file, store, workers, number)
+        command.until(has_its_records)
         code, said = command.send(signal.SIGKILL, to_all=to_all)
         assert code == -signal.SIGKILL, said
-        assert records(number)(store)
-        assert not command.orphans()
+        assert command.leaves_nobody()
+        assert count_records(store) >= number
         for path in store.glob("objects/*/*"):
             assert FolderStore(store).get(path.parent.name + path.name)
     study = load_study(str(file))
@@ -194,10 +214,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
 def test_ctrl_c_leaves_one_sentence_and_no_process(server, file, whole, tmp_path):
     """While the workers start, and while one is at work."""
     store = tmp_path / "store"
-    for moment, workers in ((training, 2), (records(6), 1)):
-        command = Command(server, file, store, workers)
+    for moment, workers, number in ((starts_workers, 2, 1), (has_its_records, 1, 6)):
+        command = Command(server, file, store, workers, number)
         command.until(moment)
-        time.sleep(0.2)
         code, said = command.send(signal.SIGINT)
         assert code == 130, said
         assert "Traceback" not in said
@@ -207,7 +226,7 @@ def test_ctrl_c_leaves_one_sentence_and_no_process(server, file, whole, tmp_path
             last
             == "bygones: stopped. What is finished is stored; run the same command again to go on."
         )
-        assert not command.orphans()
+        assert command.leaves_nobody()
     assert same(measure(load_study(str(file)), FolderStore(store)), whole)
 
 

@@ -59,7 +59,7 @@ def elsewhere(request) -> AbstractExecutor:
 def no_orphans():
     """Whatever happens in a test, no worker is left at its end (multiprocessing's own tracker may be)."""
     yield
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + 120.0
     while workers() and time.monotonic() < end:
         time.sleep(0.02)
     assert workers() == []
@@ -106,7 +106,7 @@ ERRORS = [RecipeError("a.b: 'c'."), UnknownName("no such."), Damaged("gone."), V
     indirect=["executor"],
 )
 def test_the_first_error_stops_the_rest_and_comes_as_it_was_raised(executor, error, tmp_path):
-    work = [(str(tmp_path), i, error if i == 1 else None) for i in range(40)]
+    work = [(str(tmp_path), i, error if i == 1 else None) for i in range(40)]  # the rest would wait
     results = executor.map(jobs.note_or_raise, work)
     with pytest.raises(type(error)) as caught:
         list(results)
@@ -114,7 +114,7 @@ def test_the_first_error_stops_the_rest_and_comes_as_it_was_raised(executor, err
     assert str(caught.value) == str(error)
     if isinstance(error, BygonesError):
         assert caught.value.exit_code == error.exit_code
-    assert len(list(tmp_path.iterdir())) < 30
+    assert len(list(tmp_path.iterdir())) <= 4  # those two, and one more for each of two workers
 
 
 def test_a_consumer_may_leave_early(executor):

@@ -80,4 +80,4 @@ def stop_server(server: subprocess.Popen[str]) -> None:
     assert server.stdout is not None
     server.stdin.close()
     server.stdout.close()
-    server.wait(timeout=60)
+    server.wait(timeout=300)  # of what hangs

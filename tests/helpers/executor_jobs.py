@@ -19,11 +19,13 @@ def blocked_signals(_: int) -> bool:
 
 
 def note_or_raise(job: tuple[str, int, Exception | None]) -> int:
+    """Notes that it has begun; raises an error, or where others follow one waits until it is ended."""
     folder, number, error = job
+    (Path(folder) / str(number)).touch()
     if error is not None:
         raise error
-    time.sleep(0.02)
-    (Path(folder) / str(number)).touch()
+    while number > 1:
+        time.sleep(0.02)
     return number
 
 

@@ -92,7 +92,7 @@ def test_a_job_of_a_machine_that_is_lost_begins_again_on_another(tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # of what hangs
         check=False,
     )
     shutil.rmtree(folder, ignore_errors=True)
