@@ -17,7 +17,6 @@ from bygones.analysis.metrics.tv import total_variation
 from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.carried_streams import but_keys
-from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.watched_process import WatchedProcess
 from bygones.core.digest import same_bits
 from bygones.core.hash_chain import fast_digest
@@ -54,8 +53,7 @@ def continuation_of(
     states = {
         name: fast_digest(but_keys(source.capture()))
         for name, source in live.sources.items()
-        if name != "order"
-        and not (isinstance(source, ScriptVariables) and source.origin != "averaging")
+        if name != "order" and not source.is_result
     }
     outputs = {} if inputs is None else outputs_of(live, inputs)
     return Continuation(outputs, states, *shown_since(process, since, fetches))
@@ -137,7 +135,7 @@ def numbers_of(live: Live) -> dict[str, Any]:
     return {
         place.path: place.value
         for source in live.sources.values()
-        for place in getattr(source, "places", {}).values()
+        for place in source.locations.values()
         if isinstance(place.value, bool | int | float | str)
     }
 

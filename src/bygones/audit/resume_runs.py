@@ -27,7 +27,6 @@ from bygones.attach.isolation.script import Script
 from bygones.attach.isolation.warmup import imported_libraries
 from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs
-from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.step_clock import trains
 from bygones.attach.watched_process import Ending
 from bygones.audit.audited_run import AuditedRun
@@ -360,10 +359,8 @@ class ForkingRun(AuditedRun):
                 treat()
                 return
         kinds = {
-            name: "variable"
-            if isinstance(s, ScriptVariables) and s.origin != "averaging"
-            else s.origin
-            for name, s in live.sources.items()
+            name: "variable" if source.is_result else source.origin
+            for name, source in live.sources.items()
         }
         self.parent.reply_and_exit(ForkedArms(held, numbers_of(live), kinds, futures, no_reset))
 
@@ -458,7 +455,4 @@ def _restore_all(live: Live, states: States) -> None:
 def _imitate(source: AbstractSource, state: State) -> None:
     """Put the resumed run's state into a source, as far as it fits."""
     with suppress(RecipeError, KeyError):
-        if isinstance(source, ScriptVariables):
-            source.imitate(state)
-        else:
-            source.restore(state)
+        source.imitate(state)

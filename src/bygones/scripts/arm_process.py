@@ -24,7 +24,6 @@ from bygones.attach.isolation.fork import Child, Parent, run_in_fork
 from bygones.attach.isolation.script import Script
 from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
-from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.watched_process import Ending, WatchedProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
@@ -242,10 +241,10 @@ class ArmProcess(WatchedProcess):
                 )
 
     def _state(self) -> Digest:
-        """Digest of all that training goes on from; a script's own counters (of time, say) left out."""
+        """Compute the digest of all that training goes on from, mere results left out."""
         assert self.live is not None
-        sources = {n: s for n, s in self.live.sources.items() if not isinstance(s, ScriptVariables)}
-        return digest({name: source.capture() for name, source in sources.items()})
+        sources = self.live.sources.items()
+        return digest({name: s.capture() for name, s in sources if not s.is_result})
 
     # ------------------------------------------------------------------ observing and storing
 

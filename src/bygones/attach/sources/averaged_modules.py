@@ -28,11 +28,11 @@ class AveragedModule(AbstractSource):
         name: str,
         tensors: Mapping[str, Tensor],
         learned: Mapping[str, Tensor],
-        as_built: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
     ) -> None:
         self.name = name
         self._tensors = dict(tensors)
-        self._as_built = {leaf: as_built.get(leaf, clone_leaf(t)) for leaf, t in tensors.items()}
+        self.baseline = {leaf: before.get(leaf, clone_leaf(t)) for leaf, t in tensors.items()}
         by_ending = {leaf.partition(".")[2]: t for leaf, t in learned.items()} | dict(learned)
         self._followed = {
             leaf: leader
@@ -55,7 +55,7 @@ class AveragedModule(AbstractSource):
 
     def fresh(self) -> State:
         today = {leaf: clone_leaf(leader) for leaf, leader in self._followed.items()}
-        return {**self._as_built, **today}
+        return {**self.baseline, **today}
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

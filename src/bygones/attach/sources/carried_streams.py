@@ -38,7 +38,7 @@ class CarriedStreams(AbstractSource):
     def __init__(self, private: Mapping[str, Any], seed: int) -> None:
         self._generators: dict[str, Any] = {**global_generators(), **private}
         self._keys = {name: mix(seed, "stream", name) for name in self._generators}
-        self.as_built = self.capture()
+        self.baseline = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -65,7 +65,7 @@ class CarriedStreams(AbstractSource):
                 reseed(generator, key)
 
     def fresh(self) -> State:
-        return self.as_built
+        return self.baseline
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

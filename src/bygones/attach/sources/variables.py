@@ -40,12 +40,13 @@ class ScriptVariables(AbstractSource):
         self, name: str, places: Mapping[str, Place], weights: Mapping[str, Tensor]
     ) -> None:
         self.name = name
-        self.places = dict(places)
+        self.locations = self._places = dict(places)
         self._like = self._averaged(weights)
+        self.is_result = not self._like
         if self._like:
             self.origin = "averaging"
-        self.as_built = self.capture()
-        if not any(is_continuous(leaf) for leaf in self.as_built.values()):
+        self.baseline = self.capture()
+        if not any(is_continuous(leaf) for leaf in self.baseline.values()):
             self.capabilities = frozenset({"resettable"})
 
     @classmethod
@@ -54,7 +55,7 @@ class ScriptVariables(AbstractSource):
         return None
 
     def capture(self) -> State:
-        values = {leaf: read(place) for leaf, place in self.places.items()}
+        values = {leaf: read(place) for leaf, place in self._places.items()}
         return {
             leaf: clone_leaf(np.asarray(value) if isinstance(value, np.generic) else value)
             for leaf, value in values.items()
@@ -63,25 +64,25 @@ class ScriptVariables(AbstractSource):
 
     def restore(self, state: State) -> None:
         for leaf, value in state.items():
-            write(self.places[leaf], value)
+            write(self._places[leaf], value)
 
     def imitate(self, state: State) -> None:
-        """Like what another run holds there, which may be fewer elements of a list or a dict."""
-        self.restore({leaf: value for leaf, value in state.items() if leaf in self.places})
-        gone = [place for leaf, place in self.places.items() if leaf not in state]
+        """Restore a state of another run, which may have fewer elements in a list or a dict."""
+        self.restore({leaf: value for leaf, value in state.items() if leaf in self._places})
+        gone = [place for leaf, place in self._places.items() if leaf not in state]
         for place in reversed(gone):  # from the end, so that those before it stay where they are
             take_out(place)
 
     def fresh(self) -> State:
         today = {leaf: clone_leaf(weight) for leaf, weight in self._like.items()}
-        return {**self.as_built, **today}
+        return {**self.baseline, **today}
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")
 
     def _averaged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parameter that each array is an average of; nothing unless all of them are."""
-        arrays = {leaf: p.value for leaf, p in self.places.items() if is_continuous(p.value)}
+        arrays = {leaf: p.value for leaf, p in self._places.items() if is_continuous(p.value)}
         found = {leaf: _namesake(leaf, array, weights) for leaf, array in arrays.items()}
         like = {leaf: weight for leaf, weight in found.items() if weight is not None}
         return like if len(like) == len(arrays) else {}
@@ -102,12 +103,13 @@ def script_variables(
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     expected: Collection[str] | None = None,
+    taken: Collection[str] = (),
 ) -> dict[str, ScriptVariables]:
-    """What has changed since `before` (values by path, as before the first update), by variable.
+    """Find the variables that have changed since `before` (values by path, before the first update).
 
     A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
-    variables themselves count only if they were changed where they lie. `expected`: what counts instead, by
-    path, results and all.
+    variables themselves count only if they were changed in place. `expected`: paths that count instead,
+    results included. `taken`: names that other sources have.
     """
     groups: dict[str, dict[str, Place]] = {}
     for place in places:
@@ -119,7 +121,18 @@ def script_variables(
             name = "numbers" if place.root in trained else place.root
             leaf = place.path[len(place.root) :].lstrip(".") or "value"
             groups.setdefault(name, {})[leaf] = place
-    return {name: ScriptVariables(name, members, weights) for name, members in groups.items()}
+    named: dict[str, ScriptVariables] = {}
+    for root, members in groups.items():
+        name = free_name(root, {*taken, *named})
+        named[name] = ScriptVariables(name, members, weights)
+    return named
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return the name, with underscores appended until it is not taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def first_values(places: tuple[Place, ...]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar, Self
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,10 +16,25 @@ from bygones.training.orders.base import AbstractOrder
 from bygones.training.recipe import Memory, Parts
 
 
+class Location(Protocol):
+    """Where a leaf lies in a script, and the value that was found there."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def value(self) -> Any: ...
+
+
 class AbstractSource(ABC):
     """One kind of memory, bound to the parts of one run.
 
     A new source is a file that implements the six abstract members, and a line in `SOURCES`.
+
+    `baseline`: what it held before the first update; empty where "new" does not refer to that.
+    `locations`: by leaf, where it lies in a script's own variables; empty for other memory.
+    `is_result`: whether it may be a mere result of training (a loss, a counter of time) that training
+    does not go on from; such sources are not compared as state.
     """
 
     name: str
@@ -26,6 +42,9 @@ class AbstractSource(ABC):
     visibility: Visibility
     capabilities: frozenset[Capability] = frozenset({"resettable", "arrays"})
     reset_refusal: ClassVar[str] = ""  # a source that cannot be "created now" says why
+    baseline: State = MappingProxyType({})
+    locations: Mapping[str, Location] = MappingProxyType({})
+    is_result: bool = False
 
     @classmethod
     @abstractmethod
@@ -47,6 +66,10 @@ class AbstractSource(ABC):
     @abstractmethod
     def lifetime(self) -> Lifetime:
         """How long the carrier remembers if nothing else happens to it."""
+
+    def imitate(self, state: State) -> None:
+        """Restore a state of another run, whose leaves may be fewer."""
+        self.restore(state)
 
     def register_policies(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none to learn
         """Makes order policies known that a treatment brings along; nothing to do for most."""

@@ -31,7 +31,7 @@ class Scheduler(AbstractSource):
     ) -> None:
         self._optimizers = optimizers
         self._schedulers = {_head(label): scheduler for label, scheduler in schedulers.items()}
-        self.as_built = self.capture()
+        self.baseline = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -60,7 +60,7 @@ class Scheduler(AbstractSource):
                 group.update(kept)
 
     def fresh(self) -> State:
-        return self.as_built
+        return self.baseline
 
     def lifetime(self) -> Lifetime:
         """The longest phase that a scheduler names; unbounded where none does."""
