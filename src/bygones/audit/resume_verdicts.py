@@ -62,7 +62,11 @@ def judge(
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
         other = differing_leaves(name, source, mine, resumed.start.states)
-        verdict = _of_source(name, source, mine, other, carried, resumed, kind, alike)
+        piece = _Piece(name, source, mine, other, carried, resumed, kind)
+        if other is None or alike:
+            verdict = _of_restored(piece, alike)
+        else:
+            verdict = _of_unrestored(piece, other)
         if verdict is not None:
             verdicts.append(verdict)
     verdicts.append(_of_order(whole, resumed, carried, end, kind, verdicts))
@@ -96,69 +100,105 @@ def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState
     return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
 
 
-def _of_source(
-    name: str,
-    source: str,
-    mine: Mapping[str, Any],
-    other: Mapping[str, Any] | None,
-    carried: ForkedArms,
-    resumed: ResumedState,
-    kind: str,
-    alike: bool,
-) -> Verdict | None:
-    """None of variables that are mere results: they neither differ nor matter, and there are many."""
-    control = carried.futures["carried"]
-    reset = carried.futures.get(f"reset {name}")
-    lost = carried.futures.get(f"resumed {name}")
-    if lost is not None and lost.ended.startswith("raised") and not resumed.future.ended:
-        lost = None  # it was put where it does not fit, which tells nothing of the resumed run
-    fresh = None if reset is None else distance(control, reset, kind)
-    matters = reset is not None and not same_run(control, reset)
-    variable = carried.kinds.get(source) == "variable"
-    if other is None or alike:
-        if variable and not matters:
-            return None
-        if source == "streams" and alike and not matters:
-            why = "nothing that counts was drawn from it in this window"
-            if other is not None and not _restored_later(name, carried, resumed):
-                why = "not restored, which makes no difference in this window"
-            return Verdict(name, "ABSTAIN", why, fresh=fresh)
-        if matters:
-            return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
-        if reset is None and name in carried.no_reset:
-            return Verdict(name, "PASS", "restored to the bit")
-        if name == "weights":
-            return Verdict(name, "PASS", "restored to the bit")
-        why = "a new one would make no difference in this window, so this cannot tell"
-        if not mine:
-            why = "holds nothing at this boundary"
+@dataclass(frozen=True)
+class _Piece:
+    """One piece of memory, and the runs that show whether it was restored and whether that matters.
+
+    `mine`: its leaves in the uninterrupted run; `other`: those of the resumed run, None if they are equal.
+    """
+
+    name: str
+    source: str
+    mine: Mapping[str, Any]
+    other: Mapping[str, Any] | None
+    arms: ForkedArms
+    resumed: ResumedState
+    kind: str
+
+    @property
+    def control(self) -> Continuation:
+        return self.arms.futures["carried"]
+
+    @property
+    def reset(self) -> Continuation | None:
+        """The run with the piece made new."""
+        return self.arms.futures.get(f"reset {self.name}")
+
+    @property
+    def lost(self) -> Continuation | None:
+        """The run with the piece as the resumed run held it."""
+        lost = self.arms.futures.get(f"resumed {self.name}")
+        if lost is not None and lost.ended.startswith("raised") and not self.resumed.future.ended:
+            return None  # the state did not fit, which shows nothing of the resumed run
+        return lost
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a new one makes another run."""
+        return self.reset is not None and not same_run(self.control, self.reset)
+
+    @property
+    def is_result(self) -> bool:
+        return self.arms.kinds.get(self.source) == "variable"
+
+    @property
+    def is_restored_later(self) -> bool:
+        """Whether it is a random stream that is put back before the first step calls the model."""
+        return self.source == "streams" and _restored_later(self.name, self.arms, self.resumed)
+
+    def apart(self, run: Continuation | None) -> dict[str, float] | None:
+        """Return how far the function of a run is from the control's, by module."""
+        return None if run is None else distance(self.control, run, self.kind)
+
+
+def _of_restored(piece: _Piece, alike: bool) -> Verdict | None:
+    """Judge a piece that is equal in both runs, or any piece if the two runs are `alike`.
+
+    None for mere results that are not needed: they would only lengthen the list.
+    """
+    name, fresh = piece.name, piece.apart(piece.reset)
+    if piece.is_result and not piece.is_needed:
+        return None
+    if piece.source == "streams" and alike and not piece.is_needed:
+        why = "nothing that counts was drawn from it in this window"
+        if piece.other is not None and not piece.is_restored_later:
+            why = "not restored, which makes no difference in this window"
         return Verdict(name, "ABSTAIN", why, fresh=fresh)
-    leaves = _leaves(mine, other, whole_source=source != "streams")
-    if source == "streams" and _restored_later(name, carried, resumed):
+    if piece.is_needed:
+        return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
+    if name == "weights" or (piece.reset is None and name in piece.arms.no_reset):
+        return Verdict(name, "PASS", "restored to the bit")
+    why = "a new one would make no difference in this window, so this cannot tell"
+    if not piece.mine:
+        why = "holds nothing at this boundary"
+    return Verdict(name, "ABSTAIN", why, fresh=fresh)
+
+
+def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
+    """Judge a piece that the resumed run holds otherwise. None for mere results without consequence."""
+    name, fresh, lost = piece.name, piece.apart(piece.reset), piece.lost
+    leaves = _leaves(piece.mine, other, whole_source=piece.source != "streams")
+    if piece.is_restored_later:
         return Verdict(name, "PASS", "restored before the first step calls the model", fresh=fresh)
-    if lost is None or same_run(control, lost):
-        if variable:
+    if lost is None or same_run(piece.control, lost):
+        if piece.is_result:
             return None
-        return Verdict(
-            name,
-            "ABSTAIN",
-            "not restored, which makes no difference in this window",
-            leaves,
-            None if lost is None else distance(control, lost, kind),
-            fresh,
-        )
+        why = "not restored, which makes no difference in this window"
+        return Verdict(name, "ABSTAIN", why, leaves, piece.apart(lost), fresh)
+    start = piece.resumed.start
+    as_new = piece.reset is not None and same_run(piece.reset, lost)
     return Verdict(
         name,
         "FAIL",
-        _how_lost(mine, other, reset is not None and same_run(reset, lost)),
+        _how_lost(other, as_new),
         leaves,
-        distance(control, lost, kind),
+        piece.apart(lost),
         fresh,
-        first_unequal_loss(control, lost, resumed.start.step if resumed.start else 0),
+        first_unequal_loss(piece.control, lost, start.step if start else 0),
     )
 
 
-def _how_lost(mine: Mapping[str, Any], other: Mapping[str, Any], as_new: bool) -> str:
+def _how_lost(other: Mapping[str, Any], as_new: bool) -> str:
     if as_new:
         return "lost: the resumed run goes on with a new one"
     if not other:
