@@ -1,4 +1,4 @@
-"""The sources of memory in a process that runs a script, as the same objects that a recipe's run has."""
+"""Live run: the sources of memory of a running script, as the same classes that a recipe's run has."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from bygones.training.sources.weights import Weights
 
 
 class Baseline:
-    """What there was before the first update: what "new" means for memory that nobody can build anew."""
+    """State before the first update, which is what "new" means for memory that cannot be rebuilt."""
 
     def __init__(self, script: Path, clock: Clock, seed: int) -> None:
         found = discover_objects(clock.optimizers, script, {})
@@ -63,9 +63,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class KnownMemory:
-    """Memory that another run of the script was seen to have: sources by name, variables by path.
+    """Memory that another run of the script has: sources by name, variables by path.
 
-    For a run that has not taken a step yet, in which nothing has changed so far.
+    Used for a run that has not taken a step yet, in which memory cannot be told by its having changed.
     """
 
     names: frozenset[str]
@@ -73,7 +73,7 @@ class KnownMemory:
 
 
 class Live:
-    """A running script as a run: `sources`, and the modules that a probe may look at."""
+    """A running script at one boundary: its `sources` by name, and the modules that a probe can observe."""
 
     def __init__(
         self,
@@ -106,14 +106,14 @@ class Live:
         self.sources = Catalogue("memory source", {s.name: s for s in sources})
 
     def entry(self) -> dict[str, Any]:
-        """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
+        """Return the ledger entry of this boundary: data hashes, loss and digests of the sources."""
         clock, record = self._clock, self._clock.record
         states: dict[str, State] = {}
         missing: dict[str, str] = {}
         for name, source in self.sources.items():
             try:
                 states[name] = source.capture()
-            except RecipeError:  # no reason to stop a run that is only written down
+            except RecipeError:  # a run that is only recorded goes on
                 missing[name] = "not captured"
         loss = record.losses[-1] if record.losses else None
         return ledger_entry(
@@ -125,7 +125,7 @@ class Live:
         )
 
     def clocked_module(self, optimizer: Any) -> str:
-        """The name of the trained module that an optimizer updates; empty if no module owns what it does."""
+        """Return the name of the trained module that an optimizer updates; empty if there is none."""
         updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, module in self.trained.items():
             if any(id(p) in updated for p in module.parameters()):
@@ -134,7 +134,7 @@ class Live:
 
 
 def _names(sources: Iterable[AbstractSource]) -> set[str]:
-    """Names that the script's other memory cannot have."""
+    """Return the names that no other source may have."""
     return {LoaderOrder.name, *(source.name for source in sources)}
 
 
@@ -179,7 +179,7 @@ def _averaging(
 
 
 def sources_of(found: LiveObjects, seed: int) -> list[AbstractSource]:
-    """The sources that every run has, and those that it has by its layers, of what was found or is named."""
+    """Return the built-in sources of the objects that were found."""
     parameters = named_parameters(found)
     updated = updated_parameters(found.optimizers)
     learned = {name: p for name, p in parameters.items() if id(p) in updated}
@@ -204,9 +204,9 @@ def sources_of(found: LiveObjects, seed: int) -> list[AbstractSource]:
 
 
 def named_parameters(found: LiveObjects) -> dict[str, Tensor]:
-    """Every parameter by name: the only module's own names, or prefixed by which module's it is.
+    """Return every parameter by name, prefixed by its module's name if there are several.
 
-    Tensors that an optimizer updates and no module owns go by the script's name for them.
+    Tensors that an optimizer updates and no module owns have the script's name for them.
     """
     named: dict[str, Tensor] = {}
     for label, module in found.trained.items():
@@ -226,7 +226,7 @@ def named_parameters(found: LiveObjects) -> dict[str, Tensor]:
 
 
 def updated_parameters(optimizers: Mapping[str, Any]) -> set[int]:
-    """Identities of what the optimizers update."""
+    """Return the identities of the parameters that optimizers update."""
     return {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
 
 
@@ -235,7 +235,7 @@ def _scaler(scaler: Any) -> Memory:
 
 
 def _student(averaged: nn.Module, trained: Mapping[str, nn.Module]) -> nn.Module | None:
-    """The trained module, or part of one, that an average is shaped like."""
+    """Return the trained module, or part of one, with the parameter shapes of an average."""
     shapes = {name: p.shape for name, p in averaged.named_parameters()}
     for module in trained.values():
         for part in module.modules():
@@ -279,7 +279,7 @@ def _unnamed_if_single(things: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settle(live: Live) -> None:
-    """Raises the sentence of the first source that cannot be captured exactly."""
+    """Raise `RecipeError` for the first source that cannot be captured exactly."""
     for name, source in live.sources.items():
         try:
             source.capture()

@@ -132,7 +132,7 @@ class WholeRun(AuditedRun):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with self.listener.hearing_losses(), super().watching():
+        with self.listener.recording_losses(), super().watching():
             yield
 
     def before_first(self) -> None:

@@ -113,7 +113,7 @@ class PilotProcess(WatchedProcess):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with self.listener.hearing_losses(), super().watching():
+        with self.listener.recording_losses(), super().watching():
             yield
 
     def before_first(self) -> None:

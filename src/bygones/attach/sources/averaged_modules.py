@@ -1,4 +1,4 @@
-"""Modules that change though no optimizer updates them: teachers, momentum encoders, averages."""
+"""Averaged modules: teachers and momentum encoders, which change although no optimizer updates them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bygones.training.sources.base import overwrite_all
 class AveragedModule(AbstractSource):
     """Parameters and buffers of a module that follows another, by name.
 
-    New, each equals what it follows: the trained parameter of the same name (but for its first part) and
-    shape; what follows nothing is as before the first update. Its decay is known to the script alone.
+    A new one equals the trained parameters of the same names (but for the first part) and shapes; tensors
+    without such a parameter are as before the first update. Only the script knows the decay.
     """
 
     visibility: Visibility = "state_dict"
@@ -44,7 +44,7 @@ class AveragedModule(AbstractSource):
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """A recipe names its teachers itself."""
+        """Return None: a recipe declares its teachers."""
         return None
 
     def capture(self) -> State:
