@@ -169,7 +169,7 @@ class InProcessWorkers(_BaseDataLoaderIter):
         self._workers_here = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return the iterator itself: a worker's copies may refer to it, and only the main process uses it."""
+        """Return the iterator itself: a worker's copies may refer to it, but do not use it."""
         return self
 
 

@@ -1,10 +1,10 @@
-"""What a resume check says of each source, from what the runs were seen to hold and to do.
+"""Verdicts of a resume check: whether each source is restored, and whether that matters.
 
     carried    what the uninterrupted run holds at the boundary
     restored   what the resumed run holds there
     reset      the uninterrupted run with the source made new
 
-    PASS       restored = carried, and reset makes another run: the checkpoint holds it, and that matters
+    PASS       restored = carried, and reset makes another run: it is saved, and it is needed
     FAIL       restored ≠ carried, and the difference makes another run
     ABSTAIN    whether it was restored makes no difference here, or the window cannot show it
 
@@ -35,7 +35,7 @@ _RANKS: dict[str, int] = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one source, and how far the function moves, by module that is observed.
+    """The verdict on one source, and how far the function moves, by observed module.
 
     `lost`: with the source as the resumed run held it; `fresh`: with the source made new. None where there
     was no such arm.
@@ -53,11 +53,11 @@ class Verdict:
 def judge(
     whole: ReferenceRun, resumed: ResumedState, carried: ForkedArms, end: int
 ) -> list[Verdict]:
-    """Every source's verdict, and the order's; what fails comes first."""
+    """Return the verdict on every source and on the order, failures first."""
     assert resumed.start is not None
-    control = carried.futures["carried"]
+    control = carried.continuations["carried"]
     kind = "values" if whole.inputs is None else whole.inputs.kind
-    alike = same_run(control, resumed.future)
+    alike = same_run(control, resumed.continuation)
     verdicts = []
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
@@ -76,12 +76,12 @@ def judge(
 
 
 def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState) -> list[Verdict]:
-    """What was restored the first time and is not the second: a checkpoint that a resumed run writes.
+    """Return the verdicts after a second resumption, from the checkpoint that a resumed run wrote.
 
-    Only sources that were restored and needed are asked about; what the loss costs is not measured again.
+    Only sources that passed are judged again; how far the function moves is not measured again.
     """
     if twice.start is None:
-        why = f"resumed a second time, the run {twice.future.ended} without a step"
+        why = f"resumed a second time, the run {twice.continuation.ended} without a step"
         return [Verdict("something else", "FAIL", why), *verdicts]
     places = {name: (source, leaves) for name, source, leaves in units(once.again)}
     now = []
@@ -117,18 +117,22 @@ class _Piece:
 
     @property
     def control(self) -> Continuation:
-        return self.arms.futures["carried"]
+        return self.arms.continuations["carried"]
 
     @property
     def reset(self) -> Continuation | None:
         """The run with the piece made new."""
-        return self.arms.futures.get(f"reset {self.name}")
+        return self.arms.continuations.get(f"reset {self.name}")
 
     @property
     def lost(self) -> Continuation | None:
         """The run with the piece as the resumed run held it."""
-        lost = self.arms.futures.get(f"resumed {self.name}")
-        if lost is not None and lost.ended.startswith("raised") and not self.resumed.future.ended:
+        lost = self.arms.continuations.get(f"resumed {self.name}")
+        if (
+            lost is not None
+            and lost.ended.startswith("raised")
+            and not self.resumed.continuation.ended
+        ):
             return None  # the state did not fit, which shows nothing of the resumed run
         return lost
 
@@ -214,10 +218,10 @@ def _of_order(
     kind: str,
     others: list[Verdict],
 ) -> Verdict:
-    """Whether the resumed run was shown what the uninterrupted one was, and the position it went on from."""
+    """Judge the data order: whether the resumed run trained on the same batches."""
     assert resumed.start is not None
     begin = resumed.start.step
-    control, mine = carried.futures["carried"], resumed.future
+    control, mine = carried.continuations["carried"], resumed.continuation
     steps = len(control.contents)
     edges = [step for step in whole.epochs if begin < step < end]
     if not any(control.contents):
@@ -232,7 +236,7 @@ def _of_order(
         return Verdict("order", "ABSTAIN", why)
     first = first_unequal(control.contents, mine.contents)
     for verdict in others:
-        lost = carried.futures.get(f"resumed {verdict.source}")
+        lost = carried.continuations.get(f"resumed {verdict.source}")
         if (
             verdict.outcome == "FAIL"
             and lost is not None
@@ -247,7 +251,7 @@ def _of_order(
             f"random streams"
         )
         return Verdict("order", "ABSTAIN", why)
-    lost = carried.futures.get("resumed order")
+    lost = carried.continuations.get("resumed order")
     return Verdict(
         "order",
         "FAIL",
@@ -260,7 +264,7 @@ def _of_order(
 def _other_batches(
     whole: ReferenceRun, mine: Continuation, begin: int, first: int, steps: int
 ) -> str:
-    """What is shown instead, as far as it can be told."""
+    """Say which batches the resumed run trained on instead."""
     where = f"from step {begin + first} on"
     if first >= len(mine.indices):
         return f"the resumed run ends after {len(mine.indices)} steps; {steps} were left ({mine.ended})"
@@ -287,7 +291,7 @@ def _place_in_epoch(whole: ReferenceRun, step: int) -> int:
 
 
 def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdict:
-    """The resumed run goes another way, and all that is known was restored: clues are all there is."""
+    """Return the verdict on a run that differs although all known memory was restored."""
     assert resumed.start is not None
     theirs = resumed.start.numbers
     clues = [
@@ -295,15 +299,15 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
         for path, value in sorted(carried.numbers.items())
         if path in theirs and theirs[path] != value
     ]
-    control = carried.futures["carried"]
-    step = first_unequal_loss(control, resumed.future, resumed.start.step)
+    control = carried.continuations["carried"]
+    step = first_unequal_loss(control, resumed.continuation, resumed.start.step)
     where = "its losses never differ" if step is None else f"its loss differs first in step {step}"
     said = f" Variables that differ: {', '.join(clues[:5])}." if clues else ""
     return Verdict(
         "something else",
         "FAIL",
         f"everything that was found is restored, and yet the resumed run is another one: {where}.{said}",
-        lost=distance(control, resumed.future, kind),
+        lost=distance(control, resumed.continuation, kind),
         first_loss=step,
     )
 
@@ -312,21 +316,22 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
 
 
 def _restored_later(name: str, carried: ForkedArms, resumed: ResumedState) -> bool:
-    """A stream that is put back only after the first batch was fetched: restored, unless the batch is wrong.
+    """Test whether a stream was restored after the first fetch, and before the model was called.
 
-    Where other examples were fetched, it is the order that is wrong.
+    If the first batch is another one by its contents alone, the stream was needed for it. If its indices
+    differ too, the order is at fault, not the stream.
     """
     assert resumed.start is not None
     leaf = f"{name.partition('/')[2]}/state"
-    mine = carried.futures["carried"].streams_later.get(leaf)
+    mine = carried.continuations["carried"].streams_later.get(leaf)
     theirs = resumed.start.streams_later.get(leaf)
-    one, other = carried.futures["carried"], resumed.future
+    one, other = carried.continuations["carried"], resumed.continuation
     right = one.contents[:1] == other.contents[:1] or one.indices[:1] != other.indices[:1]
     return mine is not None and same_bits(mine, theirs) and right
 
 
 def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: bool) -> str:
-    """Which leaves differ, by the last piece of their names where that says enough."""
+    """Name the leaves that differ, by the last part of their names where that is enough."""
     if not whole_source:
         return ""
     names = sorted(
@@ -346,7 +351,7 @@ def _counted(things: list[Any], noun: str) -> str:
 
 
 def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:
-    """One verdict a source from those of several seeds: a failure in any is one."""
+    """Merge the verdicts of several seeds: the worst one of each source counts."""
     merged: dict[str, Verdict] = {}
     for verdict in (v for mine in verdicts.values() for v in mine):
         known = merged.get(verdict.source)
