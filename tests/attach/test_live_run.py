@@ -258,6 +258,7 @@ def test_an_average_of_ones_own_is_known_by_its_names_and_a_new_one_equals_the_w
     assert isinstance(sources["average"], ScriptVariables)
     ema = sources["average"]
     assert ema.origin == "averaging"
+    assert not ema.is_result
     assert set(ema.capture()) == {"shadow['weight']", "shadow['bias']", "updates"}
     assert torch.equal(ema.fresh()["shadow['weight']"], model.weight)
     ema.restore({**ema.capture(), "updates": 7})
@@ -274,7 +275,21 @@ def test_results_that_are_bound_anew_are_no_memory_and_arrays_changed_in_place_a
     found = discover_objects([optimizer], Path(__file__), {})
     sources = script_variables(found.loose, before, {}, found.trained)
     assert "queue" in sources
+    assert sources["queue"].is_result
     assert "loss" not in sources
+
+
+def test_a_variable_with_the_name_of_another_source_gets_an_underscore():
+    weights, weights_ = torch.zeros(2), torch.zeros(2)
+    before = first_values(discover_objects([], Path(__file__), {}).loose)
+    weights += 1.0
+    weights_ += 2.0
+    found = discover_objects([], Path(__file__), {})
+    sources = script_variables(found.loose, before, {}, found.trained, taken={"weights"})
+    names = {name: source.name for name, source in sources.items() if "weights" in name}
+    assert names == {"weights_": "weights_", "weights__": "weights__"}
+    assert torch.equal(sources["weights_"].capture()["value"], weights)
+    assert list(sources["weights__"].locations) == ["value"]
 
 
 # ------------------------------------------------------------------ what is alive

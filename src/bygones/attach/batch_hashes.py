@@ -1,8 +1,8 @@
-"""What a script was shown, step by step, as a chain of hashes: two runs with equal chains saw the same.
+"""Hash chain of the batches that a script's loaders deliver: runs with equal chains saw equal data.
 
     entry <- H(entry | content of the batch)      for each batch that a loader delivers
 
-The content, not the numbers of the examples: augmentation that draws from another stream shows nowhere else.
+The content is hashed, not the indices: augmentation that draws other random numbers shows only there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from bygones.core.hash_chain import extend_chain
 
 
 class DeliveredBatches:
-    """The chain of one run. `steps[s]` is the chain's state at the end of step s.
+    """The hash chain of one run.
 
-    `order` is the chain over the numbers of the examples, as far as the loaders number them. `indices` is
-    kept only while `keeping`: for each step, the index batches that its own data came from; `contents` too,
-    which has a hash of each batch of its own.
+    steps[s]       state of the chain at the end of step s
+    order          hash chain over the indices of the examples, as far as the loaders number them
+    indices[s]     index batches that step s trained on; recorded only if `keeping`
+    contents[s]    hash of each batch that step s trained on; recorded only if `keeping`
     """
 
     def __init__(self, *, keeping: bool = False) -> None:
@@ -31,18 +32,18 @@ class DeliveredBatches:
         self._open: list[tuple[int, Any, str]] = []
 
     def deliver(self, dataset: Any, index: Any, batch: Any) -> None:
-        """Notes one delivered batch."""
+        """Add one delivered batch."""
         self.entry = extend_chain(self.entry, batch)
         self.order = extend_chain(self.order, index if is_array(index) else repr(index))
         if self.keeping:
             self._open.append((id(dataset), index, extend_chain("", batch)))
 
     def begin_here(self) -> None:
-        """What was delivered before the last batch was not trained on: it was only skipped."""
+        """Drop all batches but the last: a resumed run fetched them only to skip them."""
         self._open = self._open[-1:]
 
     def close(self, dataset: Any) -> None:
-        """The step is over; `dataset` is the one that it trained on."""
+        """Close the running step; `dataset` is the one that it trained on."""
         if self.keeping:
             mine = [(i, content) for owner, i, content in self._open if owner == id(dataset)]
             self.indices[len(self.steps)] = [index for index, _ in mine]

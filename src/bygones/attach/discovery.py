@@ -1,9 +1,9 @@
-"""What is alive in a process that runs a script: its optimizers, modules, schedulers, loaders, and the rest.
+"""Object discovery: find the optimizers, modules, schedulers, generators and variables of a running script.
 
-Nothing was handed over, so it is looked for: optimizers by having stepped, schedulers and modules among
-all living objects, everything else by walking from the script's variables (those of its functions that
-are running now, its globals, the attributes of what they hold). A thing's name is the shortest path to it,
-the script's own variables first.
+Optimizers are those that have stepped. Schedulers and modules are found among all objects that the garbage
+collector tracks. Everything else is found by walking from the script's variables: locals of its running
+functions, globals, and the attributes of what these hold. An object is named by the shortest path to it,
+from the script's own variables where there is one.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from bygones.training.generators import generator_state
 from bygones.training.reachable import children_of
 
-_MOST_THINGS = 200_000  # a walk gives up on what lies beyond
+_MOST_THINGS = 200_000  # the walk stops after so many
 _DEEPEST = 10
 _CONTAINERS = ("builtins", "collections", "functools", "types")
 _KINDS = (nn.Module, Optimizer, LRScheduler, GradScaler)
-# Arrays have nothing inside; the others are sources of their own.
+# Not walked into: arrays, and objects that are sources of their own.
 _CLOSED = (Tensor, np.ndarray, Optimizer, LRScheduler, GradScaler, _BaseDataLoaderIter)
-# Where torch calls modules: what its functions hold while they run is what was handed over.
+# Frames of torch's module calls hold only the arguments of the call.
 _CALLING = nn.Module.__module__
-# What `_siblings` found, by folder, and how many modules there were then and which came last.
+# Cache of `_siblings`, by folder, with the number of modules at that time and the latest of them.
 _siblings_of: dict[Path, tuple[tuple[int, str], list[ModuleType]]] = {}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lies: its path, and the container that has to be told if it is to be another."""
+    """Where a value lies: its path, and the container in which it can be replaced."""
 
     path: str
     owner: Any
@@ -55,14 +55,14 @@ class Place:
 
 @dataclass(frozen=True)
 class LiveObjects:
-    """Everything that was found, by name."""
+    """The objects that were found, by name."""
 
     optimizers: Mapping[str, Optimizer]
     schedulers: Mapping[str, LRScheduler]
     scalers: Mapping[str, GradScaler]
     trained: Mapping[str, nn.Module]  # modules that own parameters which an optimizer updates
     averaged: Mapping[str, AveragedModel]
-    others: Mapping[str, nn.Module]  # modules with parameters of their own that nobody updates
+    others: Mapping[str, nn.Module]  # modules with parameters that no optimizer updates
     generators: Mapping[str, Any]
     loose: tuple[Place, ...]  # arrays and plain numbers that belong to none of these
     names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
@@ -75,10 +75,11 @@ def discover_objects(
     *,
     writes_locals: bool = False,
 ) -> LiveObjects:
-    """Looks around in this process; `known` are names that things (by identity) were given before.
+    """Find the script's objects in this process.
 
-    `writes_locals`: places of a running function's variables have its frame for an owner, so that they can
-    be written. A frame that is kept keeps alive what it holds.
+    `stepped`: optimizers that have stepped. `known`: names given earlier, by identity. `writes_locals`:
+    keep the frames of running functions, so that their local variables can be written; this also keeps
+    alive what they hold.
     """
     living = _living()
     mine, theirs = _roots(script, writes_locals)
@@ -121,7 +122,7 @@ def discover_objects(
 
 
 def _living() -> dict[type, list[Any]]:
-    """All living objects of the kinds that are looked for; by type, which is cheaper than by object."""
+    """Collect all tracked objects of the wanted kinds; each type is tested once."""
     found: dict[type, list[Any]] = {kind: [] for kind in _KINDS}
     kind_of: dict[type, type | None] = {}
     for thing in gc.get_objects():
@@ -135,7 +136,7 @@ def _living() -> dict[type, list[Any]]:
 
 
 def script_frames(script: Path) -> list[FrameType]:
-    """The frames that are running now, from the script's outermost to the innermost."""
+    """Return the running frames, from the script's outermost to the innermost."""
     frames: list[FrameType] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -155,9 +156,9 @@ _Roots = list[tuple[str, Any, Any]]
 
 
 def _roots(script: Path, writes_locals: bool) -> tuple[_Roots, _Roots]:
-    """(name, container, value) of every variable to begin at: the script's own, and its libraries'.
+    """Return (name, container, value) of the variables to walk from: the script's own, then its libraries'.
 
-    In order of preference for names. Which functions of a library are running depends on where one looks.
+    In order of preference for names: which library functions are running depends on the boundary.
     """
     folder = script.resolve().parent
     frames = script_frames(script)
@@ -179,9 +180,9 @@ def _roots(script: Path, writes_locals: bool) -> tuple[_Roots, _Roots]:
 
 
 def _siblings(folder: Path) -> list[ModuleType]:
-    """Imported modules that lie in the script's own folder, or below it.
+    """Return the imported modules that lie in the script's folder, or below it.
 
-    Looked for once, and again when more were imported: a fork pays for each module that it touches.
+    Cached until more are imported: touching a module costs a forked process a copy of its page.
     """
     newest = len(sys.modules), next(reversed(sys.modules))
     known = _siblings_of.get(folder)
@@ -199,7 +200,7 @@ def _siblings(folder: Path) -> list[ModuleType]:
 
 
 def _walk(*roots: _Roots) -> Iterator[Place]:
-    """Everything that can be reached, nearest first, each thing once; all of the first roots' comes first.
+    """Yield every reachable value once, breadth first; all that the first roots lead to comes first.
 
     Arrays that are variables themselves come last: a loop may have left one pointing into a container.
     """
@@ -219,7 +220,7 @@ def _walk(*roots: _Roots) -> Iterator[Place]:
             pending = layers.popleft()
             continue
         if len(visited) >= _MOST_THINGS:
-            pending.clear()  # what lies beyond is given up; the variables themselves never are
+            pending.clear()  # stop walking, but still yield the variables themselves
             layers.clear()
             if not late:
                 return
@@ -241,28 +242,28 @@ def _walk(*roots: _Roots) -> Iterator[Place]:
         try:
             for step, inner in children_of(value):
                 if step.startswith(" using ") and id(value.__globals__) in spaces:
-                    continue  # a variable at which the walk begins anyway, by its own name
+                    continue  # a variable among the roots, under its own name
                 path = f"{place.path}{step}"
                 inner_place = Place(path, value, step, place.root, inner, place.own)
                 pending.append((inner_place, depth + 1))
-        except Exception:  # an object whose attributes cannot be read is no memory of ours
+        except Exception:  # an object whose attributes cannot be read
             continue
 
 
 def _is_machinery(value: Any) -> bool:
-    """Objects of the standard library (pools, loggers, parsers): what they hold is no memory of training."""
+    """Test for an object of the standard library (pool, logger, parser), which holds no memory."""
     module = type(value).__module__.partition(".")[0]
     return module in sys.stdlib_module_names and module not in _CONTAINERS
 
 
 def _is_bygones(value: Any) -> bool:
-    """What watches the script is no part of it."""
+    """Test for an object of bygones, which is no part of the script."""
     owner = getattr(value, "__self__", value) if isinstance(value, MethodType) else value
     return type(owner).__module__.partition(".")[0] == "bygones"
 
 
 def _optimizers(stepped: list[Optimizer], living: list[Any]) -> list[Optimizer]:
-    """Those that have stepped, then those that own other parameters and are still to step."""
+    """Return the optimizers that have stepped, then those with other parameters that have not stepped yet."""
     found = list(stepped)
     owned = {id(p) for o in found for g in o.param_groups for p in g["params"]}
     for one in living:
@@ -276,19 +277,19 @@ def _optimizers(stepped: list[Optimizer], living: list[Any]) -> list[Optimizer]:
 
 
 def _outermost(living: list[Any]) -> list[nn.Module]:
-    """Modules that are no part of another module."""
+    """Return the modules that are no part of another module."""
     modules = [one for one in living if "_modules" in vars(one)]
     inner = {id(m) for module in modules for m in module._modules.values() if m is not None}
     return [module for module in modules if id(module) not in inner]
 
 
 def _is_part_of_another(scheduler: LRScheduler, living: list[Any]) -> bool:
-    """A member of a SequentialLR or ChainedScheduler is kept by it."""
+    """Test for a member of a SequentialLR or ChainedScheduler, which captures it."""
     return any(scheduler in one._schedulers for one in living if hasattr(one, "_schedulers"))
 
 
 def _named(things: list[Any], names: Mapping[int, str], else_called: str) -> dict[str, Any]:
-    """Things by the shortest path to them, in a stable order; what has no path is numbered."""
+    """Name objects by the shortest path to them, in a stable order; number those without a path."""
     named: dict[str, Any] = {}
     for thing in things:
         name = names.get(id(thing), else_called)
@@ -301,7 +302,7 @@ def _named(things: list[Any], names: Mapping[int, str], else_called: str) -> dic
 
 
 def _held(optimizers: Mapping[str, Optimizer], modules: Any) -> set[int]:
-    """Identities of the tensors that named sources hold already."""
+    """Return the identities of the tensors that belong to modules and optimizers."""
     held: set[int] = set()
     for module in modules:
         held |= {id(t) for t in module.parameters()} | {id(t) for t in module.buffers()}

@@ -1,8 +1,8 @@
-"""The sources of memory in a process that runs a script, as the same objects that a recipe's run has."""
+"""Live run: the sources of memory of a running script, as the same classes that a recipe's run has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,12 @@ from bygones.attach.discovery import LiveObjects, discover_objects
 from bygones.attach.sources.averaged_modules import AveragedModule
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
-from bygones.attach.sources.variables import changed_paths, first_values, script_variables
+from bygones.attach.sources.variables import (
+    changed_paths,
+    first_values,
+    free_name,
+    script_variables,
+)
 from bygones.attach.step_clock import Clock
 from bygones.core.catalogue import Catalogue
 from bygones.core.digest import same_bits
@@ -23,7 +28,7 @@ from bygones.core.hash_chain import ledger_entry, state_digests
 from bygones.core.values import State
 from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Memory
-from bygones.training.sources import AbstractSource
+from bygones.training.sources import SOURCES, AbstractSource
 from bygones.training.sources.averages import Averages
 from bygones.training.sources.batchnorm import BatchNorm
 from bygones.training.sources.buffers import Buffers
@@ -35,7 +40,7 @@ from bygones.training.sources.weights import Weights
 
 
 class Baseline:
-    """What there was before the first update: what "new" means for memory that nobody can build anew."""
+    """State before the first update, which is what "new" means for memory that cannot be rebuilt."""
 
     def __init__(self, script: Path, clock: Clock, seed: int) -> None:
         found = discover_objects(clock.optimizers, script, {})
@@ -53,14 +58,14 @@ class Baseline:
             for name, t in module.state_dict(keep_vars=True).items()
         }
         for source in sources_of(found, seed):
-            self.states[source.name] = getattr(source, "as_built", {})
+            self.states[source.name] = source.baseline
 
 
 @dataclass(frozen=True)
 class KnownMemory:
-    """Memory that another run of the script was seen to have: sources by name, variables by path.
+    """Memory that another run of the script has: sources by name, variables by path.
 
-    For a run that has not taken a step yet, in which nothing has changed so far.
+    Used for a run that has not taken a step yet, in which memory cannot be told by its having changed.
     """
 
     names: frozenset[str]
@@ -68,7 +73,7 @@ class KnownMemory:
 
 
 class Live:
-    """A running script as a run: `sources`, and the modules that a probe may look at."""
+    """A running script at one boundary: its `sources` by name, and the modules that a probe can observe."""
 
     def __init__(
         self,
@@ -88,32 +93,27 @@ class Live:
         sources = sources_of(found, seed)
         self.names = found.names
         self.averaging = {**found.averaged, **found.others}
-        sources += self._averaging(found, parameters, first, expected)
+        sources += _averaging(found, parameters, first, expected, _names(sources))
         paths = None if expected is None else expected.paths
         sources += script_variables(
-            found.loose, first.loose, parameters, found.trained, paths
+            found.loose, first.loose, parameters, found.trained, paths, _names(sources)
         ).values()
         self.changed = changed_paths(found.loose, first.loose)
         if can_be_rearranged(clock):
             sources.append(LoaderOrder(clock, seed, shown))
         for source in sources:
-            built = first.states.get(source.name)
-            if built is not None and built.keys() == getattr(source, "as_built", {}).keys():
-                source.as_built = built  # type: ignore[attr-defined]
-        self.sources = Catalogue("memory source", {s.name: s for s in _told_apart(sources)})
-        for name, source in self.sources.items():
-            for leaf, place in getattr(source, "places", {}).items():
-                self._as_first_seen(source, leaf, first.loose.get(place.path), name)
+            _set_baseline(source, first)
+        self.sources = Catalogue("memory source", {s.name: s for s in sources})
 
     def entry(self) -> dict[str, Any]:
-        """What the ledger says of this boundary: what was shown so far, and a digest of what is carried."""
+        """Return the ledger entry of this boundary: data hashes, loss and digests of the sources."""
         clock, record = self._clock, self._clock.record
         states: dict[str, State] = {}
         missing: dict[str, str] = {}
         for name, source in self.sources.items():
             try:
                 states[name] = source.capture()
-            except RecipeError:  # no reason to stop a run that is only written down
+            except RecipeError:  # a run that is only recorded goes on
                 missing[name] = "not captured"
         loss = record.losses[-1] if record.losses else None
         return ledger_entry(
@@ -125,56 +125,67 @@ class Live:
         )
 
     def clocked_module(self, optimizer: Any) -> str:
-        """The name of the trained module that an optimizer updates; empty if no module owns what it does."""
+        """Return the name of the trained module that an optimizer updates; empty if there is none."""
         updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, module in self.trained.items():
             if any(id(p) in updated for p in module.parameters()):
                 return name
         return ""
 
-    def _as_first_seen(self, source: Any, leaf: str, before: Any, name: str) -> None:
-        if before is not None:
-            source.as_built = {**source.as_built, leaf: before[1]}
 
-    def _averaging(
-        self,
-        found: LiveObjects,
-        parameters: Mapping[str, Tensor],
-        first: Baseline,
-        expected: KnownMemory | None,
-    ) -> list[AbstractSource]:
-        """Teachers and averages: parameters that no optimizer updates, and that change all the same."""
-        sources: list[AbstractSource] = []
-        for name, averages in found.averaged.items():
-            student = _student(averages.module, found.trained)
-            if student is not None:
-                source: Any = Averages(averages, student)
-                source.name = "averages" if len(found.averaged) == 1 else name
-                sources.append(source)
-        updated = updated_parameters(found.optimizers)
-        learned = {name: p for name, p in parameters.items() if id(p) in updated}
-        within = {n: p for n, p in parameters.items() if id(p) not in updated}
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in within.items():
-            groups.setdefault(name.partition(".")[0], {})[name] = tensor
-        for label, module in found.others.items():
-            groups[label] = {
-                f"{label}.{n}": t for n, t in module.state_dict(keep_vars=True).items()
-            }
-        for label, tensors in groups.items():
-            changed = any(not same_bits(first.tensors.get(n, t), t) for n, t in tensors.items())
-            if changed or (expected is not None and label in expected.names):
-                sources.append(AveragedModule(label, tensors, learned, first.tensors))
-        return sources
+def _names(sources: Iterable[AbstractSource]) -> set[str]:
+    """Return the names that no other source may have."""
+    return {LoaderOrder.name, *(source.name for source in sources)}
+
+
+def _set_baseline(source: AbstractSource, first: Baseline) -> None:
+    """Give a source what the run held before its first update, as far as that was found then."""
+    before = first.states.get(source.name)
+    if before is not None and before.keys() == source.baseline.keys():
+        source.baseline = before
+    seen = {leaf: first.loose.get(place.path) for leaf, place in source.locations.items()}
+    known = {leaf: value[1] for leaf, value in seen.items() if value is not None}
+    source.baseline = {**source.baseline, **known}
+
+
+def _averaging(
+    found: LiveObjects,
+    parameters: Mapping[str, Tensor],
+    first: Baseline,
+    expected: KnownMemory | None,
+    taken: set[str],
+) -> list[AbstractSource]:
+    """Find teachers and averages: parameters that change although no optimizer updates them."""
+    sources: list[AbstractSource] = []
+    for name, averages in found.averaged.items():
+        student = _student(averages.module, found.trained)
+        if student is not None:
+            label = free_name("averages" if len(found.averaged) == 1 else name, taken)
+            sources.append(Averages(averages, student, label))
+    updated = updated_parameters(found.optimizers)
+    learned = {name: p for name, p in parameters.items() if id(p) in updated}
+    within = {n: p for n, p in parameters.items() if id(p) not in updated}
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in within.items():
+        groups.setdefault(name.partition(".")[0], {})[name] = tensor
+    for label, module in found.others.items():
+        groups[label] = {f"{label}.{n}": t for n, t in module.state_dict(keep_vars=True).items()}
+    for label, tensors in groups.items():
+        changed = any(not same_bits(first.tensors.get(n, t), t) for n, t in tensors.items())
+        if changed or (expected is not None and label in expected.names):
+            name = free_name(label, {*taken, *(source.name for source in sources)})
+            sources.append(AveragedModule(name, tensors, learned, first.tensors))
+    return sources
 
 
 def sources_of(found: LiveObjects, seed: int) -> list[AbstractSource]:
-    """The sources that every run has, and those that it has by its layers, of what was found or is named."""
+    """Return the built-in sources of the objects that were found."""
     parameters = named_parameters(found)
     updated = updated_parameters(found.optimizers)
     learned = {name: p for name, p in parameters.items() if id(p) in updated}
     names = {id(p): name for name, p in parameters.items()}
     optimizers = _unnamed_if_single(found.optimizers)
+    single = len(found.scalers) == 1
     layers, owners, hidden = _normalising(found), _buffers(found), _hidden(found)
     sources: Sequence[AbstractSource | None] = [
         Weights(learned),
@@ -184,7 +195,7 @@ def sources_of(found: LiveObjects, seed: int) -> list[AbstractSource]:
         BatchNorm(layers) if layers else None,
         Buffers(owners, "non-persistent" if hidden else "state_dict") if owners else None,
         *(
-            Named("scaler" if len(found.scalers) == 1 else name, _scaler(scaler), None)
+            Named("scaler" if single else free_name(name, SOURCES), _scaler(scaler), None)
             for name, scaler in found.scalers.items()
         ),
         CarriedStreams(found.generators, seed),
@@ -193,9 +204,9 @@ def sources_of(found: LiveObjects, seed: int) -> list[AbstractSource]:
 
 
 def named_parameters(found: LiveObjects) -> dict[str, Tensor]:
-    """Every parameter by name: the only module's own names, or prefixed by which module's it is.
+    """Return every parameter by name, prefixed by its module's name if there are several.
 
-    Tensors that an optimizer updates and no module owns go by the script's name for them.
+    Tensors that an optimizer updates and no module owns have the script's name for them.
     """
     named: dict[str, Tensor] = {}
     for label, module in found.trained.items():
@@ -215,7 +226,7 @@ def named_parameters(found: LiveObjects) -> dict[str, Tensor]:
 
 
 def updated_parameters(optimizers: Mapping[str, Any]) -> set[int]:
-    """Identities of what the optimizers update."""
+    """Return the identities of the parameters that optimizers update."""
     return {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
 
 
@@ -224,7 +235,7 @@ def _scaler(scaler: Any) -> Memory:
 
 
 def _student(averaged: nn.Module, trained: Mapping[str, nn.Module]) -> nn.Module | None:
-    """The trained module, or part of one, that an average is shaped like."""
+    """Return the trained module, or part of one, with the parameter shapes of an average."""
     shapes = {name: p.shape for name, p in averaged.named_parameters()}
     for module in trained.values():
         for part in module.modules():
@@ -267,19 +278,8 @@ def _unnamed_if_single(things: Mapping[str, Any]) -> dict[str, Any]:
     return {"": next(iter(things.values()))} if len(things) == 1 else dict(things)
 
 
-def _told_apart(sources: list[AbstractSource]) -> list[AbstractSource]:
-    """No two of one name: a variable called like a built-in source gets an underscore."""
-    taken: set[str] = set()
-    for source in sources:
-        is_variable = not isinstance(source, LoaderOrder)
-        while source.name in taken or (is_variable and source.name == LoaderOrder.name):
-            source.name += "_"
-        taken.add(source.name)
-    return sources
-
-
 def settle(live: Live) -> None:
-    """Raises the sentence of the first source that cannot be captured exactly."""
+    """Raise `RecipeError` for the first source that cannot be captured exactly."""
     for name, source in live.sources.items():
         try:
             source.capture()

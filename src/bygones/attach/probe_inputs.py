@@ -1,8 +1,8 @@
-"""What is observed of a script's function: inputs taken from its own batches, or a function of the user's.
+"""Probe inputs: choose what a script's function is observed on, and observe it.
 
-In the first run, up to the fork, the calls of the trained module are listened to. Inputs of calls in
-evaluation mode are preferred (they come as training never showed them); else those of training batches
-are taken. Every seed and arm is then observed on the same inputs, in evaluation mode, without gradients.
+In the pilot run, up to the fork, calls of the trained module are recorded. Inputs of calls in evaluation
+mode are preferred, since they are held out from training; else those of training batches are taken. Every
+seed and arm is then observed on the same inputs, in evaluation mode, without gradients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_CALLS = 64
 
 @dataclass(frozen=True)
 class ScriptProbe:
-    """Names what is observed: which module, on which inputs (by digest), or which function of the user's."""
+    """Identifies what is observed: the module and the digest of its inputs, or of the user's function."""
 
     module: str
     inputs: Digest
@@ -40,7 +40,7 @@ class ScriptProbe:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is handed to the observed module, call by call; and the right answers, where they are known."""
+    """Arguments of each call of the observed module, and the labels [N] where they are known."""
 
     module: str
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
@@ -57,27 +57,27 @@ class Inputs:
 
 
 class Listener:
-    """Listens to the calls of trained modules in the first run, which is thrown away afterwards."""
+    """Record the calls of trained modules in a run that is discarded afterwards."""
 
     def __init__(self) -> None:
         self._calls: dict[tuple[str, bool], list[_Call]] = {}
         self._batch: Any = None
-        self._classified: set[int] = set()  # storages that cross-entropy was taken of
+        self._classified: set[int] = set()  # storages of outputs that were passed to cross_entropy
         self._targets: dict[int, Tensor] = {}
 
     def delivered(self, batch: Any) -> None:
         self._batch = batch
 
     def attach(self, trained: Mapping[str, nn.Module]) -> None:
-        """Listens to each module that holds at least half of what is trained in its root."""
+        """Hook into each module that holds at least half of the parameters of its root."""
         for label, root in trained.items():
             whole = sum(p.numel() for p in root.parameters())
             for name, module in root.named_modules():
                 if 2 * sum(p.numel() for p in module.parameters()) >= whole:
                     path = f"{label}/{name}"
-                    module.register_forward_hook(self._listens(path), with_kwargs=True)
+                    module.register_forward_hook(self._hook(path), with_kwargs=True)
 
-    def _listens(self, path: str) -> Callable[..., None]:
+    def _hook(self, path: str) -> Callable[..., None]:
         def heard(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             calls = self._calls.setdefault((path, module.training), [])
             if len(calls) < _MOST_CALLS and isinstance(_first_tensor([args, kwargs]), Tensor):
@@ -90,8 +90,8 @@ class Listener:
         return heard
 
     @contextmanager
-    def hearing_losses(self) -> Iterator[None]:
-        """Notes which outputs cross-entropy is taken of: those are logits, and these their labels."""
+    def recording_losses(self) -> Iterator[None]:
+        """Record the arguments of `cross_entropy`: logits and their labels."""
         taken = nn.functional.cross_entropy
 
         def listened(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -108,7 +108,7 @@ class Listener:
             nn.functional.cross_entropy = taken
 
     def inputs(self, module_of_clock: str) -> Inputs:
-        """The inputs to observe on, of the outermost module that was called; evaluation mode preferred."""
+        """Choose inputs of the outermost module that was called, from evaluation mode if possible."""
         mine = {key: calls for key, calls in self._calls.items() if calls}
         own = {k: c for k, c in mine.items() if k[0].partition("/")[0] == module_of_clock} or mine
         if not module_of_clock:
@@ -149,7 +149,7 @@ class Listener:
         )
 
     def _labels(self, args: Any) -> Tensor | None:
-        """The labels that came in one batch with these inputs, if they did."""
+        """Return the labels that the loader delivered in one batch with these inputs, if it did."""
         given = _first_tensor(args)
         parts = list(self._batch.values()) if isinstance(self._batch, Mapping) else self._batch
         if given is None or not isinstance(parts, list | tuple):
@@ -177,17 +177,19 @@ class Listener:
 
 
 class _Call:
-    """One call of a module: what went in, what came out, and the labels that came along."""
+    """One call of a module: its arguments, its output, and the labels that came in the same batch."""
 
     def __init__(
         self, args: Any, kwargs: Any, answer: Tensor, output: Any, labels: Tensor | None
     ) -> None:
         self.args, self.kwargs, self.labels = args, kwargs, labels
         self.answer, self.output = answer.detach(), output
-        self.place = answer.untyped_storage().data_ptr()  # kept alive, so that it stays its own
+        self.place = (
+            answer.untyped_storage().data_ptr()
+        )  # the storage is kept alive, so no other tensor gets this address
 
     def cut(self, room: int) -> _Call:
-        """The same call on its first inputs only."""
+        """Return the same call on its first `room` inputs only."""
         size = len(self.answer)
         if size <= room:
             return self
@@ -199,7 +201,7 @@ class _Call:
 
 
 def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
-    """What the script itself marked by `bygones.watch`, if it did."""
+    """Return the inputs that the script marked by `bygones.watch`; None if it marked none."""
     marks = watched.marked_models()
     if not marks:
         return None
@@ -231,9 +233,10 @@ def marked_inputs(trained: Mapping[str, nn.Module]) -> Inputs | None:
 def observe(
     inputs: Inputs, live: Live, instead: nn.Module | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The module's outputs here and now, float [N, C], and labels if known; modes and draws are kept.
+    """Return the observed module's outputs, float [N, C], and the labels [N] where they are known.
 
-    `instead`: a module that is called in place of the observed one, an average of it say.
+    Modules' modes and random generators are left as they were. `instead`: call this module in place of the
+    observed one, an average of it, say.
     """
     label, _, name = inputs.module.partition("/")
     trained = live.trained
@@ -244,7 +247,7 @@ def observe(
     with preserve_global_generators(), torch.no_grad():
         try:
             if inputs.function is not None:
-                return _asked(inputs.function, module)
+                return _call_probe(inputs.function, module)
             module.eval()
             answers = [_answer(module(*clone_all(a), **clone_all(k))) for a, k in inputs.calls]
         finally:
@@ -255,10 +258,10 @@ def observe(
     return np.concatenate([_as_rows(r, inputs.kind) for r in rows]).astype(dtype), inputs.labels
 
 
-def _asked(
+def _call_probe(
     function: Callable[[Any], Any], module: nn.Module
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What the user's probe says: an array [N, C], or (logits [N, C], labels [N])."""
+    """Call the user's probe, which returns an array [N, C], or (logits [N, C], labels [N])."""
     try:
         said = function(module)
     except Exception as error:
@@ -274,19 +277,19 @@ def _asked(
 
 
 def clone_all(value: Any) -> Any:
-    """A copy, so that a model that writes into its inputs does not write into ours."""
+    """Copy all tensors, since a model may write into its inputs."""
     return _mapped(value, clone_leaf)
 
 
 def _as_rows(array: np.ndarray, kind: str) -> np.ndarray:
-    """[N, C]: of logits every position is an input of its own, of values everything after N is an output."""
+    """Reshape to [N, C]: each position of logits is an input; values are flattened after N."""
     if kind == "logits" and array.ndim > 2:
         return array.reshape(-1, array.shape[-1])[:_MOST_INPUTS]
     return array.reshape(len(array), -1)
 
 
 def _answer(output: Any) -> Tensor | None:
-    """The tensor that a module's output is about: itself, its logits, or the first float one in it."""
+    """Return the main tensor of a module's output: itself, its logits, or the first float tensor in it."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
     logits = (

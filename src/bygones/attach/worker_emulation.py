@@ -1,7 +1,7 @@
-"""A DataLoader's workers inside the process that asks them: the same batches to the bit, no other process.
+"""Worker emulation: run a DataLoader's workers in the main process, with the same batches to the bit.
 
-Live worker processes cannot be forked along with the process that they serve; plain objects can. Each
-worker is therefore copies of the dataset, `collate_fn` and `worker_init_fn`, made when its process would
+Live worker processes cannot be forked along with the main process; plain objects can. Each worker is
+therefore copies of the dataset, `collate_fn` and `worker_init_fn`, made when its process would
 have been started, and states of the global generators of its own, which are in place only while it
 works. The sampler is asked as far ahead as the real loader asks it; an example is read only when its
 batch is delivered.
@@ -56,12 +56,12 @@ _ENDED = object()  # what a worker answers whose part of an iterable dataset is 
 
 
 class NotInProcess(ScriptError):
-    """A loader's workers cannot be emulated; they have to be processes."""
+    """A loader's workers cannot be emulated, and have to be processes."""
 
 
 @contextmanager
 def emulating() -> Iterator[None]:
-    """Loaders that begin to be iterated in here get their workers in this process."""
+    """Emulate the workers of every loader whose iteration begins inside this context."""
     real = DataLoader._get_iterator
 
     def get_iterator(loader: DataLoader[Any]) -> _BaseDataLoaderIter:
@@ -78,11 +78,11 @@ def emulating() -> Iterator[None]:
 
 
 class InProcessWorkers(_BaseDataLoaderIter):
-    """What iterates over a loader in place of one that has worker processes.
+    """Loader iterator with emulated workers, in place of the multi-process one.
 
-    `delivered_index`: the examples in the batch that was delivered last; None if they have no numbers.
-    `replace_index`: gives the examples to read instead of those that the sampler named, once a batch
-    is due. The sampler is asked as without it.
+    `delivered_index`: index batch of the last delivered batch; None if the examples have no indices.
+    `replace_index`: returns the index batch to read in place of the sampler's, when the batch is due. The
+    sampler is called as without it.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -102,7 +102,7 @@ class InProcessWorkers(_BaseDataLoaderIter):
     def _started_workers(
         self, base_seed: int, init_fn: Callable[[int], None] | None
     ) -> list[_Worker]:
-        """All are copied before any begins, so none sees what another's `worker_init_fn` did."""
+        """Copy all workers before any starts, so that none sees what another's `worker_init_fn` did."""
         waiting: list[tuple[_Worker, Any]] = []
         for rank in range(self._num_workers):
             dataset, collate_fn, init = _copied(self._dataset, self._collate_fn, init_fn)
@@ -119,7 +119,7 @@ class InProcessWorkers(_BaseDataLoaderIter):
         return [worker for worker, _ in waiting]
 
     def _reset(self, loader: DataLoader[Any], first_iter: bool = False) -> None:
-        """The epoch's beginning. Workers that stayed finish what was asked for and keep their streams."""
+        """Begin an epoch. Persistent workers finish the batches requested so far and keep their streams."""
         super()._reset(loader, first_iter)
         if not first_iter:
             for rank, index in self._tasks:
@@ -133,7 +133,7 @@ class InProcessWorkers(_BaseDataLoaderIter):
             self._ask_sampler()
 
     def _ask_sampler(self) -> None:
-        """One more index batch, if there is one, for the next worker in turn that has not ended."""
+        """Assign one more index batch to the next worker in turn that has not ended."""
         try:
             index = self._next_index()
         except StopIteration:
@@ -141,7 +141,7 @@ class InProcessWorkers(_BaseDataLoaderIter):
         for _ in range(self._num_workers):
             rank = next(self._turns)
             if self._active[rank]:
-                self._tasks.append((rank, copy.deepcopy(index)))  # samplers may use a list again
+                self._tasks.append((rank, copy.deepcopy(index)))  # samplers may reuse a list
                 return
 
     def _next_data(self) -> Any:  # type: ignore[override]
@@ -164,17 +164,17 @@ class InProcessWorkers(_BaseDataLoaderIter):
         raise StopIteration
 
     def _shutdown_workers(self) -> None:
-        """Nothing runs; what the workers held is let go of. Some scripts call this themselves."""
+        """Release what the workers hold. Some scripts call this themselves."""
         self._tasks.clear()
         self._workers_here = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Where a worker's copies lead to an iterator it is only held: the main process alone uses it."""
+        """Return the iterator itself: a worker's copies may refer to it, but do not use it."""
         return self
 
 
 class _Worker:
-    """What a worker process would hold: its copies, its generators' states, and where it stands."""
+    """State of one worker: its copies, the states of its generators, and its position."""
 
     def __init__(self, info: torch_worker.WorkerInfo, new_fetcher: Callable[[], Any]) -> None:
         self._info = info
@@ -182,10 +182,10 @@ class _Worker:
         self._fetcher: Any = None
         self._streams: dict[str, Any] = {}
         self._ended = False
-        self._failed: ExceptionWrapper | None = None  # to be told in place of the first batch
+        self._failed: ExceptionWrapper | None = None  # raised in place of the first batch
 
     def start(self, base_seed: int, init_fn: Callable[[int], None] | None) -> None:
-        """Seeds as a new worker process does, and gets ready."""
+        """Seed the generators as a new worker process does, and create the fetcher."""
         with self._inside():
             random.seed(self._info.seed)
             torch.default_generator.manual_seed(self._info.seed)
@@ -198,13 +198,13 @@ class _Worker:
                 self._failed = self._wrapped()
 
     def resume(self) -> None:
-        """A new epoch for a worker that stayed: the dataset is begun anew, its streams go on."""
+        """Begin an epoch in a persistent worker: the dataset starts over, the streams go on."""
         self._ended = False
         with self._inside():
             self._fetcher = self._new_fetcher()
 
     def fetch(self, index: Any) -> Any:
-        """What would be sent back: a batch, an error in its wrapper, or that there is no more."""
+        """Return what a worker would send: a batch, a wrapped exception, or `_ENDED`."""
         if self._ended:
             return _ENDED
         if self._failed is not None:
@@ -223,7 +223,7 @@ class _Worker:
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
-        """The global generators as this worker left them, and as the main process had them afterwards."""
+        """Set the global generators to this worker's states, and restore the main process's afterwards."""
         around = torch_worker._worker_info
         with preserve_global_generators():
             for name, state in self._streams.items():
@@ -237,7 +237,7 @@ class _Worker:
 
 
 def _copied(*held: Any) -> tuple[Any, ...]:
-    """What a forked process would hold in their place. Modules and the global generators stay themselves."""
+    """Deep-copy what a worker process would hold. Modules and the global generators are not copied."""
     shared = [*sys.modules.values(), *global_generators().values()]
     try:
         with preserve_global_generators():
@@ -251,9 +251,10 @@ def _copied(*held: Any) -> tuple[Any, ...]:
 
 
 def _sent(batch: Any) -> Any:
-    """A batch after its way between processes: other objects, over the same numbers where they are tensors.
+    """Return a batch as it arrives from a worker process: new objects, with the same tensor data.
 
-    Collating in a worker puts tensors into shared memory, which a fork would not part; they leave it.
+    Collating in a worker puts tensors into shared memory, which forked processes would share; they are
+    copied out of it.
     """
     file = io.BytesIO()
     sender = _Sender(file)
@@ -269,7 +270,7 @@ def _arrived(tensor: Tensor) -> Tensor:
 
 
 class _Sender(pickle.Pickler):
-    """Pickles all but plain tensors, which it keeps."""
+    """Pickler that stores plain tensors aside."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)

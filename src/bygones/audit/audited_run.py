@@ -27,7 +27,7 @@ class AuditedRun(WatchedProcess):
         )
 
     def fork_continuation(self, until: int) -> Continuation | None:
-        """Fork an arm that runs to boundary `until`. Returns its continuation; in the arm itself, None."""
+        """Fork an arm that runs to `until`. Returns its continuation; None in the arm itself."""
         child = self.fork_arm(self.folder / "arm")
         if child is None:
             self.clock.stop_only_at(until)

@@ -1,8 +1,8 @@
-"""A script run as it is, without anything that watches: what its watched and forked runs are held against.
+"""Bare run: run a script without any hooks, as the reference for its watched and forked runs.
 
     python -P -m bygones.audit.bare_run FOLDER SEED SEED_ENV SCRIPT ARGUMENTS…
 
-Only the working directory is an overlay, so that the script's own files are not written twice.
+Its working directory is an overlay, so that the script's own files are not written twice.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bygones.attach.isolation.script import Script, run_script
 
 
 def main(arguments: list[str]) -> None:
+    """Run the script of these command line arguments."""
     folder, seed, seed_env, path, *rest = arguments
     home = Path.cwd()
     script = Script(path, tuple(rest), seed_env or None)

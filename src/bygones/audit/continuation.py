@@ -1,4 +1,4 @@
-"""Continuation: how a run goes on from a boundary, and whether two go on alike."""
+"""Continuation: how a run goes on from a boundary, and whether two runs go on alike to the bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from bygones.analysis.metrics.tv import total_variation
 from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.carried_streams import but_keys
-from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.watched_process import WatchedProcess
 from bygones.core.digest import same_bits
 from bygones.core.hash_chain import fast_digest
@@ -28,10 +27,15 @@ States = Mapping[str, State]
 
 @dataclass(frozen=True)
 class Continuation:
-    """What came of a run from the fork on, up to the last boundary that was looked at.
+    """How a run went on from a boundary, up to the last boundary that is compared.
 
-    `outputs`: of the trained module, then of each average of it. `indices` and `contents` of the batches of
-    each step are told from the fork on, and so are `losses`.
+    outputs         of the trained module (""), then of each average of it, at the last boundary
+    states          digest of each source at the last boundary
+    indices         index batches of each step
+    contents        hashes of the batches of each step
+    losses          loss of each step
+    ended           how the run ended before the last boundary, in words; else empty
+    streams_later   the random streams at the first step's call of the model
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -39,8 +43,8 @@ class Continuation:
     indices: tuple[Any, ...]
     contents: tuple[Any, ...]
     losses: tuple[float, ...]
-    ended: str = ""  # how it ended before that boundary, in words
-    streams_later: State = field(default_factory=dict)  # where its first step calls the model
+    ended: str = ""
+    streams_later: State = field(default_factory=dict)
 
 
 NOT_RUN = Continuation({}, {}, (), (), (), "was not run")
@@ -50,30 +54,29 @@ KILLED = Continuation({}, {}, (), (), (), "was killed")
 def continuation_of(
     process: WatchedProcess, live: Live, inputs: Inputs | None, since: int, fetches: int = 0
 ) -> Continuation:
-    """What came of this run since a step, seen from here."""
+    """Return the continuation of this run since a step, up to now."""
     states = {
         name: fast_digest(but_keys(source.capture()))
         for name, source in live.sources.items()
-        if name != "order"
-        and not (isinstance(source, ScriptVariables) and source.origin != "averaging")
+        if name != "order" and not source.is_result
     }
     outputs = {} if inputs is None else outputs_of(live, inputs)
-    return Continuation(outputs, states, *shown_since(process, since, fetches))
+    return Continuation(outputs, states, *steps_since(process, since, fetches))
 
 
 def ended_continuation(
     process: WatchedProcess, how: str, since: int, fetches: int = 0
 ) -> Continuation:
     """Return the continuation of a run that ended before the last boundary; `how` in words."""
-    return Continuation({}, {}, *shown_since(process, since, fetches), how)
+    return Continuation({}, {}, *steps_since(process, since, fetches), how)
 
 
-def shown_since(
+def steps_since(
     process: WatchedProcess, since: int, fetches: int = 0
 ) -> tuple[Any, Any, tuple[float, ...]]:
-    """Indices, contents and losses of the steps since a boundary, or since so many batches after it.
+    """Return indices, contents and losses of the steps since a boundary, `fetches` batches left out.
 
-    Where the boundary lies inside an accumulation window, the first loss is that of a part: left out.
+    A boundary inside an accumulation window makes the first loss a partial one; it is set to 0.
     """
     record, steps = process.clock.record, range(since, process.clock.step)
     indices = [record.batches.indices.get(step) or [] for step in steps]
@@ -85,22 +88,26 @@ def shown_since(
 
 
 def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
-    """What the trained module says, and each average or teacher that is made like it: at the very end."""
+    """Return the outputs of the trained module (""), and of each average or teacher of its shape."""
     label, _, name = inputs.module.partition("/")
-    if label not in live.trained and len(live.trained) == 1:  # another path leads to it in this run
+    if label not in live.trained and len(live.trained) == 1:  # its path differs in this run
         (label,) = live.trained
         inputs = replace(inputs, module=f"{label}/{name}")
     seen = {"": observe(inputs, live)[0]}
     for other, module in live.averaging.items():
-        alike = _like(module, live.trained.get(label), name) if inputs.function is None else None
+        alike = (
+            _matching_part(module, live.trained.get(label), name)
+            if inputs.function is None
+            else None
+        )
         if alike is not None:
-            with suppress(Exception):  # it is made like the model, and yet cannot be called like it
+            with suppress(Exception):  # of the same shape, but it cannot be called like the model
                 seen[other] = observe(inputs, live, alike)[0]
     return seen
 
 
-def _like(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
-    """The part of an average that stands for the observed part of the trained module."""
+def _matching_part(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
+    """Return the part of an average that corresponds to the observed part of the trained module."""
     if trained is None:
         return None
     wanted = trained.get_submodule(name)
@@ -112,7 +119,7 @@ def _like(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module 
 
 
 def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
-    """A digest of each tensor that optimizers update, with a number for equal ones."""
+    """Return a digest of each tensor that optimizers update; equal ones are numbered."""
     tensors: list[Tensor] = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     seen: Counter[str] = Counter()
     found = set()
@@ -124,7 +131,7 @@ def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
 
 
 def capture_sources(live: Live) -> dict[str, State]:
-    """What every source holds here; the order is compared by what is shown."""
+    """Capture every source but the order, which is compared by its batches."""
     states: dict[str, State] = {}
     for name, source in live.sources.items():
         if name != "order":
@@ -132,18 +139,18 @@ def capture_sources(live: Live) -> dict[str, State]:
     return states
 
 
-def numbers_of(live: Live) -> dict[str, Any]:
-    """Plain values of the script's variables, by path: clues, where no source explains a difference."""
+def plain_values(live: Live) -> dict[str, Any]:
+    """Return the plain values of the script's variables by path: hints at unexplained differences."""
     return {
         place.path: place.value
         for source in live.sources.values()
-        for place in getattr(source, "places", {}).values()
+        for place in source.locations.values()
         if isinstance(place.value, bool | int | float | str)
     }
 
 
 def units(states: States) -> list[tuple[str, str, list[str]]]:
-    """What is checked as one: (name, source, leaves). Each random stream is one of its own."""
+    """Split states into the pieces that are checked: (name, source, leaves). Each stream is one."""
     found: list[tuple[str, str, list[str]]] = []
     for source, state in states.items():
         if source == "streams":
@@ -155,7 +162,7 @@ def units(states: States) -> list[tuple[str, str, list[str]]]:
 
 
 def differing_leaves(name: str, source: str, mine: State, theirs: States) -> dict[str, Any] | None:
-    """The unit as the other run holds it; None if it is the same, or if there is no such thing yet."""
+    """Return the leaves of a piece in the other run; None if they are equal, or if the source is missing."""
     if source not in theirs:
         return None
     other = theirs[source]
@@ -183,9 +190,9 @@ def equal_states(one: State, other: State) -> bool:
 
 
 def same_continuation(one: Continuation, other: Continuation, but: str = "") -> bool:
-    """Equal to the bit in everything that counts: data, losses, states (all but one source's), outputs.
+    """Test two continuations for equality to the bit: data, losses, states (except source `but`), outputs.
 
-    What only one of them holds does not count: a checkpoint that is still at hand once it is written, say.
+    Sources that only one of them has are ignored: a checkpoint still held after it was written, say.
     """
     size = min(len(one.losses), len(other.losses))
     return (
@@ -204,16 +211,16 @@ def same_continuation(one: Continuation, other: Continuation, but: str = "") -> 
 
 
 def same_run(one: Continuation, other: Continuation) -> bool:
-    """Whether nothing but the random streams' own states tells two runs apart.
+    """Test two continuations for equality to the bit, the states of random streams excepted.
 
-    A stream matters by what is made of its draws. A loader that is begun draws a number that it has no use
-    for, so a run that resumes leaves torch's stream elsewhere, and yet is the same run.
+    A stream matters by the use of its draws. A new loader draws a base seed that it may not use, so a
+    resumed run has another state of torch's stream, and yet is the same run.
     """
     return same_continuation(one, other, but="streams")
 
 
 def distance(one: Continuation, other: Continuation, kind: str) -> dict[str, float] | None:
-    """How far apart two functions are on the inputs: TV of probabilities, else the RMS of outputs."""
+    """Return the distance of two functions by module: TV of probabilities, else RMS of outputs."""
     if not one.outputs or not other.outputs:
         return None
     return {

@@ -1,9 +1,9 @@
-"""Do evaluating and saving leave a script's run as it was? Names the one that does not, and what it moves.
+"""Observer audit: find evaluation and saving code that changes the training run, and what it changes.
 
 An *observer* is a stretch of the script's own code that calls the model without gradients, or saves, and in
-which nothing is trained: from `eval()` to `train()`, a call of `torch.save`, a function of the script. All
-that the run carries is held before and after. Where something differs, two twins are forked right behind it,
-and in one of them that piece is put back: if the two go on alike, to the bit, the change does no harm.
+which nothing is trained: from `eval()` to `train()`, a call of `torch.save`, a function of the script. Every
+source is captured before and after it. Where one differs, two arms are forked right after the observer, and
+in one of them the source is restored: if the two continue equally, to the bit, the change has no effect.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from bygones.audit.continuation import (
 )
 from bygones.core.digest import same_bits
 
-_CALLS = 3  # how often each observer is looked at
-_WATCHED_CALLS = 6  # how often a function is held against itself before it is known what it does
+_CALLS_COMPARED = 3  # calls of each observer before and after which states are compared
+_CALLS_PROFILED = 6  # calls of each function before and after which states are captured
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What an observer changed, whether the run is another one for it, and from which step its loss is."""
+    """A source that an observer changed, whether that alters the run, and from which loss on."""
 
     source: str
     alters: bool
@@ -54,10 +54,10 @@ class Trace:
 
 @dataclass(frozen=True)
 class Observer:
-    """A stretch of code that looks at the run: where it is, how often it was seen, what it left behind."""
+    """A stretch of code that observes the run: its place, its number of calls, and what it changed."""
 
     place: str
-    step: int  # after which it was first seen
+    step: int  # the step after which it was first called
     calls: int
     traces: tuple[Trace, ...] = ()
 
@@ -84,7 +84,7 @@ class Observer:
 def find_observers(
     script: Script, home: Path, seed: int, until: int, horizon: int
 ) -> list[Observer]:
-    """Runs a script for `until` steps (or to its end) and watches what observes it; twins go `horizon` on."""
+    """Run a script for `until` steps, or to its end, and find its observers. Arms run `horizon` steps."""
     check_script(script)
     warm()
     with scratch_folder() as folder:
@@ -99,7 +99,7 @@ def find_observers(
 
 @dataclass
 class _Stretch:
-    """An observer under way: what was held when it began, and what it has done since."""
+    """A running observer: the states at its beginning, and what it has done since."""
 
     place: str
     before: States
@@ -116,7 +116,7 @@ class _ObservedRun(AuditedRun):
         self.under_way: list[tuple[CodeType, _Stretch | None]] = []
         self.evaluating: _Stretch | None = None
         self.found: dict[str, Observer] = {}
-        self.looked: dict[CodeType, int] = {}
+        self.calls_seen: dict[CodeType, int] = {}
         self.training_code: set[CodeType] = set()
         self._mine: dict[CodeType, bool] = {}
         self.busy = False
@@ -136,10 +136,10 @@ class _ObservedRun(AuditedRun):
 
     def _install_hooks(self) -> None:
         run = self
-        register_module_forward_pre_hook(self._called)
+        register_module_forward_pre_hook(self._before_module)
 
         def train(module: nn.Module, mode: bool = True) -> nn.Module:
-            run._mode(module, mode)
+            run._on_mode_change(module, mode)
             return run.modes(module, mode)
 
         def save(*args: Any, **settings: Any) -> Any:
@@ -151,7 +151,7 @@ class _ObservedRun(AuditedRun):
         sys.setprofile(self._profile)
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
-        """Functions of the script's own folder, as they are called and left."""
+        """Profile function: follow calls and returns of the functions in the script's folder."""
         if self.busy or event not in ("call", "return"):
             return
         code = frame.f_code
@@ -161,9 +161,9 @@ class _ObservedRun(AuditedRun):
                 if stretch is not None and not stretch.trains:
                     self._end(stretch)
         elif code not in self.training_code and self._is_mine(code):
-            looked = self.looked.get(code, 0)
-            hold = looked < _WATCHED_CALLS and self.clock.step > 0 and not self.is_arm
-            self.looked[code] = looked + hold
+            calls_seen = self.calls_seen.get(code, 0)
+            hold = calls_seen < _CALLS_PROFILED and self.clock.step > 0 and not self.is_arm
+            self.calls_seen[code] = calls_seen + hold
             place = f"{code.co_name}() at {Path(code.co_filename).name}:{code.co_firstlineno}"
             self.under_way.append((code, self._begin(place) if hold else None))
 
@@ -176,13 +176,12 @@ class _ObservedRun(AuditedRun):
                 and code.co_name
                 not in ("<module>", "forward", "__getitem__", "__iter__", "__next__")
                 and not code.co_name.startswith("<")
-                and not code.co_flags
-                & inspect.CO_GENERATOR  # a generator is left and entered again
+                and not code.co_flags & inspect.CO_GENERATOR  # generators are suspended and resumed
             )
         return known
 
-    def _called(self, module: nn.Module, *given: Any) -> None:
-        """A module is called: with gradients that is training, without them it is a look."""
+    def _before_module(self, module: nn.Module, *given: Any) -> None:
+        """Called before each module: with gradients it trains, without them it observes."""
         if self.busy or not any(True for _ in module.parameters()):
             return
         if trains(module):
@@ -202,14 +201,14 @@ class _ObservedRun(AuditedRun):
         if self.evaluating is not None and torch.is_grad_enabled():
             self.evaluating.trains = True
 
-    def _mode(self, module: nn.Module, mode: bool) -> None:
-        """`eval()` of a trained module begins a look, `train()` of it ends one."""
+    def _on_mode_change(self, module: nn.Module, mode: bool) -> None:
+        """Begin an observer at `eval()` of a trained module, and end it at `train()`."""
         if self.busy or self.is_arm or self.clock.step == 0 or self.baseline is None:
             return
         if not any(module is root for root in self.baseline.trained.values()):
             return
         if not mode and self.evaluating is None:
-            self.evaluating = self._begin(f"the evaluation that begins at {self._line()}")
+            self.evaluating = self._begin(f"the evaluation that begins at {self._script_line()}")
         elif mode and self.evaluating is not None:
             stretch, self.evaluating = self.evaluating, None
             if not stretch.trains:
@@ -218,7 +217,7 @@ class _ObservedRun(AuditedRun):
     @contextmanager
     def _saving(self) -> Iterator[None]:
         hold = not self.busy and not self.is_arm and self.clock.step > 0
-        stretch = self._begin(f"torch.save at {self._line()}") if hold else None
+        stretch = self._begin(f"torch.save at {self._script_line()}") if hold else None
         try:
             yield
         finally:
@@ -229,8 +228,8 @@ class _ObservedRun(AuditedRun):
                 stretch.observes = True
                 self._end(stretch)
 
-    def _line(self) -> str:
-        """The line of the script that is running."""
+    def _script_line(self) -> str:
+        """Return the running line of the script, as file:line."""
         frame: FrameType | None = sys._getframe()
         folder = str(self.file.resolve().parent)
         while frame is not None and not frame.f_code.co_filename.startswith(folder):
@@ -239,20 +238,20 @@ class _ObservedRun(AuditedRun):
             return f"an unknown line of {self.file.name}"
         return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ comparing
 
     def _begin(self, place: str) -> _Stretch | None:
         known = self.found.get(place)
-        if self.baseline is None or (known is not None and known.calls >= _CALLS):
+        if self.baseline is None or (known is not None and known.calls >= _CALLS_COMPARED):
             return None
-        live, states = self._held()
+        live, states = self._capture()
         return _Stretch(place, states, _modes(live))
 
     def _end(self, stretch: _Stretch, *, but_modes: bool = False) -> None:
-        """What was held before, against what is held now; twins tell whether the difference matters."""
+        """Compare the states before an observer and now; arms show whether a difference matters."""
         if not stretch.observes:
             return
-        live, states = self._held()
+        live, states = self._capture()
         changed = [
             (name, source, leaves)
             for name, source, leaves in units(stretch.before)
@@ -280,7 +279,7 @@ class _ObservedRun(AuditedRun):
     def _traces(
         self, stretch: _Stretch, live: Live, changed: list[tuple[str, str, list[str]]]
     ) -> list[Trace]:
-        as_is = self._twin(lambda: None)
+        as_is = self._fork_twin(lambda: None)
         if as_is is None:
             return []
         traces = []
@@ -291,7 +290,7 @@ class _ObservedRun(AuditedRun):
                 kept = live.sources[source].capture()
                 live.sources[source].restore({**kept, **before})
 
-            other = self._twin(put_back)
+            other = self._fork_twin(put_back)
             if other is None:
                 return traces
             alters = not same_continuation(
@@ -302,18 +301,18 @@ class _ObservedRun(AuditedRun):
             traces.append(Trace(name, alters, None if first is None else self.clock.step + first))
         return traces
 
-    def _twin(self, change: Callable[[], None]) -> Continuation | None:
-        """The future of a twin that goes on from here; None in the twin itself."""
+    def _fork_twin(self, change: Callable[[], None]) -> Continuation | None:
+        """Fork an arm that makes `change`. Returns its continuation; None in the arm, or without forks."""
         if why_not_fork() is not None:
             return None
         self.since = self.clock.step
-        future = self.fork_continuation(self.since + self.horizon)
-        if future is None:
+        continuation = self.fork_continuation(self.since + self.horizon)
+        if continuation is None:
             sys.setprofile(None)
             change()
-        return future
+        return continuation
 
-    def _held(self) -> tuple[Live, dict[str, Any]]:
+    def _capture(self) -> tuple[Live, dict[str, Any]]:
         self.busy = True
         try:
             live = self.find_live()

@@ -1,4 +1,4 @@
-"""Does a script's checkpoint hold all that it goes on from; and if not, what does the loss cost?"""
+"""Resume check: what a script's checkpoint fails to restore, and how far each omission moves the function."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from bygones.audit.resume_runs import (
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
 from bygones.core.errors import DesignError, ForkError, ScriptError
 
-_OTHER_SEED = 1_000_003  # added to a seed, it gives the run that the ceiling is measured against
+_OTHER_SEED = 1_000_003  # added to a seed for the run that the ceiling is measured against
 
 
 @dataclass(frozen=True)
 class ResumeRequest:
-    """How to run to the end, until interrupted, and on from there: the same script with other arguments.
+    """The script with its arguments for the whole run, the interrupted one and the resumed one.
 
     `at`: the step after which the process is ended, unless `interrupted` ends by itself. `horizon`: how many
     steps after the interruption are compared; to the end of the run if None. `again`: the step (of the whole
-    run) after which the resumed run is interrupted in its turn, and resumed a second time.
+    run) after which the resumed run is interrupted too, and resumed a second time.
     """
 
     whole: Script
@@ -60,7 +60,7 @@ class ResumeRequest:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the loss of a source costs the function, over the seeds that were run, and the references.
+    """How far the omission of a source moves the function, over the seeds, and the references.
 
     `by_seed`: the distance at the last boundary in each seed; `ceiling`: between runs of two seeds.
     """
@@ -98,7 +98,7 @@ class ResumeReport:
 
 @dataclass
 class _Seed:
-    """Everything that was seen of one seed."""
+    """The runs of one seed and their verdicts."""
 
     whole: ReferenceRun
     resumed: ResumedState
@@ -110,44 +110,44 @@ class _Seed:
 
 
 def check_resume(
-    asked: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
+    request: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
 ) -> ResumeReport:
-    """Runs a script uninterrupted, interrupted and resumed, each in a process of its own, and compares."""
-    for script in (asked.whole, asked.resumed, asked.interrupted or asked.whole):
+    """Run a script uninterrupted, interrupted and resumed, each in its own process, and compare."""
+    for script in (request.whole, request.resumed, request.interrupted or request.whole):
         check_script(script)
-    if not asked.seeds:
+    if not request.seeds:
         raise DesignError("a resume check needs a seed; got none. Try --seeds 0.")
     warm()
     found: dict[int, _Seed] = {}
     with scratch_folder() as folder:
-        for seed in asked.seeds:
-            found[seed] = _SeedCheck(asked, home, seed, folder / str(seed), on_run).check()
-    return _gathered(asked, found)
+        for seed in request.seeds:
+            found[seed] = _SeedCheck(request, home, seed, folder / str(seed), on_run).check()
+    return _report(request, found)
 
 
 class _SeedCheck:
-    """The runs of one seed. Their files lie in `folder`; `on_run` is told the name of each run."""
+    """The check of one seed. Files lie in `folder`; `on_run` is called with the name of each run."""
 
     def __init__(
         self,
-        asked: ResumeRequest,
+        request: ResumeRequest,
         home: Path,
         seed: int,
         folder: Path,
         on_run: Callable[[str], None],
     ) -> None:
-        self.asked, self.home, self.seed = asked, home, seed
+        self.request, self.home, self.seed = request, home, seed
         self.folder, self.on_run = folder, on_run
 
     def check(self) -> _Seed:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
         whole, at = self._interrupt()
         end = self._last_boundary(whole, at)
-        resuming = replace(self.asked.resumed, clock=whole.script.clock)
+        resuming = replace(self.request.resumed, clock=whole.script.clock)
         resumed = self._resume(resuming, whole, at, end)
         arms = self._fork_arms(whole, resumed, end)
         verdicts = judge(whole, resumed, arms, end)
-        if self.asked.again is not None:
+        if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, at)
             verdicts = judge_again(verdicts, once, twice)
         ceiling = self._ceiling(whole, arms, end)
@@ -174,13 +174,13 @@ class _SeedCheck:
         return reply
 
     def _run_whole(self, look_at: int) -> ReferenceRun:
-        whole: ReferenceRun = self._run(WholeRun, self.asked.whole, "uninterrupted", look_at)
+        whole: ReferenceRun = self._run(WholeRun, self.request.whole, "uninterrupted", look_at)
         warm_for(whole.libraries)
         return whole
 
     def _interrupt(self) -> tuple[ReferenceRun, int]:
         """Run the script uninterrupted and interrupted. Returns the first, and the step of interruption."""
-        at, interrupted = self.asked.at, self.asked.interrupted
+        at, interrupted = self.request.at, self.request.interrupted
         if interrupted is not None:
             at = self._run(InterruptedRun, interrupted, "interrupted", None)
         elif at is None:
@@ -193,30 +193,31 @@ class _SeedCheck:
 
     def _last_boundary(self, whole: ReferenceRun, at: int) -> int:
         """Return the last boundary to compare at. Raises `DesignError` if none is left."""
-        asked = self.asked
-        end = whole.last if asked.horizon is None else min(whole.last, at + asked.horizon)
+        request = self.request
+        end = whole.last if request.horizon is None else min(whole.last, at + request.horizon)
         if end <= at:
             raise DesignError(
-                f"{asked.whole} takes {whole.steps} steps and is interrupted after {at}, so nothing is left "
-                f"to compare. Interrupt it earlier (--at), or let it train for longer."
+                f"{request.whole} takes {whole.steps} steps and is interrupted after {at}, so nothing is "
+                f"left to compare. Interrupt it earlier (--at), or let it train for longer."
             )
-        if asked.again is not None and not at < asked.again < end:
+        if request.again is not None and not at < request.again < end:
             raise DesignError(
                 f"the second interruption has to lie after the first (step {at}) and before step {end}; got "
-                f"--again {asked.again}."
+                f"--again {request.again}."
             )
         return end
 
     def _resume(self, resuming: Script, whole: ReferenceRun, at: int, end: int) -> ResumedState:
-        again = self.asked.again
+        again = self.request.again
         if again is not None:
             for copy in ("again", "once"):
                 shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
         resumed = self._run(ResumedRun, resuming, "resumed", whole, at, end, again, empty=False)
         if resumed.start is None:
             raise ScriptError(
-                f"the resumed run, {self.asked.resumed}, {resumed.future.ended} without a training step. "
-                f"Expected it to go on where the interrupted run stopped, after {at} of {whole.steps} steps."
+                f"the resumed run, {self.request.resumed}, {resumed.continuation.ended} without a training "
+                f"step. Expected it to go on where the interrupted run stopped, after {at} of "
+                f"{whole.steps} steps."
             )
         return resumed
 
@@ -225,8 +226,8 @@ class _SeedCheck:
     ) -> tuple[ResumedState, ResumedState]:
         """Interrupt the resumed run and resume it. Returns it at that boundary, resumed once and twice."""
         assert resumed.start is not None
-        assert self.asked.again is not None
-        again, stop = self.asked.again, self.asked.again - resumed.start.step
+        assert self.request.again is not None
+        again, stop = self.request.again, self.request.again - resumed.start.step
         self._run(InterruptedRun, resuming, "interrupted again", stop, empty=False)
         first = replace(whole, weights=resumed.weights)
         twice = self._run(ResumedRun, resuming, "resumed again", first, again, 0, None, empty=False)
@@ -243,7 +244,7 @@ class _SeedCheck:
         except CannotFork as error:
             self.on_run(f"each arm from the start, since {error.why}")
             arms = self._run_arms(whole, resumed, end)
-        if not same_continuation(arms.futures["carried"], arms.futures["sham"]):
+        if not same_continuation(arms.continuations["carried"], arms.continuations["sham"]):
             raise ForkError(
                 f"{whole.script}: a twin of which every source was taken down and put back does not go on "
                 f"as the run that it was forked from, so no difference can be laid to the checkpoint. "
@@ -254,11 +255,11 @@ class _SeedCheck:
     def _run_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
         """Run each arm from the start, in a process of its own."""
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
-        futures = {
+        continuations = {
             name: self._run(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
-            for name in arms.futures
+            for name in arms.continuations
         }
-        return replace(arms, futures=futures)
+        return replace(arms, continuations=continuations)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
         """Measure how far the functions of two seeds are apart, by module.
@@ -272,7 +273,7 @@ class _SeedCheck:
         other = run_in_child(
             lambda parent: _OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
         )
-        mine = arms.futures["carried"].outputs
+        mine = arms.continuations["carried"].outputs
         apart = {
             name: function_distance(mine[name], other[name], whole.inputs.kind)
             for name in mine
@@ -298,7 +299,7 @@ class _OtherSeedRun(AuditedRun):
 
 
 def _default_interruption_step(whole: ReferenceRun) -> int:
-    """Inside an epoch, about a third into the run, so that epochs and schedules turn after it."""
+    """Choose a step inside an epoch, about a third into the run, so that later epochs are compared."""
     wanted = max(whole.steps // 3, 1)
     edges = set(whole.epochs)
     near = [step for step in range(1, whole.last) if step not in edges]
@@ -312,12 +313,12 @@ def _default_interruption_step(whole: ReferenceRun) -> int:
 # ------------------------------------------------------------------ gathering
 
 
-def _gathered(asked: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
+def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
     one = next(iter(found.values()))
     assert one.resumed.start is not None
     start, whole = one.resumed.start.step, one.whole
     return ResumeReport(
-        script=str(asked.whole),
+        script=str(request.whole),
         interrupted_at=one.at,
         start=start,
         until=one.end,
@@ -327,27 +328,27 @@ def _gathered(asked: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
         floor=max(_floor(mine) for mine in found.values()),
         crossed={
             "epoch edges": sum(start < step < one.end for step in whole.epochs),
-            "changes of the learning rate": _changes(whole, start, one.end),
+            "changes of the learning rate": _rate_changes(whole, start, one.end),
             "batches a step": max(whole.backward_calls[start : one.end], default=1),
         },
         notes=tuple(_notes(one)),
     )
 
 
-def _changes(whole: ReferenceRun, start: int, end: int) -> int:
+def _rate_changes(whole: ReferenceRun, start: int, end: int) -> int:
     rates = [whole.rates[step] for step in sorted(whole.rates) if start <= step <= end]
     return sum(one != other for one, other in pairwise(rates))
 
 
 def _floor(mine: _Seed) -> float:
     kind = "values" if mine.whole.inputs is None else mine.whole.inputs.kind
-    control, sham = mine.carried.futures["carried"], mine.carried.futures["sham"]
+    control, sham = mine.carried.continuations["carried"], mine.carried.continuations["sham"]
     pairs = [(control.outputs[name], sham.outputs[name]) for name in control.outputs]
     return max((function_distance(a, b, kind) for a, b in pairs), default=0.0)
 
 
 def _costs(found: Mapping[int, _Seed]) -> list[Cost]:
-    """For each source and function: how far it moves, in each seed that has such an arm."""
+    """Return the cost of each source for each function, over the seeds that have such an arm."""
     seen: dict[tuple[str, str], list[float]] = {}
     for mine in found.values():
         for verdict in mine.verdicts:
@@ -380,11 +381,11 @@ def _notes(one: _Seed) -> list[str]:
             f"The resumed run's weights are not, to the bit, those of any boundary of the uninterrupted run; "
             f"it is compared with boundary {one.resumed.start.step}."
         )
-    if one.resumed.future.ended:
-        steps = len(one.resumed.future.losses)
+    if one.resumed.continuation.ended:
+        steps = len(one.resumed.continuation.losses)
         notes.append(
-            f"The resumed run {one.resumed.future.ended} after {steps} steps, before the uninterrupted run's "
-            f"boundary {one.end} was reached."
+            f"The resumed run {one.resumed.continuation.ended} after {steps} steps, before the "
+            f"uninterrupted run's boundary {one.end} was reached."
         )
     if not one.ceiling:
         notes.append(

@@ -1,12 +1,12 @@
-"""The processes of a resume check: the whole run, the one that is interrupted, the one that resumes.
+"""Processes of a resume check: the whole run, the interrupted one, the resumed one, and the arms.
 
-    whole        ──────────────────────────────▶ end        what each step was shown, which memory there is
+    whole        ──────────────────────────────▶ end        data of each step, and the memory there is
     interrupted  ────────▶ ✕                                writes the script's own checkpoint
-    resumed               ╰────────────────────▶ end        what it holds before its first step
-    carried      ────────┬─────────────────────▶ end        the whole run again, forked where that is:
+    resumed               ╰────────────────────▶ end        its state before its first step
+    carried      ────────┬─────────────────────▶ end        the whole run again, forked there:
                          ├── sham, each source reset, each source as the resumed run held it
 
-Each is the script as it is, in a process of its own. The resumed run sees the files of the interrupted one.
+Each runs the unmodified script in its own process. The resumed run finds the files of the interrupted one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from bygones.attach.isolation.script import Script
 from bygones.attach.isolation.warmup import imported_libraries
 from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs
-from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.step_clock import trains
 from bygones.attach.watched_process import Ending
 from bygones.audit.audited_run import AuditedRun
@@ -41,8 +40,8 @@ from bygones.audit.continuation import (
     ended_continuation,
     equal_states,
     fresh_leaves,
-    numbers_of,
     other_leaves,
+    plain_values,
     trained_tensors,
     units,
 )
@@ -50,22 +49,22 @@ from bygones.core.errors import BygonesError, DesignError, RecipeError, ScriptEr
 from bygones.core.values import State
 from bygones.training.sources import AbstractSource
 
-# Boundaries at which memory is looked for: what turns in a circle may look unchanged at one of them.
-_LOOKS = 3
-# Batches that a resumed run may skip while everything is copied before each of them.
-_FULL_LOOKS = 100
-# Times all batches of the whole run: one that has asked for so many and has not trained never will.
-_SKIPPED = 3
+# Boundaries at which memory is looked for: cyclic memory may be unchanged at one of them.
+_MEMORY_BOUNDARIES = 3
+# Batches that a resumed run may skip with a full capture before each.
+_FULL_CAPTURES = 100
+# A resumed run that fetched this many times all batches without training is given up.
+_MOST_EPOCHS_SKIPPED = 3
 
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """What the uninterrupted run was seen to do and to have, up to its last boundary."""
+    """The uninterrupted run: data, losses and weights of its steps, and the memory it has."""
 
-    script: Script  # with the optimizer that its steps are counted by
+    script: Script  # with the optimizer by which steps are counted
     last: int
     steps: int
-    weights: Mapping[int, frozenset[str]]  # a digest of each trained tensor, by boundary
+    weights: Mapping[int, frozenset[str]]  # digest of each trained tensor, by boundary
     indices: Mapping[int, Any]
     contents: Mapping[int, list[str]]
     losses: tuple[float, ...]
@@ -80,34 +79,34 @@ class ReferenceRun:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What a resumed run held before its first step. `step`, `fetches`: where in the whole run that is."""
+    """State of a resumed run before its first step. `step`, `fetches`: its position in the whole run."""
 
     step: int
     fetches: int
-    exact: bool  # whether its weights are, to the bit, those of that boundary
+    exact: bool  # whether its weights equal those of that boundary to the bit
     states: States
-    streams_later: State  # the random streams where its first step calls the model
+    streams_later: State  # the random streams at its first call of the model
     numbers: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ResumedState:
-    """`again`: what it held at the boundary of a second interruption, and its weights at every boundary."""
+    """The resumed run. `again`: its state at a second interruption; `weights`: at every boundary."""
 
     start: ResumePoint | None
-    future: Continuation
+    continuation: Continuation
     again: States = field(default_factory=dict)
     weights: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ForkedArms:
-    """The whole run at the same boundary, and the futures of its arms by name."""
+    """State of the whole run at the same boundary, and the continuations of its arms by name."""
 
     states: States
     numbers: Mapping[str, Any]
-    kinds: Mapping[str, str]  # "variable" for what hangs on the script's variables, else the origin
-    futures: Mapping[str, Continuation]
+    kinds: Mapping[str, str]  # "variable" for mere results, else the source's origin
+    continuations: Mapping[str, Continuation]
     no_reset: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -115,9 +114,9 @@ class ForkedArms:
 
 
 class WholeRun(AuditedRun):
-    """Runs to the end, and notes at each boundary what the other runs are to be compared with.
+    """Run to the end, and record what the other runs are compared with; reply a `ReferenceRun`.
 
-    `look_at`: the boundary at which it looks for memory; that of the interruption, as far as is known.
+    `look_at`: the boundary from which on memory is looked for: that of the interruption, once known.
     """
 
     def __init__(self, look_at: int, *given: Any) -> None:
@@ -133,7 +132,7 @@ class WholeRun(AuditedRun):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with self.listener.hearing_losses(), super().watching():
+        with self.listener.recording_losses(), super().watching():
             yield
 
     def before_first(self) -> None:
@@ -152,7 +151,7 @@ class WholeRun(AuditedRun):
         self.rates[step] = tuple(
             float(group["lr"]) for o in optimizers for group in o.param_groups if "lr" in group
         )
-        if self.look_at <= step < self.look_at + _LOOKS:
+        if self.look_at <= step < self.look_at + _MEMORY_BOUNDARIES:
             live = self.find_live()
             known = self.expected or KnownMemory(frozenset(), frozenset())
             self.expected = KnownMemory(
@@ -201,7 +200,7 @@ class WholeRun(AuditedRun):
 
 
 class InterruptedRun(AuditedRun):
-    """Runs until it ends by itself, or to a boundary where it is ended; says how many steps it took."""
+    """Run to the script's end, or to the boundary `stop_at`; reply the number of steps."""
 
     def __init__(self, stop_at: int | None, *given: Any) -> None:
         super().__init__(*given, stops=frozenset() if stop_at is None else frozenset({stop_at}))
@@ -225,7 +224,7 @@ class InterruptedRun(AuditedRun):
 
 
 class ResumedRun(AuditedRun):
-    """Resumes, is looked at before its first step, and goes on to the last boundary of the whole run."""
+    """Resume, capture the state before the first step, and run to the boundary `end`."""
 
     def __init__(
         self, whole: ReferenceRun, interrupted_at: int, end: int, again: int | None, *given: Any
@@ -239,46 +238,49 @@ class ResumedRun(AuditedRun):
         self.before: tuple[States, Mapping[str, Any]] | None = None
         self.fetched = 0
         shown = sum(len(contents) for contents in whole.contents.values())
-        self.most = max(_SKIPPED * shown, _FULL_LOOKS)
+        self.limit = max(_MOST_EPOCHS_SKIPPED * shown, _FULL_CAPTURES)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         with super().watching():
-            self._module_hook = register_module_forward_pre_hook(self._called)
+            self._module_hook = register_module_forward_pre_hook(self._before_module)
             yield
 
     def on_fetch(self) -> None:
-        """A resumed run may skip batches: the last one that it asks for before it trains is the first."""
+        """Capture the state before each fetch: a resumed run may skip batches, and trains on the last one."""
         if self.start is None:
             self.fetched += 1
-            if self.fetched > self.most:
-                self._reply_ended(f"asked for {self.most} batches (does it skip them for ever?)")
-            if self.fetched <= _FULL_LOOKS or self.before is None:
-                self.before = self._held()
+            if self.fetched > self.limit:
+                self._reply_ended(f"asked for {self.limit} batches (does it skip them for ever?)")
+            if self.fetched <= _FULL_CAPTURES or self.before is None:
+                self.before = self._capture()
             else:
                 sources = self.find_live(self.whole.expected).sources
                 self.before[0]["streams"] = sources["streams"].capture()  # type: ignore[index]
 
-    def _called(self, module: nn.Module, *_: Any) -> None:
-        """The first call of a trained module with gradients: here its first step begins."""
+    def _before_module(self, module: nn.Module, *_: Any) -> None:
+        """Called before each module: the first training call begins the first step."""
         if self.start is not None or not trains(module):
             return
-        states, numbers = self._held()
+        states, numbers = self._capture()
         before, numbers_before = self.before or (states, numbers)
         self._module_hook.remove()
         self.clock.record.batches.begin_here()
-        step, exact = self._where()
+        step, exact = self._match_boundary()
         self.start = ResumePoint(step, 0, exact, before, states["streams"], numbers_before)
         self.last = max(self.end - step, 1)
         self.clock.stops = frozenset({self.last}) if self.again is None else None
 
-    def _held(self) -> tuple[dict[str, State], Mapping[str, Any]]:
+    def _capture(self) -> tuple[dict[str, State], Mapping[str, Any]]:
         self.baseline = Baseline(self.file, self.clock, self.seed)
         live = self.find_live(self.whole.expected)
-        return capture_sources(live), numbers_of(live)
+        return capture_sources(live), plain_values(live)
 
-    def _where(self) -> tuple[int, bool]:
-        """The boundary of the whole run with these weights; of several, the nearest to where it stopped."""
+    def _match_boundary(self) -> tuple[int, bool]:
+        """Return the boundary of the whole run with these weights, and whether they are equal to the bit.
+
+        Of several boundaries the nearest to the interruption.
+        """
         found = discover_objects(self.clock.optimizers, self.file, {})
         mine = trained_tensors(list(found.optimizers.values()))
         alike = {step: len(mine & theirs) for step, theirs in self.whole.weights.items()}
@@ -298,26 +300,26 @@ class ResumedRun(AuditedRun):
         if step == self.last:
             live = self.find_live(self.whole.expected)
             self.parent.reply_and_exit(
-                self._said(continuation_of(self, live, self.whole.inputs, 0))
+                self._resumed_state(continuation_of(self, live, self.whole.inputs, 0))
             )
 
     def finish(self, ending: Ending) -> NoReturn:
         self._reply_ended(str(ending))
 
     def _reply_ended(self, how: str) -> NoReturn:
-        self.parent.reply_and_exit(self._said(ended_continuation(self, how, 0)))
+        self.parent.reply_and_exit(self._resumed_state(ended_continuation(self, how, 0)))
 
-    def _said(self, future: Continuation) -> ResumedState:
+    def _resumed_state(self, continuation: Continuation) -> ResumedState:
         start = self.start
-        if start is not None and future.contents and future.contents[0]:
-            fetches = self._fetches_on(start.step, future.contents[0][0])
+        if start is not None and continuation.contents and continuation.contents[0]:
+            fetches = self._fetches_left_out(start.step, continuation.contents[0][0])
             start = replace(start, fetches=fetches)
             if fetches:
-                future = replace(future, losses=(0.0, *future.losses[1:]))
-        return ResumedState(start, future, self.held_again, self.weights)
+                continuation = replace(continuation, losses=(0.0, *continuation.losses[1:]))
+        return ResumedState(start, continuation, self.held_again, self.weights)
 
-    def _fetches_on(self, step: int, first: str) -> int:
-        """How many batches of an accumulation window the resumed run leaves out: it begins in its middle."""
+    def _fetches_left_out(self, step: int, first: str) -> int:
+        """Count the batches of an accumulation window before the one at which the resumed run begins."""
         window = self.whole.contents.get(step) or []
         return window.index(first) if first in window else 0
 
@@ -326,10 +328,10 @@ class ResumedRun(AuditedRun):
 
 
 class ForkingRun(AuditedRun):
-    """The whole run again, forked where the resumed one begins: one child for each arm.
+    """Run the whole run again, and fork its arms at the boundary where the resumed run begins.
 
-    `only`: of a process that cannot be forked, the one arm that this run goes on as. If it is empty, the
-    run only says which arms there are.
+    `only`: for a process that cannot be forked, the one arm that this process becomes. If it is empty, the
+    run only replies the names of the arms.
     """
 
     def __init__(
@@ -346,26 +348,26 @@ class ForkingRun(AuditedRun):
         if self.is_arm:
             live = self.find_live(self.whole.expected)
             start, inputs = self.start, self.whole.inputs
-            future = continuation_of(self, live, inputs, start.step, start.fetches)
-            self.parent.reply_and_exit(replace(future, streams_later=self.streams_later))
+            continuation = continuation_of(self, live, inputs, start.step, start.fetches)
+            self.parent.reply_and_exit(replace(continuation, streams_later=self.streams_later))
         if self.only is None:
             self.check_fork()
         self._check_past(step)
         live = self.find_live(self.whole.expected)
         held = capture_sources(live)
-        futures: dict[str, Continuation] = {}
+        continuations: dict[str, Continuation] = {}
         no_reset: dict[str, str] = {}
         for name, treat in self._arms(live, held, no_reset):
-            if self._becomes(name, futures):
+            if self._becomes(name, continuations):
                 treat()
                 return
         kinds = {
-            name: "variable"
-            if isinstance(s, ScriptVariables) and s.origin != "averaging"
-            else s.origin
-            for name, s in live.sources.items()
+            name: "variable" if source.is_result else source.origin
+            for name, source in live.sources.items()
         }
-        self.parent.reply_and_exit(ForkedArms(held, numbers_of(live), kinds, futures, no_reset))
+        self.parent.reply_and_exit(
+            ForkedArms(held, plain_values(live), kinds, continuations, no_reset)
+        )
 
     def finish(self, ending: Ending) -> NoReturn:
         if self.is_arm:
@@ -409,29 +411,29 @@ class ForkingRun(AuditedRun):
         if order is not None:
             yield "resumed order", order
 
-    def _becomes(self, name: str, futures: dict[str, Continuation]) -> bool:
-        """Fork an arm. True in the arm; in this process False, once the arm's continuation is known.
+    def _becomes(self, name: str, continuations: dict[str, Continuation]) -> bool:
+        """Fork an arm. Returns True in the arm, and False in this process once the arm has replied.
 
         A process that cannot be forked becomes the arm `only` itself.
         """
         if self.only is None:
-            future = self.fork_continuation(self.end)
+            continuation = self.fork_continuation(self.end)
         elif name == self.only:
-            future, self.is_arm = None, True
+            continuation, self.is_arm = None, True
             self.clock.stop_only_at(self.end)
         else:
-            future = NOT_RUN
-        if future is not None:
-            futures[name] = future
+            continuation = NOT_RUN
+        if continuation is not None:
+            continuations[name] = continuation
             return False
         self.clock.fetch_delay = 0
         if (
             name == "carried"
         ):  # the streams at the first call of the model are compared in this arm only
-            self._module_hook = register_module_forward_pre_hook(self._called)
+            self._module_hook = register_module_forward_pre_hook(self._before_module)
         return True
 
-    def _called(self, module: nn.Module, *_: Any) -> None:
+    def _before_module(self, module: nn.Module, *_: Any) -> None:
         if trains(module):
             self._module_hook.remove()
             self.streams_later = self.find_live().sources["streams"].capture()
@@ -440,7 +442,7 @@ class ForkingRun(AuditedRun):
         """Return what makes this run fetch the resumed run's batches; None if they are the same."""
         mine = [self.whole.indices.get(s) or [] for s in range(self.start.step, self.end)]
         mine[0] = mine[0][self.start.fetches :]
-        theirs = list(self.resumed.future.indices)
+        theirs = list(self.resumed.continuation.indices)
         if not theirs or mine[: len(theirs)] == theirs[: len(mine)]:
             return None
         queue = [index for step in theirs for index in step]
@@ -458,7 +460,4 @@ def _restore_all(live: Live, states: States) -> None:
 def _imitate(source: AbstractSource, state: State) -> None:
     """Put the resumed run's state into a source, as far as it fits."""
     with suppress(RecipeError, KeyError):
-        if isinstance(source, ScriptVariables):
-            source.imitate(state)
-        else:
-            source.restore(state)
+        source.imitate(state)

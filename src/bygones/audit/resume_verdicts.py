@@ -1,10 +1,10 @@
-"""What a resume check says of each source, from what the runs were seen to hold and to do.
+"""Verdicts of a resume check: whether each source is restored, and whether that matters.
 
     carried    what the uninterrupted run holds at the boundary
     restored   what the resumed run holds there
     reset      the uninterrupted run with the source made new
 
-    PASS       restored = carried, and reset makes another run: the checkpoint holds it, and that matters
+    PASS       restored = carried, and reset makes another run: it is saved, and it is needed
     FAIL       restored ≠ carried, and the difference makes another run
     ABSTAIN    whether it was restored makes no difference here, or the window cannot show it
 
@@ -36,7 +36,7 @@ _RANKS: dict[str, int] = {"FAIL": 0, "PASS": 1, "ABSTAIN": 2}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one source, and how far the function moves, by module that is observed.
+    """The verdict on one source, and how far the function moves, by observed module.
 
     `lost`: with the source as the resumed run held it; `fresh`: with the source made new. None where there
     was no such arm.
@@ -54,16 +54,20 @@ class Verdict:
 def judge(
     whole: ReferenceRun, resumed: ResumedState, carried: ForkedArms, end: int
 ) -> list[Verdict]:
-    """Every source's verdict, and the order's; what fails comes first."""
+    """Return the verdict on every source and on the order, failures first."""
     assert resumed.start is not None
-    control = carried.futures["carried"]
+    control = carried.continuations["carried"]
     kind = "values" if whole.inputs is None else whole.inputs.kind
-    alike = same_run(control, resumed.future)
+    alike = same_run(control, resumed.continuation)
     verdicts = []
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
         other = differing_leaves(name, source, mine, resumed.start.states)
-        verdict = _of_source(name, source, mine, other, carried, resumed, kind, alike)
+        piece = _Piece(name, source, mine, other, carried, resumed, kind)
+        if other is None or alike:
+            verdict = _of_restored(piece, alike)
+        else:
+            verdict = _of_unrestored(piece, other)
         if verdict is not None:
             verdicts.append(verdict)
     verdicts.append(_of_order(whole, resumed, carried, end, kind, verdicts))
@@ -73,12 +77,12 @@ def judge(
 
 
 def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState) -> list[Verdict]:
-    """What was restored the first time and is not the second: a checkpoint that a resumed run writes.
+    """Return the verdicts after a second resumption, from the checkpoint that a resumed run wrote.
 
-    Only sources that were restored and needed are asked about; what the loss costs is not measured again.
+    Only sources that passed are judged again; how far the function moves is not measured again.
     """
     if twice.start is None:
-        why = f"resumed a second time, the run {twice.future.ended} without a step"
+        why = f"resumed a second time, the run {twice.continuation.ended} without a step"
         return [Verdict("something else", "FAIL", why), *verdicts]
     places = {name: (source, leaves) for name, source, leaves in units(once.again)}
     now = []
@@ -97,69 +101,109 @@ def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState
     return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
 
 
-def _of_source(
-    name: str,
-    source: str,
-    mine: Mapping[str, Any],
-    other: Mapping[str, Any] | None,
-    carried: ForkedArms,
-    resumed: ResumedState,
-    kind: str,
-    alike: bool,
-) -> Verdict | None:
-    """None of variables that are mere results: they neither differ nor matter, and there are many."""
-    control = carried.futures["carried"]
-    reset = carried.futures.get(f"reset {name}")
-    lost = carried.futures.get(f"resumed {name}")
-    if lost is not None and lost.ended.startswith("raised") and not resumed.future.ended:
-        lost = None  # it was put where it does not fit, which tells nothing of the resumed run
-    fresh = None if reset is None else distance(control, reset, kind)
-    matters = reset is not None and not same_run(control, reset)
-    variable = carried.kinds.get(source) == "variable"
-    if other is None or alike:
-        if variable and not matters:
-            return None
-        if source == "streams" and alike and not matters:
-            why = "nothing that counts was drawn from it in this window"
-            if other is not None and not _restored_later(name, carried, resumed):
-                why = "not restored, which makes no difference in this window"
-            return Verdict(name, "ABSTAIN", why, fresh=fresh)
-        if matters:
-            return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
-        if reset is None and name in carried.no_reset:
-            return Verdict(name, "PASS", "restored to the bit")
-        if name == "weights":
-            return Verdict(name, "PASS", "restored to the bit")
-        why = "a new one would make no difference in this window, so this cannot tell"
-        if not mine:
-            why = "holds nothing at this boundary"
+@dataclass(frozen=True)
+class _Piece:
+    """One piece of memory, and the runs that show whether it was restored and whether that matters.
+
+    `mine`: its leaves in the uninterrupted run; `other`: those of the resumed run, None if they are equal.
+    """
+
+    name: str
+    source: str
+    mine: Mapping[str, Any]
+    other: Mapping[str, Any] | None
+    arms: ForkedArms
+    resumed: ResumedState
+    kind: str
+
+    @property
+    def control(self) -> Continuation:
+        return self.arms.continuations["carried"]
+
+    @property
+    def reset(self) -> Continuation | None:
+        """The run with the piece made new."""
+        return self.arms.continuations.get(f"reset {self.name}")
+
+    @property
+    def lost(self) -> Continuation | None:
+        """The run with the piece as the resumed run held it."""
+        lost = self.arms.continuations.get(f"resumed {self.name}")
+        if (
+            lost is not None
+            and lost.ended.startswith("raised")
+            and not self.resumed.continuation.ended
+        ):
+            return None  # the state did not fit, which shows nothing of the resumed run
+        return lost
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a new one makes another run."""
+        return self.reset is not None and not same_run(self.control, self.reset)
+
+    @property
+    def is_result(self) -> bool:
+        return self.arms.kinds.get(self.source) == "variable"
+
+    @property
+    def is_restored_later(self) -> bool:
+        """Whether it is a random stream that is put back before the first step calls the model."""
+        return self.source == "streams" and _restored_later(self.name, self.arms, self.resumed)
+
+    def apart(self, run: Continuation | None) -> dict[str, float] | None:
+        """Return how far the function of a run is from the control's, by module."""
+        return None if run is None else distance(self.control, run, self.kind)
+
+
+def _of_restored(piece: _Piece, alike: bool) -> Verdict | None:
+    """Judge a piece that is equal in both runs, or any piece if the two runs are `alike`.
+
+    None for mere results that are not needed: they would only lengthen the list.
+    """
+    name, fresh = piece.name, piece.apart(piece.reset)
+    if piece.is_result and not piece.is_needed:
+        return None
+    if piece.source == "streams" and alike and not piece.is_needed:
+        why = "nothing that counts was drawn from it in this window"
+        if piece.other is not None and not piece.is_restored_later:
+            why = "not restored, which makes no difference in this window"
         return Verdict(name, "ABSTAIN", why, fresh=fresh)
-    leaves = _leaves(mine, other, whole_source=source != "streams")
-    if source == "streams" and _restored_later(name, carried, resumed):
+    if piece.is_needed:
+        return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
+    if name == "weights" or (piece.reset is None and name in piece.arms.no_reset):
+        return Verdict(name, "PASS", "restored to the bit")
+    why = "a new one would make no difference in this window, so this cannot tell"
+    if not piece.mine:
+        why = "holds nothing at this boundary"
+    return Verdict(name, "ABSTAIN", why, fresh=fresh)
+
+
+def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
+    """Judge a piece that the resumed run holds otherwise. None for mere results without consequence."""
+    name, fresh, lost = piece.name, piece.apart(piece.reset), piece.lost
+    leaves = _leaves(piece.mine, other, whole_source=piece.source != "streams")
+    if piece.is_restored_later:
         return Verdict(name, "PASS", "restored before the first step calls the model", fresh=fresh)
-    if lost is None or same_run(control, lost):
-        if variable:
+    if lost is None or same_run(piece.control, lost):
+        if piece.is_result:
             return None
-        return Verdict(
-            name,
-            "ABSTAIN",
-            "not restored, which makes no difference in this window",
-            leaves,
-            None if lost is None else distance(control, lost, kind),
-            fresh,
-        )
+        why = "not restored, which makes no difference in this window"
+        return Verdict(name, "ABSTAIN", why, leaves, piece.apart(lost), fresh)
+    start = piece.resumed.start
+    as_new = piece.reset is not None and same_run(piece.reset, lost)
     return Verdict(
         name,
         "FAIL",
-        _how_lost(mine, other, reset is not None and same_run(reset, lost)),
+        _how_lost(other, as_new),
         leaves,
-        distance(control, lost, kind),
+        piece.apart(lost),
         fresh,
-        first_unequal_loss(control, lost, resumed.start.step if resumed.start else 0),
+        first_unequal_loss(piece.control, lost, start.step if start else 0),
     )
 
 
-def _how_lost(mine: Mapping[str, Any], other: Mapping[str, Any], as_new: bool) -> str:
+def _how_lost(other: Mapping[str, Any], as_new: bool) -> str:
     if as_new:
         return "lost: the resumed run goes on with a new one"
     if not other:
@@ -175,10 +219,10 @@ def _of_order(
     kind: str,
     others: list[Verdict],
 ) -> Verdict:
-    """Whether the resumed run was shown what the uninterrupted one was, and the position it went on from."""
+    """Judge the data order: whether the resumed run trained on the same batches."""
     assert resumed.start is not None
     begin = resumed.start.step
-    control, mine = carried.futures["carried"], resumed.future
+    control, mine = carried.continuations["carried"], resumed.continuation
     steps = len(control.contents)
     edges = [step for step in whole.epochs if begin < step < end]
     if not any(control.contents):
@@ -193,7 +237,7 @@ def _of_order(
         return Verdict("order", "ABSTAIN", why)
     first = first_unequal(control.contents, mine.contents)
     for verdict in others:
-        lost = carried.futures.get(f"resumed {verdict.source}")
+        lost = carried.continuations.get(f"resumed {verdict.source}")
         if (
             verdict.outcome == "FAIL"
             and lost is not None
@@ -208,7 +252,7 @@ def _of_order(
             f"random streams"
         )
         return Verdict("order", "ABSTAIN", why)
-    lost = carried.futures.get("resumed order")
+    lost = carried.continuations.get("resumed order")
     return Verdict(
         "order",
         "FAIL",
@@ -221,7 +265,7 @@ def _of_order(
 def _other_batches(
     whole: ReferenceRun, mine: Continuation, begin: int, first: int, steps: int
 ) -> str:
-    """What is shown instead, as far as it can be told."""
+    """Say which batches the resumed run trained on instead."""
     where = f"from step {begin + first} on"
     if first >= len(mine.indices):
         return f"the resumed run ends after {len(mine.indices)} steps; {steps} were left ({mine.ended})"
@@ -248,7 +292,7 @@ def _place_in_epoch(whole: ReferenceRun, step: int) -> int:
 
 
 def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdict:
-    """The resumed run goes another way, and all that is known was restored: clues are all there is."""
+    """Return the verdict on a run that differs although all known memory was restored."""
     assert resumed.start is not None
     theirs = resumed.start.numbers
     clues = [
@@ -256,15 +300,15 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
         for path, value in sorted(carried.numbers.items())
         if path in theirs and theirs[path] != value
     ]
-    control = carried.futures["carried"]
-    step = first_unequal_loss(control, resumed.future, resumed.start.step)
+    control = carried.continuations["carried"]
+    step = first_unequal_loss(control, resumed.continuation, resumed.start.step)
     where = "its losses never differ" if step is None else f"its loss differs first in step {step}"
     said = f" Variables that differ: {', '.join(clues[:5])}." if clues else ""
     return Verdict(
         "something else",
         "FAIL",
         f"everything that was found is restored, and yet the resumed run is another one: {where}.{said}",
-        lost=distance(control, resumed.future, kind),
+        lost=distance(control, resumed.continuation, kind),
         first_loss=step,
     )
 
@@ -273,21 +317,22 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
 
 
 def _restored_later(name: str, carried: ForkedArms, resumed: ResumedState) -> bool:
-    """A stream that is put back only after the first batch was fetched: restored, unless the batch is wrong.
+    """Test whether a stream was restored after the first fetch, and before the model was called.
 
-    Where other examples were fetched, it is the order that is wrong.
+    If the first batch is another one by its contents alone, the stream was needed for it. If its indices
+    differ too, the order is at fault, not the stream.
     """
     assert resumed.start is not None
     leaf = f"{name.partition('/')[2]}/state"
-    mine = carried.futures["carried"].streams_later.get(leaf)
+    mine = carried.continuations["carried"].streams_later.get(leaf)
     theirs = resumed.start.streams_later.get(leaf)
-    one, other = carried.futures["carried"], resumed.future
+    one, other = carried.continuations["carried"], resumed.continuation
     right = one.contents[:1] == other.contents[:1] or one.indices[:1] != other.indices[:1]
     return mine is not None and same_bits(mine, theirs) and right
 
 
 def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: bool) -> str:
-    """Which leaves differ, by the last piece of their names where that says enough."""
+    """Name the leaves that differ, by the last part of their names where that is enough."""
     if not whole_source:
         return ""
     names = sorted(
@@ -303,7 +348,7 @@ def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: 
 
 
 def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:
-    """One verdict a source from those of several seeds: a failure in any is one."""
+    """Merge the verdicts of several seeds: the worst one of each source counts."""
     merged: dict[str, Verdict] = {}
     for verdict in (v for mine in verdicts.values() for v in mine):
         known = merged.get(verdict.source)

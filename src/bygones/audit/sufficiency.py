@@ -1,11 +1,12 @@
-"""Is the inventory of a script's memory complete? Move all of it into another seed's run and compare.
+"""Inventory completeness: move all memory of one seed's run into another's, and compare them.
 
-    donor      seed a ──────────┬──────────▶ end           everything that was found is copied here
+    donor      seed a ──────────┬──────────▶ end           all sources are captured here
                                 ▼
-    recipient  seed b ──────────┼──▶ all of it put in      has to go on as the donor does, to the bit
-                                ├──▶ all but one source    and does not, where that source is needed
+    recipient  seed b ──────────┼──▶ all of them restored   must continue as the donor does
+                                ├──▶ all but one source     must not, if that source is needed
 
-What decides the order is moved as what the donor shows next. The weights are a source like any other.
+All comparisons are to the bit. The order is moved as the donor's next index batches. The weights are a
+source like any other.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from bygones.scripts.plan import ScriptPlan
 
 @dataclass(frozen=True)
 class Sufficiency:
-    """Whether all sources together make another seed's run the donor's, and which are needed for it."""
+    """Whether all sources together make another run continue as the donor, and which are needed for it."""
 
     script: str
     at: int
@@ -51,7 +52,7 @@ class Sufficiency:
     sufficient: bool
     needed: tuple[str, ...]
     inert: tuple[str, ...]
-    missing: str = ""  # where the run that was given everything parts from the donor's, in words
+    missing: str = ""  # the first difference to the donor, in words
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,7 +76,7 @@ class Sufficiency:
 def check_sufficiency(
     script: Script, home: Path, seeds: tuple[int, int], at: int, until: int
 ) -> Sufficiency:
-    """Moves all memory of one seed's run into another's at a boundary; then again without each source."""
+    """Move all memory of one seed's run into another's at boundary `at`; then again without each source."""
     check_script(script)
     if not 1 <= at < until:
         raise DesignError(f"memory is moved at a step between 1 and --until; got {at} and {until}.")
@@ -87,14 +88,17 @@ def check_sufficiency(
             ),
             script,
         )
-        futures: dict[str, Continuation] = run_in_child(
+        continuations: dict[str, Continuation] = run_in_child(
             lambda parent: _RecipientRun(
                 donor, at, until, script, home, seeds[1], folder / "recipient", parent
             )
         )
-    everything = futures.pop("")
-    alike = {name: same_continuation(donor.future, future) for name, future in futures.items()}
-    complete = same_continuation(donor.future, everything)
+    everything = continuations.pop("")
+    alike = {
+        name: same_continuation(donor.continuation, continuation)
+        for name, continuation in continuations.items()
+    }
+    complete = same_continuation(donor.continuation, everything)
     return Sufficiency(
         script=str(script),
         at=at,
@@ -103,18 +107,18 @@ def check_sufficiency(
         sufficient=complete,
         needed=tuple(name for name, same in alike.items() if not same) if complete else (),
         inert=tuple(name for name, same in alike.items() if same) if complete else (),
-        missing="" if complete else _where(donor.future, everything, at),
+        missing="" if complete else _difference(donor.continuation, everything, at),
     )
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What the donor hands over: all that it held, and what came of it."""
+class _DonorReply:
+    """The donor's state at the boundary, and its continuation."""
 
     states: States
     expected: KnownMemory
     weights: frozenset[str]
-    future: Continuation
+    continuation: Continuation
 
 
 class _DonorRun(AuditedRun):
@@ -130,8 +134,10 @@ class _DonorRun(AuditedRun):
             self.states = capture_sources(self.find_live(self.expected))
             self.weights = trained_tensors(self.clock.optimizers)
             return
-        future = continuation_of(self, self.find_live(self.expected), None, self.at)
-        self.parent.reply_and_exit(_Given(self.states, self.expected, self.weights, future))
+        continuation = continuation_of(self, self.find_live(self.expected), None, self.at)
+        self.parent.reply_and_exit(
+            _DonorReply(self.states, self.expected, self.weights, continuation)
+        )
 
     def finish(self, ending: Ending) -> NoReturn:
         where = f"step {self.until}, up to which runs are compared"
@@ -139,7 +145,7 @@ class _DonorRun(AuditedRun):
 
 
 class _RecipientRun(AuditedRun):
-    def __init__(self, donor: _Given, at: int, until: int, *given: Any) -> None:
+    def __init__(self, donor: _DonorReply, at: int, until: int, *given: Any) -> None:
         super().__init__(*given, stops=frozenset({at}))
         self.donor, self.at, self.until = donor, at, until
 
@@ -154,7 +160,7 @@ class _RecipientRun(AuditedRun):
                 f"reach {self.script.path}. Put {{seed}} into its arguments, or name an environment variable "
                 f"that it reads with --seed-env."
             )
-        futures: dict[str, Continuation] = {}
+        continuations: dict[str, Continuation] = {}
         states = capture_sources(live)
         pieces = [(name, source, leaves) for name, source, leaves in units(self.donor.states)]
         differing = [
@@ -166,38 +172,38 @@ class _RecipientRun(AuditedRun):
                 for leaf in leaves
             )
         ]
-        for left_out in ["", *differing, *(["order"] if self._shows() else [])]:
-            future = self.fork_continuation(self.until)
-            if future is None:
+        for left_out in ["", *differing, *(["order"] if self._donor_indices() else [])]:
+            continuation = self.fork_continuation(self.until)
+            if continuation is None:
                 for source, state in self.donor.states.items():
-                    given = self._given(source, state, states.get(source, {}), left_out)
+                    given = self._state_to_give(source, state, states.get(source, {}), left_out)
                     with suppress(RecipeError, KeyError):
                         live.sources[source].restore(given)
                 if left_out != "order":
-                    self._show()
+                    self._override_order()
                 return
-            futures[left_out] = future
-        self.parent.reply_and_exit(futures)
+            continuations[left_out] = continuation
+        self.parent.reply_and_exit(continuations)
 
-    def _given(
+    def _state_to_give(
         self, source: str, state: Mapping[str, Any], own: Mapping[str, Any], left_out: str
     ) -> dict[str, Any]:
-        """The donor's state of a source, but for the piece that is left out, which stays its own."""
+        """Return the donor's state of a source, with the recipient's own leaves for `left_out`."""
         if left_out == source:
             return dict(own)
         stream = left_out.partition("/")[2] if left_out.startswith(f"{source}/") else ""
         kept = {leaf: value for leaf, value in own.items() if stream and leaf == f"{stream}/state"}
         return {**but_keys(state), **kept}
 
-    def _shows(self) -> list[Any]:
-        """What the donor shows next, batch by batch, as far as a loader numbers it."""
-        waiting = [index for step in self.donor.future.indices for index in step]
+    def _donor_indices(self) -> list[Any]:
+        """Return the donor's next index batches; empty if a loader does not number them."""
+        waiting = [index for step in self.donor.continuation.indices for index in step]
         has_loader = self.clock.record.loader is not None
         usable = has_loader and all(index is not None for index in waiting)
         return waiting if usable else []
 
-    def _show(self) -> None:
-        waiting, loader = self._shows(), self.clock.record.loader
+    def _override_order(self) -> None:
+        waiting, loader = self._donor_indices(), self.clock.record.loader
         if waiting:
             assert loader is not None
             self.clock.override.begin(loader, QueuedIndices(waiting))
@@ -209,8 +215,8 @@ class _RecipientRun(AuditedRun):
         self.parent.reply_and_exit(self.ended_early(ending, where))
 
 
-def _where(one: Continuation, other: Continuation, at: int) -> str:
-    """The first thing in which two runs differ, in words."""
+def _difference(one: Continuation, other: Continuation, at: int) -> str:
+    """Say the first difference of two continuations."""
     if other.ended:
         return f"it {other.ended}"
     for step, (mine, theirs) in enumerate(zip(one.contents, other.contents, strict=False), at):
@@ -223,18 +229,18 @@ def _where(one: Continuation, other: Continuation, at: int) -> str:
     return f"it ended with other values in {', '.join(names)}"
 
 
-_MOVED_ON = 20  # steps that a run goes on with another's memory
+_STEPS_COMPARED = 20  # steps after the move
 
 
 def study_sufficiency(planned: ScriptPlan) -> dict[str, Any]:
-    """Whether all memory was found, asked of the study's first two seeds at its fork; kept in the store.
+    """Check a study's inventory on its first two seeds, at its fork. The result is kept in the store.
 
-    Not asked of every study: a fork copies the whole process, so arms are sound without it. It says
-    whether what was not treated, and not found, could be something.
+    Optional: a fork copies the whole process, so arms are sound without it. The check shows whether memory
+    exists that was neither treated nor found.
     """
     job, study = planned.job, planned.job.study
     one, other = study.seeds[:2]
-    until = min(study.end, study.fork_at + _MOVED_ON)
+    until = min(study.end, study.fork_at + _STEPS_COMPARED)
     address = digest(
         ["bygones.sufficiency", job.addresses.recipe, job.addresses.contract, one, other, until]
     )

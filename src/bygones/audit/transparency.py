@@ -1,8 +1,8 @@
-"""The proof that watching and forking leave a script as it is.
+"""Transparency proof: hooks and forks leave what a script prints and writes unchanged.
 
-Three runs of one seed to the script's own end: in a process of its own without anything of bygones in it;
-watched; and as a twin, forked at a boundary where every source was taken down and put back. What they
-print and every file that they write has to be equal, byte for byte.
+Three runs of one seed go to the script's end: without any hooks, in a new process; watched; and as a twin,
+forked at a boundary where every source is captured and restored. What they print and every file that they
+write must be equal, byte for byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bygones.training.treatment import Treatment
 
 @dataclass(frozen=True)
 class Transparency:
-    """What was compared, and the first difference of each run from the bare one (empty: none).
+    """The first difference of the watched run and of the twin from the bare run; empty if there is none.
 
     `printed`: SHA-256 of what the bare run printed.
     """
@@ -62,11 +62,11 @@ class Transparency:
 
 
 def check_transparency(script: Script, home: Path, seed: int, at: int) -> Transparency:
-    """Runs a script three times to its end and compares. Raises `ScriptError` where it cannot be forked."""
+    """Run a script three times to its end and compare. Raises `ScriptError` if it cannot be forked."""
     check_script(script)
     warm()
     found = run_pilot(script, home, seed, at)
-    script = found.script  # which optimizer closes a round
+    script = found.script  # with the optimizer that closes a round
     warm_for(found.libraries)
     with scratch_folder() as folder:
         bare, watched, shared, twin = (folder / n for n in ("bare", "watched", "shared", "twin"))
@@ -136,7 +136,7 @@ class ProofProcess(WatchedProcess):
         Rewriter(live.sources, self.seed).intervene(step, shams)
 
     def finish(self, ending: Ending) -> NoReturn:
-        """Print what Python would print, run what was registered for the exit, and reply."""
+        """Print what Python would print, run the exit handlers, and reply."""
         match ending.error:
             case SystemExit(code=str(message)):
                 print(message, file=sys.stderr)
@@ -152,7 +152,7 @@ class ProofProcess(WatchedProcess):
 
 
 def _written(folder: Path) -> dict[str, str]:
-    """Digest of every file that a run wrote, by its path; links to what was there before are not its own."""
+    """Return the digest of every file that a run wrote, by path; links to earlier files are left out."""
     found: dict[str, str] = {}
     for place, folders, files in os.walk(folder / "files"):
         folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]
@@ -165,7 +165,7 @@ def _written(folder: Path) -> dict[str, str]:
 
 
 def _difference(bare: Path, other: Path) -> str:
-    """The first thing that one run printed or wrote and the other did not; empty if there is none."""
+    """Say the first difference in what two runs printed or wrote; empty if there is none."""
     one, two = ((folder / "stdout.txt").read_bytes().splitlines() for folder in (bare, other))
     for number, (line, again) in enumerate(zip(one, two, strict=False), start=1):
         if line != again:

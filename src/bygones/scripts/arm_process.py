@@ -1,12 +1,12 @@
-"""One process of a script's study: it runs the script, treats and observes, and forks where arms part.
+"""Arm process: run a script, treat and observe it, and fork where the arms of a study part.
 
     the script's first steps ── fork boundary ──┬── control
                                                 ├── sham
                                                 ├── an arm ── (where arms part later, it forks again)
                                                 └── …
 
-Where forking is impossible, each arm is a process of its own from the start, and counts only if it was
-shown the same, and holds the same, at the fork.
+Where forking is impossible, each arm is a process of its own from the start, and counts only if its data
+and its state at the fork are the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from bygones.attach.isolation.fork import Child, Parent, run_in_fork
 from bygones.attach.isolation.script import Script
 from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
-from bygones.attach.sources.variables import ScriptVariables
 from bygones.attach.watched_process import Ending, WatchedProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
@@ -39,7 +38,7 @@ from bygones.training.rewriter import Rewriter
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a script's study has to know; it is inherited, never sent."""
+    """The study, for all of its processes. Forked processes inherit it; it is never pickled."""
 
     script: Script
     home: Path  # the folder that the script was called from
@@ -49,15 +48,15 @@ class Job:
     store: AbstractStore
     inputs: Inputs
     shape: tuple[int, ...]  # of what is observed
-    output: Path  # where each arm prints and writes
+    output: Path  # where the output and files of each arm lie
     forks: bool
-    emulates: bool  # loaders' workers, in this process
+    emulates: bool  # whether loaders' workers are emulated
     to_end: bool = False  # whether arms run on to the script's own end after the last horizon
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An arm that did not get to its end: why, and how many steps it had taken."""
+    """An arm that did not reach its last step: why, and after how many steps it ended."""
 
     arms: tuple[str, ...]
     sentence: str
@@ -66,7 +65,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """What a process says when it is over: what failed, and what its control was shown in which step."""
+    """Reply of a process: failed arms, a refusal, and the control's index batches by step."""
 
     failures: list[Failure] = field(default_factory=list)
     refused: BygonesError | None = None
@@ -126,7 +125,7 @@ class ArmProcess(WatchedProcess):
     # ------------------------------------------------------------------ running
 
     def _stops(self) -> frozenset[int]:
-        """The boundaries of the running segment at which something is to be done."""
+        """Return the boundaries at which the segment is treated, observed, stored or forked."""
         segment = self.segment
         treated = {
             step
@@ -195,7 +194,7 @@ class ArmProcess(WatchedProcess):
         return self.job.tree.segments[index].arms
 
     def _is_needed(self, index: int) -> bool:
-        """Whether anything below a segment is still to do; the control always is where orders are moved."""
+        """Test whether a segment has work left; the control always has if its index batches are needed."""
         if index in self.todo or (
             "control" in self._arms(index) and self.clock.record.batches.keeping
         ):
@@ -255,10 +254,10 @@ class ArmProcess(WatchedProcess):
             )
 
     def _state(self) -> Digest:
-        """Digest of all that training goes on from; a script's own counters (of time, say) left out."""
+        """Compute the digest of all that training goes on from, mere results left out."""
         assert self.live is not None
-        sources = {n: s for n, s in self.live.sources.items() if not isinstance(s, ScriptVariables)}
-        return digest({name: source.capture() for name, source in sources.items()})
+        sources = self.live.sources.items()
+        return digest({name: s.capture() for name, s in sources if not s.is_result})
 
     # ------------------------------------------------------------------ observing and storing
 
@@ -270,11 +269,11 @@ class ArmProcess(WatchedProcess):
             self.observed.append(np.full(self.job.shape, math.nan))
             return
 
-        def look() -> np.ndarray:
+        def compute() -> np.ndarray:
             return observe(inputs, live)[0]
 
-        # Looking in a fork leaves no trace, whatever the model does when it is called.
-        self.observed.append(run_in_fork(look) if self.job.forks else look())
+        # In a fork the observation changes nothing, whatever the model does when it is called.
+        self.observed.append(run_in_fork(compute) if self.job.forks else compute())
 
     def _diverged_at(self) -> int | None:
         bad = (s for s, loss in enumerate(self.clock.record.losses) if not math.isfinite(loss))
@@ -309,7 +308,7 @@ class ArmProcess(WatchedProcess):
     # ------------------------------------------------------------------ ending
 
     def _report(self) -> Report:
-        """Of the control: what it was shown in the steps after the fork."""
+        """Return the report of a finished arm; the control's has its index batches after the fork."""
         fork_at = self.job.study.fork_at
         if "control" not in self.segment.arms:
             return Report()
@@ -341,20 +340,20 @@ class ArmProcess(WatchedProcess):
 
 
 def record_name(job: Job, index: int) -> str:
-    """The name of a segment's record: the one that a recipe's would have."""
+    """Return the name of a segment's record, the same as for a recipe."""
     segment = job.tree.segments[index]
     work = Work(index, segment.start, segment.stop, segment.steps, None)
     return work.record_name(job.addresses.probe)
 
 
 def folder_of(job: Job, seed: int, name: str) -> Path:
-    """Where the files and the printed output of an arm lie."""
+    """Return the folder of an arm's files and printed output."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     return job.output / f"seed-{seed}" / plain
 
 
 def allowed_folders(job: Job) -> tuple[Path, ...]:
-    """Where a process may write besides its own folder: bygones itself keeps things there."""
+    """Return the folders that bygones itself writes to in these processes."""
     store = getattr(job.store, "folder", None)
     return tuple(Path(p).resolve() for p in (job.output, store) if p is not None)
 

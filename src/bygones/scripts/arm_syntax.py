@@ -1,4 +1,4 @@
-"""Arms as they are typed: `NAME=INTERVENTION:SOURCE[@WINDOW]`, and those that are taken if none is."""
+"""Arm syntax: parse `NAME=INTERVENTION:SOURCE[@WINDOW]`, and choose default arms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SOURCE = re.compile(r"^(?P<source>[^@\[\]]+)(?:\[(?P<leaves>.+)\])?(?:@(?P<wind
 
 
 def parse_arm(text: str, fork_at: int) -> Arm:
-    """One arm; several treatments are joined by `+`.
+    """Parse an arm; several treatments are joined by `+`. Raises `DesignError`.
 
     The window is `@START` (one boundary) or `@START:STOP` (half-open, in optimizer steps); without one it
     is the fork's boundary. `SOURCE[PATTERN]` treats the leaves that match.
@@ -44,16 +44,14 @@ def parse_arm(text: str, fork_at: int) -> Arm:
 
 
 def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: int) -> list[Arm]:
-    """What anybody would ask first, of the sources that there are and that hold something."""
+    """Return the arms of a study that names none, for the sources that hold something."""
     at = Window(fork_at, fork_at + 1)
     arms = []
     for name, source in sources.items():
         resettable = name in ("moments", "batchnorm") or source.origin == "averaging"
         if resettable and "resettable" in source.capabilities and source.capture():
             arms.append(Arm(f"reset {name}", Treatment(name, Reset(), at)))
-    half = min(
-        10, horizon // 2
-    )  # of the two windows that are swapped; both have to be seen through
+    half = min(10, horizon // 2)  # steps of each swapped window; both end before the horizon
     if "order" in sources and half:
         windows = Window(fork_at, fork_at + 2 * half)
         name = f"swap two {half}-step windows"
@@ -66,7 +64,7 @@ def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: i
 
 
 def _split(said: str) -> list[str]:
-    """At `+`, but not inside brackets."""
+    """Split at `+`, but not inside brackets."""
     return re.split(r"\+(?![^\[(]*[\])])", said)
 
 
@@ -84,7 +82,7 @@ def _treatment(part: str, fork_at: int, whole: str) -> Treatment:
 
 
 def parse_intervention(text: str) -> AbstractIntervention:
-    """An intervention as it is typed: its name in the catalogue, and its number in brackets if it takes one.
+    """Parse an intervention: its name in the catalogue, and its number in brackets if it takes one.
 
     >>> parse_intervention("scale(0.5)")
     Scale(alpha=0.5)

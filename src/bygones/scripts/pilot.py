@@ -1,7 +1,4 @@
-"""The first run of a script, up to the fork: which memory it has, what can be asked of it, and how.
-
-It happens in a child of which nothing is left but the answer.
-"""
+"""Pilot run: run a script once up to the fork, in a child, to find its sources and its probe inputs."""
 
 from __future__ import annotations
 
@@ -29,12 +26,12 @@ from bygones.core.study_facts import OrderFacts
 from bygones.scripts.rng_contract import carried_contract
 from bygones.study.describe import describe_sources, state_bytes
 
-Query = Callable[[Live], Any]  # something to find out while the script is alive
+Query = Callable[[Live], Any]  # called while the script is alive
 
 
 @dataclass(frozen=True)
 class PilotResult:
-    """What the first run found. `clock`: the optimizer that closes a round; `why_not_fork` in words."""
+    """What the pilot run found. `why_not_fork`: in words; `answer`: of the query."""
 
     script: Script
     sources: list[dict[str, Any]]
@@ -50,7 +47,7 @@ class PilotResult:
     num_workers: int
     threads: int
     emulates: bool  # whether loaders' workers were emulated in this process
-    rng: dict[str, Any]  # the RNG contract, as `script.carried` writes it down
+    rng: dict[str, Any]  # the RNG contract, see `bygones.scripts.rng_contract`
     answer: Any
 
 
@@ -64,10 +61,10 @@ def run_pilot(
     *,
     emulates: bool = True,
 ) -> PilotResult:
-    """Runs a script to the boundary `at` and looks around; raises its sentence if it does not get there.
+    """Run a script to the boundary `at` and find its memory. Raises `ScriptError` if it ends earlier.
 
-    Where several optimizers take turns, the one that closes a round is counted by, which shows only
-    once they have: then the first run is done again with that one.
+    `query` is called with the live run at the boundary. `probe`: the user's function to observe. Where
+    several optimizers take turns, the script is run again, counting by the one that closes a round.
     """
     if at < 1:
         raise ScriptError(
@@ -114,7 +111,7 @@ class PilotProcess(WatchedProcess):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with self.listener.hearing_losses(), super().watching():
+        with self.listener.recording_losses(), super().watching():
             yield
 
     def before_first(self) -> None:
@@ -127,7 +124,7 @@ class PilotProcess(WatchedProcess):
         self.listener.delivered(batch)
 
     def at_boundary(self, step: int) -> None:
-        """Answer everything here; the script goes no further."""
+        """Reply the result, or another optimizer to count by; the script goes no further."""
         seconds = (time.perf_counter() - self.began) / max(step - 1, 1)
         self.check_optimizer()
         try:
@@ -185,7 +182,7 @@ class PilotProcess(WatchedProcess):
 
 
 def _with_digests(live: Live) -> list[dict[str, Any]]:
-    """The inventory, with the digest of what each source holds here."""
+    """Return the inventory, with the digest of each source's state."""
     return [
         {**row.to_dict(), "digest": digest(live.sources[row.name].capture())}
         for row in describe_sources(live)
@@ -193,7 +190,7 @@ def _with_digests(live: Live) -> list[dict[str, Any]]:
 
 
 def _policy(iterator: _BaseDataLoaderIter | None) -> OrderFacts:
-    """The sampler that decides the order, by name."""
+    """Return name and hash of the sampler that decides the order."""
     if iterator is None:
         return OrderFacts("drawn by the script itself")
     sampler: Any = iterator._index_sampler

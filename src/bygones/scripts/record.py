@@ -1,8 +1,8 @@
-"""A script's own run, written down boundary by boundary: in its own folder, with its own files and output.
+"""Recording: write the ledger of a script's real run, in its own folder and with its own output.
 
-This is the real run and no copy of it. It is watched, and never touched: at each boundary that is written
-down, what is alive is looked for anew, since a script makes and drops objects as it likes, and what each
-source holds is hashed. That takes some milliseconds an entry; `every` says how often.
+The run is watched and never changed. At each recorded boundary the live objects are found again, since a
+script creates and drops them freely, and the state of each source is hashed. This takes some milliseconds
+an entry; `every` sets how often.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from bygones.training.contract import Contract
 
 @dataclass(frozen=True)
 class ScriptRecorded(Recorded):
-    """`counted`: the optimizer that boundaries are counted by; `closes`: the one that closes a round."""
+    """The ledger that was written.
+
+    `counted`: the optimizer that boundaries are counted by; `closes`: the one that closes a round.
+    """
 
     seconds_an_entry: float
     counted: int
@@ -46,10 +49,10 @@ class ScriptRecorded(Recorded):
 
 
 def record_script(script: Script, home: Path, seed: int, every: int, path: Path) -> ScriptRecorded:
-    """Runs the script as the main program to its end, and writes its ledger.
+    """Run the script as the main program to its end, and write its ledger at every `every`-th boundary.
 
-    What the script raises is shown as Python shows it, and ends the process with its exit code; the
-    ledger is then left without its last line.
+    If the script raises, its traceback is printed and the process exits as Python would; the ledger is then
+    left without its last line.
     """
     if every < 1:
         raise DesignError(f"--every counts boundaries, 1 or more; got {every}.")
@@ -84,7 +87,7 @@ class _Recorder(WatchedScript):
         self.seconds = 0.0
 
     def end(self) -> ScriptRecorded:
-        """The script came to its end: its last entry, and the last line."""
+        """Write the last entry and the last line. Raises `ScriptError` if no step was counted."""
         if self.baseline is None or self.clock.step == 0:
             raise ScriptError(
                 f"{self.script.path} came to its end without a step of any torch optimizer that is counted "
@@ -104,7 +107,7 @@ class _Recorder(WatchedScript):
         )
 
     def leave(self) -> None:
-        """The script did not come to its end: what was written stays, without the last line."""
+        """Close the ledger of a script that failed, without its last line, and say so."""
         if self.writer is None:
             said = f"{self.script.path} wrote no ledger: it ended before the first boundary to write down"
         else:

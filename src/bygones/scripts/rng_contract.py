@@ -1,4 +1,4 @@
-"""The RNG contract of a script, written down: its generators are memory that is carried from step to step."""
+"""RNG contract of a script: its generators are memory that is carried from step to step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORKERS = {
 
 
 def carried_contract(live: Live, first: Baseline, script: Script, clock: Clock) -> dict[str, Any]:
-    """The RNG contract at this boundary. What draws is what has moved since before the first update."""
+    """Return the RNG contract at this boundary; a stream that moved since the first update is drawn from."""
     streams: Any = live.sources["streams"]
     before, now = first.states["streams"], streams.capture()
     rows = [
@@ -47,7 +47,7 @@ def carried_contract(live: Live, first: Baseline, script: Script, clock: Clock) 
 
 
 def _row(name: str, generator: Any, before: State, now: State, script: Script) -> dict[str, Any]:
-    """One generator; `drawn` is None for one that was not there yet before the first update."""
+    """Describe one generator; `drawn` is None if it did not exist before the first update."""
     leaf = f"{name}/state"
     moved = not same_bits(before[leaf], now[leaf]) if leaf in before else None
     is_global = name in global_generators()

@@ -261,9 +261,8 @@ def _catalogue(found: LiveObjects, seed: int, device: str) -> Catalogue[Abstract
     sources = sources_of(found, seed)
     student = next(iter(found.trained.values()))
     for name, average in found.averaged.items():
-        averages: Any = Averages(average, student)
-        averages.name = "averages" if len(found.averaged) == 1 else name
-        sources.append(averages)
+        label = "averages" if len(found.averaged) == 1 else name
+        sources.append(Averages(average, student, label))
     return Catalogue("memory source of this run", {source.name: source for source in sources})
 
 

@@ -1,12 +1,12 @@
-"""A process with one thread and nothing of its own on the path: what a script is run and forked in."""
+"""Process environment: one thread, fixed string hashes and a clean module path, as forking requires."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-# A process of several threads cannot be forked, and libraries read this when they are loaded. Hashes of
-# strings differ between processes unless they are told not to; and with them the order of sets.
+# A process with several threads cannot be forked, and libraries read their number when they are loaded.
+# String hashes are random in each process unless the seed is set, and so is the order of sets.
 ALONE = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -18,9 +18,9 @@ ALONE = {
 
 
 def begin_alone() -> None:
-    """Begins this very command again under these settings, unless it is under them already.
+    """Replace this process by the same command with the environment `ALONE`, unless it is set already.
 
-    `-P`: the folder that one happens to be in is not searched for modules, until the script's own is.
+    `-P` keeps the working directory off `sys.path`, as running the script itself would.
     """
     if any(os.environ.get(name) != value for name, value in ALONE.items()):
         command = [sys.executable, "-P", "-m", "bygones", *sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""Forking, and what parent and child say. Every child is waited for, and none outlives its parent."""
+"""Forking: run a child process and read its reply. A parent waits for its children; none outlives it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ from bygones.attach.isolation.overlay import flush_all
 
 @dataclass(frozen=True)
 class Child:
-    """A process that was forked off, and the pipe on which it says how it ended."""
+    """A forked child, and the pipe from which its reply is read."""
 
     pid: int
     pipe: int
 
     def wait(self) -> Any:
-        """What the child said, once it is gone; None if it died without a word."""
+        """Wait until the child has exited. Returns its reply; None if it died without one."""
         said = b""
         while chunk := os.read(self.pipe, 1 << 20):
             said += chunk
         os.close(self.pipe)
         os.waitpid(self.pid, 0)
-        return pickle.loads(said) if said else None  # from our own child, never from a file
+        return (
+            pickle.loads(said) if said else None
+        )  # written by our own child, never read from a file
 
     def stop(self) -> None:
-        """Ends the child, and so all of its own children."""
+        """Kill the child, and thereby its own children."""
         os.kill(self.pid, signal.SIGKILL)
         os.close(self.pipe)
         os.waitpid(self.pid, 0)
@@ -47,12 +49,12 @@ class Child:
 
 @dataclass(frozen=True)
 class Parent:
-    """The way back to the process that this one was forked from."""
+    """The parent of this process, and the pipe to which the reply is written."""
 
     pipe: int
 
     def reply_and_exit(self, message: Any, *, flush: bool = True) -> NoReturn:
-        """Says how it went, and ends this process without running anything that the parent will run too."""
+        """Send a reply and exit at once, without exit handlers: the parent runs them too."""
         if flush:
             flush_all()
         said = memoryview(pickle.dumps(message))
@@ -62,10 +64,10 @@ class Parent:
 
 
 def fork(*, flush: bool = True) -> Child | Parent:
-    """Two processes go on from here: in one this is the child, in the other the parent.
+    """Fork this process. Returns the child in the parent, and the parent in the child.
 
-    What Python's files hold back is written out first, or both would write it; a child that writes
-    nothing (`flush=False`) need not wait for that.
+    Buffered output is flushed first, or both processes would write it; `flush=False` skips this for a
+    child that writes nothing.
     """
     if flush:
         flush_all()
@@ -76,14 +78,14 @@ def fork(*, flush: bool = True) -> Child | Parent:
         os.close(writer)
         return Child(pid, reader)
     os.close(reader)
-    random.setstate(drawn)  # Python seeds it anew in every child
+    random.setstate(drawn)  # Python reseeds it in every child
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     _die_with_parent(above)
     return Parent(writer)
 
 
 def run_in_fork(work: Callable[[], Any]) -> Any:
-    """Computes something where it leaves no trace, not even in files; errors come through."""
+    """Return `work()`, computed in a forked child, so that it changes nothing here. Raises what it raises."""
     side = fork(flush=False)
     if isinstance(side, Parent):
         side.reply_and_exit(_tried(work), flush=False)
@@ -97,7 +99,7 @@ def run_in_fork(work: Callable[[], Any]) -> Any:
 
 
 def spawn_fork(work: Callable[[], Any]) -> Child:
-    """Begins something in a child; its `wait` gives (what came of it, the error)."""
+    """Start `work()` in a forked child, whose reply is (result, error)."""
     side = fork()
     if isinstance(side, Child):
         return side
@@ -110,24 +112,24 @@ def _tried(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     except BaseException as error:
         try:
             pickle.dumps(error)
-        except Exception:  # what cannot travel is said in words
+        except Exception:  # replace an exception that cannot be pickled
             error = RuntimeError(f"{type(error).__name__}: {error}")
         return None, error
 
 
 def as_they_end(children: Mapping[int, Any]) -> Iterator[int]:
-    """Pipes of children as they have something to say or are gone."""
+    """Yield the pipes of children, by pipe, as they reply or exit."""
     while children:
         ready, _, _ = select.select(list(children), [], [])
         yield from ready
 
 
 class ChildDied(Exception):
-    """A child ended without a word: killed, or out of memory."""
+    """A child died without a reply: killed, or out of memory."""
 
 
 def why_not_fork() -> str | None:
-    """What keeps this process from being forked, in words; None if nothing does."""
+    """Return what keeps this process from being forked, in words; None if it can be."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "CUDA is in use, and a fork cannot share it"
@@ -146,7 +148,7 @@ def why_not_fork() -> str | None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for a while. Not tempfile's own, which any child that ends would take away with it."""
+    """Create a temporary folder. `tempfile`'s own would be deleted by the first child that exits."""
     folder = tempfile.mkdtemp(prefix="bygones-")
     try:
         yield Path(folder)
@@ -155,7 +157,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _die_with_parent(parent: int) -> None:
-    """On Linux, a child whose parent is killed is killed too."""
+    """Let the kernel kill this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:

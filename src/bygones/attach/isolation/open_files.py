@@ -1,4 +1,4 @@
-"""Open files: what a process holds open at a fork."""
+"""Open files: give a forked process copies of the files that it holds open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bygones.attach.isolation.paths import descriptor_path, is_inside, rebase_pa
 
 
 class _Open(NamedTuple):
-    """A plain file that this process holds open."""
+    """A regular file that this process holds open."""
 
     fd: int
     path: str
@@ -29,7 +29,7 @@ class _Open(NamedTuple):
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
     def take(self, source: int | str) -> None:
-        """Puts another file, or another hold of this one, under the same number."""
+        """Replace the file under this descriptor: by a path, or by a duplicate of another descriptor."""
         inheritable = os.get_inheritable(self.fd)
         if isinstance(source, int):
             os.dup2(source, self.fd, inheritable)
@@ -42,12 +42,12 @@ class _Open(NamedTuple):
 
 def detach_files(top: str, prepare: Callable[[str], None], folders: Mapping[str, str]) -> None:
     """Reopen the files that lie in `folders` in their copies; `prepare` copies one into the overlay `top`."""
-    taken: dict[Any, int] = {}  # numbers with one place in one file (`2>&1`) go on sharing it
+    taken: dict[Any, int] = {}  # descriptors that share one offset (`2>&1`) go on sharing it
     copied: set[str] = set()
     for file in _open_files():
         old = next((folder for folder in folders if is_inside(file.path, folder)), None)
         if old is None or not file.linked:
-            if not file.written:  # its place is the twin's own; its content need not be
+            if not file.written:  # a file that is only read needs its own offset, not a copy
                 with suppress(OSError):
                     file.take(file.path if sys.platform == "darwin" else f"/dev/fd/{file.fd}")
             continue
@@ -68,7 +68,7 @@ def detach_files(top: str, prepare: Callable[[str], None], folders: Mapping[str,
 def _open_files() -> list[_Open]:
     files: list[_Open] = []
     for fd in map(int, os.listdir("/dev/fd")):
-        with suppress(OSError):  # the listing's own is closed by now
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
             found = os.fstat(fd)
             if stat.S_ISREG(found.st_mode):
                 flags, offset = fcntl.fcntl(fd, fcntl.F_GETFL), os.lseek(fd, 0, os.SEEK_CUR)

@@ -1,11 +1,11 @@
-"""The files of a script that is forked into twins: each twin sees them all and writes only its own.
+"""File overlay (copy on write): each forked process sees all files and writes only copies of its own.
 
 An overlay is a folder of links to the originals that becomes the working directory. Just before Python
 writes through one of the links, the link is replaced by a copy (*copied up*): audit events say when.
-Absolute paths under the original folder, and under the folder of the process that was forked, are led
-into the overlay by wrapping `open` and the functions of `os` that take a path, reads included. Writing
-to any other fixed path is refused, except under the folders that `Overlay` is told to allow, and under
-/dev, /proc, caches and the folder for temporary files.
+Absolute paths under the original folder, and under the folder of the process that was forked, are
+redirected into the overlay by wrapping `open` and the functions of `os` that take a path, reads included.
+Writing to any other fixed path is refused, except under the folders in `allowed`, and under /dev, /proc,
+caches and the folder for temporary files.
 
 Limits. Not seen, so that an *existing* file is changed in the original: what C code writes without
 `open` (HDF5, Arrow, torch.jit.save, dbm; torch.save and safetensors are guarded), what programs and
@@ -48,19 +48,19 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class FixedPathError(ScriptError, OSError):
-    """The script writes a path that all its twins would share.
+    """The script writes to a path that all forked processes would share.
 
-    An OSError too, as a read-only disk gives: a library that can do without the file goes on without.
+    Also an OSError, like that of a read-only disk, so that libraries that can do without the file go on.
     """
 
 
 class _PathUse(NamedTuple):
-    """Where an audit event carries a path that is written, and the folder it is relative to."""
+    """Which arguments of an audit event are a written path and the folder that it is relative to."""
 
     path: int
     dir_fd: int | None = None
-    follows: bool = True  # whether a link at the path's end is followed, or is itself meant
-    refused: bool = True  # whether it must be the twin's own
+    follows: bool = True  # whether a link at the path's end is followed
+    refused: bool = True  # whether it must lie in the overlay
 
 
 _EVENTS: dict[str, tuple[_PathUse, ...]] = {
@@ -82,7 +82,7 @@ _EVENTS: dict[str, tuple[_PathUse, ...]] = {
     "shutil.rmtree": (_PathUse(0, 1, follows=False),),
     "sqlite3.connect": (_PathUse(0, refused=False),),
 }
-# These do not enter linked folders, so what they are to walk through is made real ones: when that is so.
+# Calls that do not enter linked folders, and when: these folders are made real first.
 _WALKS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "os.fwalk": lambda args: not args[3],
     "os.walk": lambda args: not args[3],  # it follows links
@@ -92,19 +92,22 @@ _WALKS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "shutil.rmtree": lambda args: True,
 }
 _HEARD = frozenset({*_EVENTS, *_WALKS})
-_overlay: Overlay | None = None  # the one that this process works in
+_overlay: Overlay | None = None  # the overlay of this process
 _installed = False
 _lock = threading.RLock()
 _open = io.open
-_writers: weakref.WeakSet[Any] = weakref.WeakSet()  # files that hold back what is to be written
-_thread = threading.local()  # .busy: the overlay itself is at work, so nothing is translated
+_writers: weakref.WeakSet[Any] = weakref.WeakSet()  # open files with buffers to flush
+_thread = (
+    threading.local()
+)  # .busy: the overlay uses the file system itself, so nothing is redirected
 
 
 class Overlay:
-    """`upper` shows what is in `lower` and takes what is written: a new folder, or one that was used before.
+    """Overlay `upper` over the folder `lower`: reads see both, writes go to `upper`.
 
-    `allowed` are folders that may be written as they are. The rule of the longest folder counts: a store
-    may lie in `lower`, and `lower` in the folder for temporary files.
+    `upper` may be new, or hold what an earlier process wrote. `allowed`: folders that may be written
+    directly. Of nested folders the innermost decides: a store may lie in `lower`, and `lower` in the
+    folder for temporary files.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class Overlay:
         self._rules = dict(sorted(rules.items(), key=lambda rule: -len(rule[0])))
 
     def enter(self) -> None:
-        """Makes the overlay the working directory, and watches over what is written from now on."""
+        """Make the overlay the working directory, and redirect writes from now on."""
         global _overlay
         with _at_work():
             os.makedirs(self._top, exist_ok=True)
@@ -130,7 +133,7 @@ class Overlay:
         _overlay = self
 
     def translate(self, path: Any) -> Any:
-        """The path by which this overlay has what the script calls `path`; often the same."""
+        """Return the path in this overlay of what the script calls `path`; often the same."""
         if isinstance(path, bytes):
             return os.fsencode(self.translate(os.fsdecode(path)))
         if not isinstance(path, str | os.PathLike):
@@ -152,9 +155,9 @@ class Overlay:
     def copy_up(
         self, path: Any, dir_fd: int = -1, follows: bool = True, refused: bool = True, **how: bool
     ) -> None:
-        """Called before `path` is written: makes it the overlay's own, or refuses if it cannot be."""
+        """Copy `path` into the overlay before it is written. Raises `FixedPathError` if it lies elsewhere."""
         if not isinstance(path, str | bytes | os.PathLike):
-            return  # an open file: it was prepared when it was opened
+            return  # an open file, copied up when it was opened
         with _at_work():
             folder = os.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
             whole = os.path.join(folder, os.fsdecode(path))
@@ -169,12 +172,12 @@ class Overlay:
                 self._refuse(whole)
 
     def materialize(self, path: Any) -> None:
-        """Makes real folders of all linked ones below `path`, for walks that do not follow links."""
+        """Replace linked folders below `path` by real ones, for walks that do not follow links."""
         with _at_work(), self._alone():
             self._spread(os.path.realpath(self.translate(path)))
 
     def stat_path(self, path: Any) -> Any:
-        """The path to look at: a link of the overlay looks like what it stands for."""
+        """Return the path to stat: the original in place of a link of the overlay."""
         path = self.translate(path)
         return self._stands_for(path) or path if isinstance(path, str | os.PathLike) else path
 
@@ -186,7 +189,7 @@ class Overlay:
         return target if self._rule(target)[0] == "lower" else None
 
     def _rule(self, path: str) -> tuple[str, str]:
-        """What holds for a path: "own", "lower", "free" or nothing, and the folder that says so."""
+        """Return the rule for a path ("own", "lower", "free" or none) and the folder that it comes from."""
         return next(((k, f) for f, k in self._rules.items() if is_inside(path, f)), ("", ""))
 
     def _refuse(self, path: str) -> None:
@@ -200,7 +203,7 @@ class Overlay:
         raise error
 
     def _own(self, path: str, follows: bool, emptied: bool = False, depth: int = 0) -> None:
-        """Makes every link on the way to `path` a folder or file of the overlay's own."""
+        """Replace every link on the way to `path` by a folder or file of the overlay."""
         here = self._top
         path = path if is_inside(path, here) else os.path.normpath(path)
         steps = [step for step in path[len(here) :].split("/") if step]
@@ -228,7 +231,7 @@ class Overlay:
                     os.symlink(self._link_to(entry.path), os.path.join(folder, entry.name))
 
     def _link_to(self, original: str) -> str:
-        """What a link that stands for `original` says; the like of it, if that is a link itself."""
+        """Return the target of a link to `original`; the same target, if that is a link itself."""
         if not os.path.islink(original):
             return original
         target, says = link_target(original), os.readlink(original)
@@ -253,11 +256,11 @@ class Overlay:
             shutil.copystat(source, aside)
             os.replace(aside, link)
         elif not os.path.exists(source):
-            os.unlink(link)  # or the file would come to be at the link's other end
+            os.unlink(link)  # or the file would be written at the link's target
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other process of this twin, as a data loader's, can replace links."""
+        """Hold the lock that keeps other processes of this overlay (a data loader's) from replacing links."""
         handle = os.open(self._top, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -277,11 +280,11 @@ class Overlay:
 
 
 def detach_overlay(upper: Path, also: Mapping[Path, Path] | None = None) -> None:
-    """In a process just forked: gives it an overlay of its own on what its parent's shows now.
+    """Give a newly forked process an overlay `upper` of its own, over its parent's.
 
-    Files that are open go on in copies, under the same numbers and at the same places: those in the
-    parent's overlay, and those in each folder of `also` (say, where its output goes) in the folder
-    beside it. Call `flush_all` before the fork.
+    Open files are replaced by copies, with the same descriptors and offsets: those in the parent's overlay,
+    and those in a folder of `also` (its output, say), which are copied to the folder it maps to. Call
+    `flush_all` before the fork.
     """
     parent, here = _overlay, os.getcwd()
     assert parent is not None, "part: there is no overlay to part from; Overlay.enter comes first."
@@ -296,10 +299,9 @@ def detach_overlay(upper: Path, also: Mapping[Path, Path] | None = None) -> None
 
 
 def flush_all() -> None:
-    """Writes out what Python's files hold back, or each twin would write it. Never raises.
+    """Flush Python's open files, or each forked process would write what is buffered. Never raises.
 
-    Those are the files that were opened since the overlay was entered: to look for all others among the
-    process's objects would cost more than a fork does.
+    Covers the files opened since the overlay was entered: finding all others would cost more than a fork.
     """
     for file in (sys.stdout, sys.stderr, *_writers):
         with suppress(Exception):  # closed, detached, a pipe without a reader
@@ -316,7 +318,7 @@ def _opened(*args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def guarding_native_writes() -> Iterator[None]:
-    """Lets the overlay know of paths that torch and safetensors write without Python's `open`."""
+    """Copy up the paths that torch and safetensors write without Python's `open`."""
     import safetensors.numpy
     import safetensors.torch
     import torch
@@ -334,9 +336,9 @@ def guarding_native_writes() -> Iterator[None]:
 
 
 class _PathRedirect:
-    """A function whose paths are led into the overlay.
+    """A wrapped function whose path arguments are redirected into the overlay.
 
-    Not itself a function, as `open` is none: as an attribute of a class it must not become a method.
+    Not itself a function, as `open` is not: as a class attribute it must not become a method.
     """
 
     def __init__(self, function: Callable[..., Any], *names: str | None) -> None:
@@ -393,7 +395,7 @@ _ABLE = (
 
 
 def _as_function(led: _PathRedirect) -> Callable[..., Any]:
-    """What was a function stays one: torch's modules of settings refuse what they do not know."""
+    """Wrap a redirect in a function: torch's configuration modules accept no other callables."""
 
     @functools.wraps(led)
     def function(*args: Any, **kwargs: Any) -> Any:
@@ -439,7 +441,7 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
 
 @contextmanager
 def _at_work() -> Iterator[None]:
-    """While the overlay rearranges files, one thread at a time, its own calls mean what they say."""
+    """Re-entrancy guard: redirection is off in this thread while the overlay itself uses the file system."""
     with _lock:
         before, _thread.busy = _busy(), True
         try:

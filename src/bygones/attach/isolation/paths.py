@@ -1,4 +1,4 @@
-"""Paths: where an overlay puts what a script names."""
+"""Paths: resolve and rebase the paths that a script uses in an overlay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free_folders(allowed: Iterable[Path]) -> dict[str, str]:
 
 
 def resolve_path(path: str, follows: bool) -> str:
-    """Where a path leads to that was not said to lie in the overlay."""
+    """Resolve a path that is not redirected into the overlay."""
     folder, name = os.path.split(path)
     if follows and folder != "/dev":  # /dev/stdout is what it is told to be
         return os.path.realpath(path)
@@ -38,7 +38,7 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 def rebase_path(path: str, old: str, new: str) -> str:
-    """`path` seen from `new` as it was from `old`."""
+    """Move `path` from the folder `old` to the folder `new`."""
     return os.path.normpath(os.path.join(new, os.path.relpath(path, old)))
 
 

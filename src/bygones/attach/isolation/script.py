@@ -1,4 +1,4 @@
-"""Running a script as `python script.py …` would, in this process."""
+"""Script: run a training script in this process, as `python script.py …` would."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Script:
 
     @property
     def seeded_by(self) -> str:
-        """How a seed reaches the script, in words."""
+        """Say how a seed reaches the script."""
         if any(SEED in argument for argument in self.arguments):
             return "its arguments"
         if self.seed_env:
@@ -50,7 +50,7 @@ class Script:
         return "the global generators, seeded before it begins"
 
     def code(self) -> Digest:
-        """Digest of the script, its own modules, its arguments and the packages it imports."""
+        """Compute the digest of the script, its own modules, its arguments and the packages it imports."""
         machine = package_digest(SCRIPTS)
         return digest(
             [self.files, self.versions, self.arguments, self.seed_env, self.clock, machine]
@@ -61,7 +61,7 @@ class Script:
 
 
 def check_script(script: Script) -> None:
-    """Refuses what is no Python file, before anything is started."""
+    """Raise unless the script is a Python file that compiles."""
     path = Path(script.path)
     if not path.is_file():
         raise DesignError(f"there is no script '{script.path}'. Expected a Python file after `--`.")
@@ -73,7 +73,7 @@ def check_script(script: Script) -> None:
 
 
 def run_script(script: Script, seed: int, home: Path) -> None:
-    """Runs the script as the main program; whatever it raises comes through.
+    """Run the script as the main program. Raises what it raises.
 
     `home` is the folder that it was called from: `script.path` is relative to it.
     """
@@ -91,22 +91,21 @@ def run_script(script: Script, seed: int, home: Path) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """What most scripts do first."""
+    """Seed the global generators of python, numpy and torch, as most scripts do first."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def own_files(script: Path) -> tuple[tuple[str, Digest], ...]:
-    """Digests of the code that this script and the modules of its folder consist of, once it has run."""
+    """Return path and digest of the script and of the modules of its folder that it has imported."""
     folder = script.resolve().parent
     paths = {script.resolve()}
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
+        # Some modules of torch name a file that does not exist, with a relative path.
         if file and file.endswith(".py") and "site-packages" not in file and os.path.isabs(file):
-            path = Path(
-                file
-            ).resolve()  # some modules of torch's have no file, and only say that they do
+            path = Path(file).resolve()
             if folder in path.parents and not module.__name__.startswith("bygones"):
                 paths.add(path)
     return tuple(sorted((str(p.relative_to(folder)), source_digest(p)) for p in paths))

@@ -1,4 +1,4 @@
-"""Modules that change though no optimizer updates them: teachers, momentum encoders, averages."""
+"""Averaged modules: teachers and momentum encoders, which change although no optimizer updates them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bygones.training.sources.base import overwrite_all
 class AveragedModule(AbstractSource):
     """Parameters and buffers of a module that follows another, by name.
 
-    New, each equals what it follows: the trained parameter of the same name (but for its first part) and
-    shape; what follows nothing is as before the first update. Its decay is known to the script alone.
+    A new one equals the trained parameters of the same names (but for the first part) and shapes; tensors
+    without such a parameter are as before the first update. Only the script knows the decay.
     """
 
     visibility: Visibility = "state_dict"
@@ -28,11 +28,11 @@ class AveragedModule(AbstractSource):
         name: str,
         tensors: Mapping[str, Tensor],
         learned: Mapping[str, Tensor],
-        as_built: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
     ) -> None:
         self.name = name
         self._tensors = dict(tensors)
-        self._as_built = {leaf: as_built.get(leaf, clone_leaf(t)) for leaf, t in tensors.items()}
+        self.baseline = {leaf: before.get(leaf, clone_leaf(t)) for leaf, t in tensors.items()}
         by_ending = {leaf.partition(".")[2]: t for leaf, t in learned.items()} | dict(learned)
         self._followed = {
             leaf: leader
@@ -44,7 +44,7 @@ class AveragedModule(AbstractSource):
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """A recipe names its teachers itself."""
+        """Return None: a recipe declares its teachers."""
         return None
 
     def capture(self) -> State:
@@ -55,7 +55,7 @@ class AveragedModule(AbstractSource):
 
     def fresh(self) -> State:
         today = {leaf: clone_leaf(leader) for leaf, leader in self._followed.items()}
-        return {**self._as_built, **today}
+        return {**self.baseline, **today}
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

@@ -1,4 +1,4 @@
-"""The random generators of a script: its memory of how much was drawn so far."""
+"""Carried random streams: the states of a script's random generators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CarriedStreams(AbstractSource):
     """The global generators of python, numpy and torch, and each private one: `<name>/key`, `<name>/state`.
 
     Under the *carried* contract a stream's state is where the last draw left it, so it never forgets.
-    `key` is an integer of its own beside each: changing it (`reseed`) seeds the generator from it.
+    Each has an integer `key`; writing another one (`reseed`) seeds the generator from it.
     "New" means as before the first update of the weights.
     """
 
@@ -38,15 +38,15 @@ class CarriedStreams(AbstractSource):
     def __init__(self, private: Mapping[str, Any], seed: int) -> None:
         self._generators: dict[str, Any] = {**global_generators(), **private}
         self._keys = {name: mix(seed, "stream", name) for name in self._generators}
-        self.as_built = self.capture()
+        self.baseline = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """A recipe's streams are addressed; see `bygones.training.sources.streams`."""
+        """Return None: a recipe's streams are addressed; see `bygones.training.sources.streams`."""
         return None
 
     def generators(self) -> dict[str, Any]:
-        """The generators themselves, by name."""
+        """Return the generators by name."""
         return dict(self._generators)
 
     def capture(self) -> State:
@@ -65,19 +65,19 @@ class CarriedStreams(AbstractSource):
                 reseed(generator, key)
 
     def fresh(self) -> State:
-        return self.as_built
+        return self.baseline
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")
 
 
 def but_keys(state: Mapping[str, Leaf]) -> dict[str, Leaf]:
-    """Without the integers that stand for a stream: those are the seed's, whatever the run does with it."""
+    """Return the state without the streams' keys, which follow from the seed and not from the run."""
     return {leaf: value for leaf, value in state.items() if not leaf.endswith("/key")}
 
 
 def _state(generator: Any) -> Any:
-    """One opaque leaf: torch's own tensor, else text, so that nothing takes its numbers for keys."""
+    """Return a generator's state as one opaque leaf: torch's own tensor, else JSON text."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     return json.dumps(generator_state(generator), default=_plain)

@@ -1,4 +1,4 @@
-"""Where a script stands in the order of its data: the loader that its training steps come from."""
+"""Data order of a script: the DataLoader that its training steps come from."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from bygones.training.sources.base import refuse_reset
 
 
 class LoaderOrder(AbstractSource):
-    """Which examples come next: `position` (the step), `draw` (of the sampler), `detour` (steps to show).
+    """Order of the examples: `position` (the step), `draw` (key of the sampler), `detour` (steps to show).
 
-    The sampler is always asked when and as often as in the control, so whatever it draws from is left
-    alike; only what it says is replaced. A detour shows what the control showed in other steps; another
-    draw asks a copy of the sampler that has generators of its own, from where the epoch stands.
-    Lasts to the epoch's end.
+    The sampler is called exactly as in the control, so it consumes the same random numbers; only the
+    indices it returns are overridden. A detour fetches what the control fetched in other steps. Another
+    draw takes the indices from a copy of the sampler, with generators of its own, from the epoch's current
+    position on. Lasts to the epoch's end.
     """
 
     name = "order"
@@ -48,13 +48,13 @@ class LoaderOrder(AbstractSource):
 
     def __init__(self, clock: Clock, seed: int, shown: Mapping[int, Sequence[Any]]) -> None:
         self._clock = clock
-        self._shown = shown  # what the control shows in each step
+        self._shown = shown  # index batches of each step of the control
         self._detour = NO_DETOUR
         self._key = mix(seed, "order")
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """A recipe's order is addressed; see `bygones.training.sources.order`."""
+        """Return None: a recipe's order is addressed; see `bygones.training.sources.order`."""
         return None
 
     def capture(self) -> State:
@@ -85,7 +85,7 @@ class LoaderOrder(AbstractSource):
 
 
 def can_be_rearranged(clock: Clock) -> bool:
-    """Whether the training steps come from a loader that reads numbered examples in this process."""
+    """Test whether training steps come from a loader that reads indexed examples in this process."""
     iterator = clock.record.loader
     if not isinstance(iterator, _SingleProcessDataLoaderIter | InProcessWorkers):
         return False
@@ -99,12 +99,12 @@ def can_be_rearranged(clock: Clock) -> bool:
 
 
 class _Redraw:
-    """What a copy of the sampler says that draws from generators of its own."""
+    """Rule: take the index batches from a copy of the sampler that draws from its own generators."""
 
     def __init__(self, key: int) -> None:
         self._key = key
         self._epochs = 0
-        self._asked: Iterator[Any] | None = None
+        self._indices: Iterator[Any] | None = None
         self._of: Any = None
         self._states: dict[str, Any] = {}
 
@@ -113,13 +113,13 @@ class _Redraw:
             self._begin(iterator)
         try:
             with self._own_draws():
-                assert self._asked is not None
-                return next(self._asked)
+                assert self._indices is not None
+                return next(self._indices)
         except StopIteration:
             return index
 
     def _begin(self, iterator: Any) -> None:
-        """A new epoch: a copy of the sampler, seeded anew, taken to where the epoch stands."""
+        """Begin an epoch: copy and reseed the sampler, and advance it to the epoch's current position."""
         done = getattr(iterator, "num_indexed", iterator._num_yielded)
         self._of = iterator._sampler_iter
         keep = {id(iterator._dataset): iterator._dataset}
@@ -131,13 +131,13 @@ class _Redraw:
             for place, generator in enumerate(global_generators().values()):
                 reseed(generator, mix(key, place))
             _reseed_within(sampler, key)
-            self._asked = iter(sampler)
+            self._indices = iter(sampler)
             for _ in range(done):
-                next(self._asked, None)
+                next(self._indices, None)
 
     @contextmanager
     def _own_draws(self) -> Iterator[None]:
-        """The global generators as this sampler left them, and as they were when it is over."""
+        """Set the global generators to the sampler's own states, and restore them afterwards."""
         generators = global_generators()
         kept = {name: generator_state(generator) for name, generator in generators.items()}
         for name, state in self._states.items():
@@ -151,7 +151,7 @@ class _Redraw:
 
 
 def _reseed_within(sampler: Any, key: int) -> None:
-    """Seeds the generators that a sampler, or the sampler inside it, holds; and its number, if it has one."""
+    """Seed the generators of a sampler and of the sampler inside it, and its attribute `seed`."""
     seen = sampler
     while seen is not None:
         for name, value in list(getattr(seen, "__dict__", {}).items()):

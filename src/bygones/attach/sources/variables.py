@@ -1,4 +1,4 @@
-"""Memory that a script keeps in its own variables: a queue, a dict of averaged weights, a counter."""
+"""Script variables: memory in a script's own variables (a queue, a dict of averaged weights, a counter)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from bygones.training.leaves import clone_leaf, is_continuous
 from bygones.training.recipe import Parts
 from bygones.training.sources import AbstractSource
 
-_MOST_BYTES = 1 << 28  # arrays larger than this are data, and are not copied to see if they change
+_MOST_BYTES = 1 << 28  # larger arrays are taken for data, and not copied to see if they change
 _GONE = object()
-# What `f_locals` of a running function holds is a copy before Python 3.13; this takes it over.
+# Before Python 3.13 `f_locals` of a running function is a copy; this call writes it back.
 _to_fast = ctypes.pythonapi.PyFrame_LocalsToFast
 
 
 class ScriptVariables(AbstractSource):
-    """Arrays and plain numbers that hang on one variable of the script: `<path from it>`.
+    """Arrays and plain numbers reachable from one variable of the script: `<path from it>`.
 
-    "New" means as before the first update; where every array is called and shaped like one of the
-    trained parameters it is an average, and a new one equals today's weights. How long such memory lasts
-    only its owner knows.
+    "New" means as before the first update. Where every array has the name and shape of a trained
+    parameter, the variable is an average, and a new one equals today's weights. The lifetime is known to
+    the script alone.
     """
 
     origin: Origin = "auxiliary"
@@ -40,21 +40,22 @@ class ScriptVariables(AbstractSource):
         self, name: str, places: Mapping[str, Place], weights: Mapping[str, Tensor]
     ) -> None:
         self.name = name
-        self.places = dict(places)
+        self.locations = self._places = dict(places)
         self._like = self._averaged(weights)
+        self.is_result = not self._like
         if self._like:
             self.origin = "averaging"
-        self.as_built = self.capture()
-        if not any(is_continuous(leaf) for leaf in self.as_built.values()):
+        self.baseline = self.capture()
+        if not any(is_continuous(leaf) for leaf in self.baseline.values()):
             self.capabilities = frozenset({"resettable"})
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """A recipe says itself what it carries."""
+        """Return None: a recipe declares what it carries."""
         return None
 
     def capture(self) -> State:
-        values = {leaf: read(place) for leaf, place in self.places.items()}
+        values = {leaf: read(place) for leaf, place in self._places.items()}
         return {
             leaf: clone_leaf(np.asarray(value) if isinstance(value, np.generic) else value)
             for leaf, value in values.items()
@@ -63,25 +64,25 @@ class ScriptVariables(AbstractSource):
 
     def restore(self, state: State) -> None:
         for leaf, value in state.items():
-            write(self.places[leaf], value)
+            write(self._places[leaf], value)
 
     def imitate(self, state: State) -> None:
-        """Like what another run holds there, which may be fewer elements of a list or a dict."""
-        self.restore({leaf: value for leaf, value in state.items() if leaf in self.places})
-        gone = [place for leaf, place in self.places.items() if leaf not in state]
-        for place in reversed(gone):  # from the end, so that those before it stay where they are
+        """Restore a state of another run, which may have fewer elements in a list or a dict."""
+        self.restore({leaf: value for leaf, value in state.items() if leaf in self._places})
+        gone = [place for leaf, place in self._places.items() if leaf not in state]
+        for place in reversed(gone):  # from the end, so that earlier indices stay valid
             take_out(place)
 
     def fresh(self) -> State:
         today = {leaf: clone_leaf(weight) for leaf, weight in self._like.items()}
-        return {**self.as_built, **today}
+        return {**self.baseline, **today}
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")
 
     def _averaged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parameter that each array is an average of; nothing unless all of them are."""
-        arrays = {leaf: p.value for leaf, p in self.places.items() if is_continuous(p.value)}
+        """Return the parameter of each array's name and shape; empty unless every array has one."""
+        arrays = {leaf: p.value for leaf, p in self._places.items() if is_continuous(p.value)}
         found = {leaf: _namesake(leaf, array, weights) for leaf, array in arrays.items()}
         like = {leaf: weight for leaf, weight in found.items() if weight is not None}
         return like if len(like) == len(arrays) else {}
@@ -102,28 +103,40 @@ def script_variables(
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
     expected: Collection[str] | None = None,
+    taken: Collection[str] = (),
 ) -> dict[str, ScriptVariables]:
-    """What has changed since `before` (values by path, as before the first update), by variable.
+    """Find the variables that have changed since `before` (values by path, before the first update).
 
     A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
-    variables themselves count only if they were changed where they lie. `expected`: what counts instead, by
-    path, results and all.
+    variables themselves count only if they were changed in place. `expected`: paths that count instead,
+    results included. `taken`: names that other sources have.
     """
     groups: dict[str, dict[str, Place]] = {}
     for place in places:
         if expected is None:
             counts = place.path in before and _is_memory(place, before[place.path])
         else:
-            counts = place.path in expected and can_write(place) and not _is_at_work(place)
+            counts = place.path in expected and can_write(place) and not _is_library_local(place)
         if counts:
             name = "numbers" if place.root in trained else place.root
             leaf = place.path[len(place.root) :].lstrip(".") or "value"
             groups.setdefault(name, {})[leaf] = place
-    return {name: ScriptVariables(name, members, weights) for name, members in groups.items()}
+    named: dict[str, ScriptVariables] = {}
+    for root, members in groups.items():
+        name = free_name(root, {*taken, *named})
+        named[name] = ScriptVariables(name, members, weights)
+    return named
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return the name, with underscores appended until it is not taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
-    """Copies of loose values by path, each with a reference to the array that held it (or None)."""
+    """Copy values by path, each with a weak reference to the array that held it (or None)."""
     return {
         place.path: (
             weakref.ref(place.value) if is_array(place.value) else None,
@@ -135,7 +148,7 @@ def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
 
 
 def changed_paths(places: tuple[Place, ...], before: Mapping[str, Any]) -> frozenset[str]:
-    """Everything that changed since `before` or is new, whether it is memory or a mere result."""
+    """Return the paths that changed since `before` or are new, whether memory or a mere result."""
     return frozenset(
         place.path
         for place in places
@@ -153,8 +166,8 @@ def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
     return can_write(place) and (not is_variable or is_same_array)
 
 
-def _is_at_work(place: Place) -> bool:
-    """What a library's running function holds that is no object's: the batch, the loss that it works with."""
+def _is_library_local(place: Place) -> bool:
+    """Test for a local variable of a library's running function: its batch, its loss."""
     return not place.own and "." not in place.path[len(place.root) :]
 
 
@@ -162,7 +175,7 @@ def _is_at_work(place: Place) -> bool:
 
 
 def read(place: Place) -> Any:
-    """What lies there now."""
+    """Return the value that lies there now."""
     owner, step = place.owner, place.step
     if owner is None:
         return place.value
@@ -184,7 +197,7 @@ def read(place: Place) -> Any:
 
 @torch.no_grad()
 def write(place: Place, value: Leaf) -> None:
-    """Puts a value there: into the array that is there if it is alike, else in its stead."""
+    """Write a value there: into the present array if shape and type agree, else in its place."""
     held = read(place)
     if is_array(held) and is_array(value) and held.shape == value.shape:
         if isinstance(held, Tensor):
@@ -215,7 +228,7 @@ def write(place: Place, value: Leaf) -> None:
 
 
 def take_out(place: Place) -> None:
-    """Takes an element out of its list or dict; what is no element stays."""
+    """Remove an element from its list or dict; other places are left alone."""
     owner, step = place.owner, place.step
     if place.path == place.root or read(place) is _GONE:
         return
@@ -226,7 +239,7 @@ def take_out(place: Place) -> None:
 
 
 def can_write(place: Place) -> bool:
-    """Whether `write` reaches it: not inside tuples and sets, and no plain local of a running function."""
+    """Test whether `write` can change it: not in tuples and sets, and no local variable without a frame."""
     if is_array(place.value):
         return True
     if place.owner is None or isinstance(place.owner, tuple | set | frozenset):

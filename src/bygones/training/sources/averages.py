@@ -25,11 +25,13 @@ class Averages(AbstractSource):
     the next update copies or averages. Izmailov et al. 2018 (arXiv:1803.05407).
     """
 
-    name = "averages"
     origin: Origin = "averaging"
     visibility: Visibility = "state_dict"
 
-    def __init__(self, averages: AveragedModel, model: torch.nn.Module) -> None:
+    def __init__(
+        self, averages: AveragedModel, model: torch.nn.Module, name: str = "averages"
+    ) -> None:
+        self.name = name
         self._averages = averages
         self._model = model
 

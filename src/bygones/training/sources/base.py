@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar, Self
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -16,11 +17,25 @@ from bygones.training.orders.base import AbstractOrder
 from bygones.training.recipe import Memory, Parts
 
 
+class Location(Protocol):
+    """Where a leaf lies in a script, and the value that was found there."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def value(self) -> Any: ...
+
+
 class AbstractSource(ABC):
     """Base class of memory sources: one kind of memory, bound to the parts of one run.
 
     `origin` and `visibility`: where the memory comes from, and who can see it. `capabilities`: what
     interventions may require of it. `reset_refusal`: why the source cannot be reset, if it cannot.
+    `baseline`: what it held before the first update; empty where "new" does not refer to that.
+    `locations`: by leaf, where it lies in a script's own variables; empty for other memory.
+    `is_result`: whether it may be a mere result of training (a loss, a counter of time) that training
+    does not go on from; such sources are not compared as state.
     To add a source, implement the five abstract methods in a file and add a line to `SOURCES`.
     """
 
@@ -29,6 +44,9 @@ class AbstractSource(ABC):
     visibility: Visibility
     capabilities: frozenset[Capability] = frozenset({"resettable", "arrays"})
     reset_refusal: ClassVar[str] = ""
+    baseline: State = MappingProxyType({})
+    locations: Mapping[str, Location] = MappingProxyType({})
+    is_result: bool = False
 
     @classmethod
     @abstractmethod
@@ -50,6 +68,10 @@ class AbstractSource(ABC):
     @abstractmethod
     def lifetime(self) -> Lifetime:
         """Return how long the source remembers if nothing else acts on it."""
+
+    def imitate(self, state: State) -> None:
+        """Restore a state of another run, whose leaves may be fewer."""
+        self.restore(state)
 
     def register_policies(self, policies: Iterable[AbstractOrder]) -> None:  # noqa: B027 - most have none
         """Register the order policies that treatments switch to; only the data order has any."""

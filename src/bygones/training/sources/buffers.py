@@ -26,7 +26,7 @@ class Buffers(AbstractSource):
     def __init__(self, owners: dict[str, nn.Module], visibility: Visibility) -> None:
         self._owners = owners
         self.visibility = visibility
-        self.as_built = self.capture()
+        self.baseline = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -53,7 +53,7 @@ class Buffers(AbstractSource):
         overwrite_all(self._buffers(), state, self.name)
 
     def fresh(self) -> State:
-        return self.as_built
+        return self.baseline
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

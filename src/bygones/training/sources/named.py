@@ -33,8 +33,8 @@ class Named(AbstractSource):
         self.visibility = memory.visibility
         self._memory = memory
         self._parts = parts
-        self.as_built = self.capture()
-        if not any(is_continuous(leaf) for leaf in self.as_built.values()):
+        self.baseline = self.capture()
+        if not any(is_continuous(leaf) for leaf in self.baseline.values()):
             self.capabilities = frozenset({"resettable"})
 
     @classmethod
@@ -101,7 +101,7 @@ class Named(AbstractSource):
 
     def fresh(self) -> State:
         if self._memory.fresh is None or self._parts is None:
-            return self.as_built
+            return self.baseline
         return self._flatten(self._memory.fresh(self._parts))
 
     def lifetime(self) -> Lifetime:

@@ -33,7 +33,7 @@ class Scheduler(AbstractSource):
         self._schedulers = {
             _counters_name(label): scheduler for label, scheduler in schedulers.items()
         }
-        self.as_built = self.capture()
+        self.baseline = self.capture()
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
@@ -62,7 +62,7 @@ class Scheduler(AbstractSource):
                 group.update(values)
 
     def fresh(self) -> State:
-        return self.as_built
+        return self.baseline
 
     def lifetime(self) -> Lifetime:
         """Return the longest phase that a scheduler declares; unbounded where none does."""
