@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from bygones.core.values import State
-from bygones.study.design import Arm, Running, Study
+from bygones.study.design import Arm, HasSources, Study
 from bygones.training.treatment import describe_null
 
 
 def describe_study(
-    study: Study, arms: Sequence[Arm], run: Running, order: Mapping[str, str]
+    study: Study, arms: Sequence[Arm], run: HasSources, order: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a reader has to know about a study besides its numbers, as JSON-able values.
 
@@ -33,7 +33,7 @@ def describe_study(
     }
 
 
-def describe_sources(run: Running) -> list[dict[str, Any]]:
+def describe_sources(run: HasSources) -> list[dict[str, Any]]:
     """Every source in a run: class, visibility, lifetime, leaves and bytes."""
     rows = []
     for name, source in run.sources.items():
@@ -57,7 +57,7 @@ def state_bytes(state: State) -> int:
     return sum(int(getattr(leaf, "nbytes", 8)) for leaf in state.values())
 
 
-def _arm(arm: Arm, run: Running) -> dict[str, Any]:
+def _arm(arm: Arm, run: HasSources) -> dict[str, Any]:
     treatments = []
     for treatment in arm.treatments:
         lifetime = run.sources[treatment.source].lifetime()
