@@ -33,7 +33,7 @@ from bygones.zoo.worlds import heavy_ball
 LR, MOMENTUM, FORK_AT, HORIZON = 0.1, 0.9, 12, 9
 NUM_EXAMPLES, BATCH_SIZE = 64, 8
 CURVATURE = np.asarray(heavy_ball.CURVATURE)
-EXAMPLES = heavy_ball._examples()
+EXAMPLES = heavy_ball.draw_examples()
 
 
 def recursion(start: np.ndarray, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

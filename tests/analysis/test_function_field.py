@@ -284,7 +284,7 @@ def test_the_heavy_ball_field_is_covered_by_its_closed_form():
     """S studies of R seeds: reset momentum at step 12, look 9 steps on; the expectation is exact."""
     S, R, lr, mu, at, on = 1000, 10, 0.1, 0.9, 12, 9
     rng = np.random.default_rng(0)
-    curvature, examples = np.asarray(heavy_ball.CURVATURE), heavy_ball._examples()
+    curvature, examples = np.asarray(heavy_ball.CURVATURE), heavy_ball.draw_examples()
     w = rng.standard_normal((S * R, heavy_ball.DIMENSIONS))
     b = np.zeros_like(w)
     for step in range(at + on):

@@ -32,7 +32,7 @@ from bygones.core.digest import same_bits
 from bygones.core.errors import DesignError, ForkError, ProbeError, StoreError, UnknownName
 from bygones.core.importing import load_object
 from bygones.store.outcomes import read_manifest, read_outcomes
-from bygones.trainers.checkpoint_surgery import load_checkpoint
+from bygones.trainers.checkpoint_files import load_checkpoint
 from bygones.training.interventions import Hold
 from bygones.training.nested_state import flatten
 

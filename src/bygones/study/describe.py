@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts, StudyFacts, TreatmentFacts
 from bygones.core.values import State
-from bygones.study.design import Arm, Running, Study
+from bygones.study.design import Arm, HasSources, Study
 from bygones.training.treatment import describe_null
 
 
 def describe_study(
-    study: Study, arms: Sequence[Arm], run: Running, order: OrderFacts
+    study: Study, arms: Sequence[Arm], run: HasSources, order: OrderFacts
 ) -> StudyFacts:
     """Return a study's metadata, as far as its design and one run of it say.
 
@@ -33,7 +33,7 @@ def describe_study(
     )
 
 
-def describe_sources(run: Running) -> list[SourceFacts]:
+def describe_sources(run: HasSources) -> list[SourceFacts]:
     """Return every source in a run: class, visibility, lifetime, leaves and bytes."""
     rows = []
     for name, source in run.sources.items():
@@ -56,7 +56,7 @@ def state_bytes(state: State) -> int:
     return sum(int(getattr(leaf, "nbytes", 8)) for leaf in state.values())
 
 
-def _describe_arm(arm: Arm, run: Running) -> ArmFacts:
+def _describe_arm(arm: Arm, run: HasSources) -> ArmFacts:
     treatments = []
     for treatment in arm.treatments:
         lifetime = run.sources[treatment.source].lifetime()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Family
@@ -22,14 +22,24 @@ from bygones.training.sources import AbstractSource
 from bygones.training.treatment import Treatment, check_pair, matched_null
 
 
-class Trained(Protocol):
-    """What is trained: identified by its code, and named in reports by `str`."""
+class TrainingProgram(Protocol):
+    """A program that trains: identified by the digest of its code, and named in reports by `str`."""
 
     def code(self) -> Digest: ...
 
 
-class Running(Protocol):
-    """A run, of a recipe or of a script, as far as a design has to know it."""
+@runtime_checkable
+class ScriptProgram(TrainingProgram, Protocol):
+    """A training program that is a script: a file at `path`, identified by `parts` (see `script_digest`)."""
+
+    @property
+    def path(self) -> str: ...
+
+    def parts(self) -> dict[str, Any]: ...
+
+
+class HasSources(Protocol):
+    """A run of any kind of program, for what reads its memory sources."""
 
     @property
     def sources(self) -> Mapping[str, AbstractSource]: ...
@@ -74,7 +84,7 @@ class Study:
     which an effect counts as none (without one, no absence of an effect can be claimed).
     """
 
-    recipe: Any  # a Recipe, or something else that is `Trained`: a script
+    recipe: Any  # a Recipe, or another TrainingProgram: a script
     arms: tuple[Arm, ...]
     fork_at: int
     horizons: tuple[int, ...]
@@ -86,7 +96,7 @@ class Study:
 
     def __init__(
         self,
-        recipe: Trained | RecipeFunction | str,
+        recipe: TrainingProgram | RecipeFunction | str,
         arms: Iterable[Arm],
         fork_at: int,
         horizons: Iterable[int],
@@ -148,7 +158,7 @@ def probe_digest(probe: Any) -> Digest:
     return digest([type(probe).__qualname__, probe, third_party_digest(type(probe))])
 
 
-def add_reference_arms(study: Study, run: Running) -> tuple[Arm, ...]:
+def add_reference_arms(study: Study, run: HasSources) -> tuple[Arm, ...]:
     """The control, the sham, then each arm followed by its matched null where one is defined.
 
     The sham goes through the same motions as the arms: it copies and restores every source that any
@@ -177,7 +187,7 @@ def _null_name(arm: str) -> str:
     return f"null of {arm}"
 
 
-def check_design(study: Study, run: Running) -> None:
+def check_design(study: Study, run: HasSources) -> None:
     """Refuses a study whose treatments mean nothing in this run: names, pairs, leaves, windows."""
     for arm in study.arms:
         for treatment in arm.treatments:
@@ -191,7 +201,7 @@ def check_design(study: Study, run: Running) -> None:
                 )
 
 
-def design_findings(study: Study, run: Running) -> list[str]:
+def design_findings(study: Study, run: HasSources) -> list[str]:
     """What a reader has to know about this design: windows that do not match their source's lifetime."""
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:

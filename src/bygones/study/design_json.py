@@ -30,7 +30,7 @@ from bygones.core.digest import as_array, digest, is_array
 from bygones.core.errors import DesignError
 from bygones.core.importing import load_object
 from bygones.core.values import Digest, Window
-from bygones.study.design import Arm, Study
+from bygones.study.design import Arm, ScriptProgram, Study
 from bygones.training.recipe import Recipe
 from bygones.training.treatment import Treatment
 
@@ -41,8 +41,8 @@ _VERSION = "version of "
 def design_to_json(study: Study) -> dict[str, Any]:
     """The study as JSON: enough to run it again where its code lies, or why that cannot be."""
     recipe = study.recipe
-    if hasattr(recipe, "seed_env"):
-        return _script(recipe)
+    if isinstance(recipe, ScriptProgram):
+        return _script_to_json(recipe)
     if not isinstance(recipe, Recipe):
         return {"kind": "other", "why_not": "its runs are made by a program of somebody else's"}
     writer = _Writer()
@@ -105,15 +105,13 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
     )
 
 
-def _script(script: Any) -> dict[str, Any]:
-    """A script is not run again from a bundle; what its digest is made of can be checked by hand."""
+def _script_to_json(script: ScriptProgram) -> dict[str, Any]:
+    """What the script's digest is made of, for checking by hand: a bundle cannot run a script again."""
     path = Path(script.path).resolve()
     return {
         "kind": "script",
         "why_not": "a script is run with what lies around it, and that is not in a bundle",
-        "script": {
-            name: _tuples_to_lists(value) for name, value in dataclasses.asdict(script).items()
-        },
+        "script": {name: _tuples_to_lists(value) for name, value in script.parts().items()},
         "machine": package_digest(SCRIPTS),
         "code": [{"root": str(path.parent), "home": path.name}],
     }

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from bygones.analysis.multiplicity import Family
 from bygones.attach.discovery import LiveObjects
 from bygones.core.errors import DesignError
-from bygones.store import AbstractStore
-from bygones.study.design import Arm
 from bygones.trainers.boundary_hooks import AtBoundaries, Probe, TrainerState
 from bygones.trainers.checkpoint_surgery import rewrite_checkpoint
-from bygones.trainers.measure import TrainerRequest, measure_trainer
+from bygones.trainers.measure import measure_with
 from bygones.training.treatment import Treatment
 
 try:
@@ -85,54 +81,30 @@ class Boundaries(TrainerCallback):
         self._work.ended(state.global_step)
 
 
-def measure(
-    make_trainer: Callable[[int], Trainer],
-    arms: Iterable[Arm],
-    fork_at: int,
-    horizons: Iterable[int],
-    seeds: Iterable[int],
-    probe: Probe,
-    labels: Any = None,
-    name: str = "trainer",
-    *,
-    kind: Literal["logits", "values"] = "logits",
-    family: Family | None = None,
-    margins: Mapping[str, float] | None = None,
-    store: AbstractStore | None = None,
-) -> xr.Dataset:
-    """Trains control, sham, every arm and its matched null from the start, for each seed, and compares.
+def _train(make_trainer: Callable[[int], Any], seed: int, work: AtBoundaries) -> None:
+    """Build the Trainer of a seed, and train it with this work done at its boundaries."""
+    set_seed(seed)
+    trainer = make_trainer(seed)
+    _check_trainer(trainer, seed)
+    callback = Boundaries()
+    callback._work = work
+    trainer.add_callback(callback)
+    original_step = trainer.training_step
 
-    `make_trainer(seed)` builds a new Trainer with a new model and `TrainingArguments(seed=seed)`. Python's,
-    numpy's and torch's generators are seeded by `transformers.set_seed(seed)` before it is called, and
-    given back afterwards. Each run is stopped after the last horizon. `kind`: whether the probe returns
-    logits of classes or plain values; `labels`: the right class of each input of the probe.
+    def training_step(*given: Any, **named: Any) -> Any:
+        loss = original_step(*given, **named)
+        work.descended(loss)
+        return loss
 
-    Returns what `bygones.all_effects` and `bygones.write_report` read. With a `FolderStore` it is kept,
-    for `bygones report` and `bygones compare`. A pair counts only if its arms share their past to the
-    bit: anything else raises `ForkError` with the first leaf that differs.
-    """
+    trainer.training_step = training_step
+    trainer.train()
 
-    def train(seed: int, work: AtBoundaries) -> None:
-        set_seed(seed)
-        trainer = make_trainer(seed)
-        _check_trainer(trainer, seed)
-        callback = Boundaries()
-        callback._work = work
-        trainer.add_callback(callback)
-        descend = trainer.training_step
 
-        def training_step(*given: Any, **named: Any) -> Any:
-            loss = descend(*given, **named)
-            work.descended(loss)
-            return loss
-
-        trainer.training_step = training_step
-        trainer.train()
-
-    asked = TrainerRequest(
-        make_trainer, tuple(arms), fork_at, tuple(horizons), tuple(seeds), probe, labels, name, kind
-    )
-    return measure_trainer(train, asked, family=family, margins=margins or {}, store=store)
+measure = measure_with(
+    _train,
+    "`make_trainer` returns a new `transformers.Trainer` with a new model and "
+    "`TrainingArguments(seed=seed)`. `transformers.set_seed(seed)` seeds the generators.",
+)
 
 
 def _alive(handed: Mapping[str, Any]) -> LiveObjects:

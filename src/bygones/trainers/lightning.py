@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from bygones.analysis.multiplicity import Family
 from bygones.attach.discovery import LiveObjects
 from bygones.core.errors import DesignError
-from bygones.store import AbstractStore
-from bygones.study.design import Arm
 from bygones.trainers.boundary_hooks import AtBoundaries, Probe, TrainerState
 from bygones.trainers.checkpoint_surgery import rewrite_checkpoint
-from bygones.trainers.measure import TrainerRequest, measure_trainer
+from bygones.trainers.measure import measure_with
 from bygones.training.treatment import Treatment
 
 if TYPE_CHECKING:
@@ -107,47 +103,22 @@ class Boundaries(Callback):
         self._work.ended(trainer.global_step)
 
 
-def measure(
-    make_trainer: Callable[[int], Sequence[Any]],
-    arms: Iterable[Arm],
-    fork_at: int,
-    horizons: Iterable[int],
-    seeds: Iterable[int],
-    probe: Probe,
-    labels: Any = None,
-    name: str = "trainer",
-    *,
-    kind: Literal["logits", "values"] = "logits",
-    family: Family | None = None,
-    margins: Mapping[str, float] | None = None,
-    store: AbstractStore | None = None,
-) -> xr.Dataset:
-    """Trains control, sham, every arm and its matched null from the start, for each seed, and compares.
+def _train(make_trainer: Callable[[int], Any], seed: int, work: AtBoundaries) -> None:
+    """Build the Trainer of a seed, and fit its module with this work done at its boundaries."""
+    with _kept_environment():
+        seed_everything(seed, verbose=False)
+        trainer, *fitted = _checked(make_trainer(seed), seed)
+        callback = Boundaries()
+        callback._work = work
+        trainer.callbacks.append(callback)
+        trainer.fit(*fitted)
 
-    `make_trainer(seed)` builds a new run: it returns `(trainer, module)` or `(trainer, module, data)`, and
-    `trainer.fit(module, data)` is called. Python's, numpy's and torch's generators are seeded by
-    `seed_everything(seed)` before, and given back afterwards. Each run is stopped after the last horizon.
-    `kind`: whether the probe returns logits of classes or plain values; `labels`: the right class of each
-    input of the probe.
 
-    Returns what `bygones.all_effects` and `bygones.write_report` read. With a `FolderStore` it is kept,
-    for `bygones report` and `bygones compare`. A pair counts only if its arms share their past to the
-    bit: anything else raises `ForkError` with the first leaf that differs.
-    """
-
-    def train(seed: int, work: AtBoundaries) -> None:
-        with _kept_environment():
-            seed_everything(seed, verbose=False)
-            trainer, *fitted = _checked(make_trainer(seed), seed)
-            callback = Boundaries()
-            callback._work = work
-            trainer.callbacks.append(callback)
-            trainer.fit(*fitted)
-
-    asked = TrainerRequest(
-        make_trainer, tuple(arms), fork_at, tuple(horizons), tuple(seeds), probe, labels, name, kind
-    )
-    return measure_trainer(train, asked, family=family, margins=margins or {}, store=store)
+measure = measure_with(
+    _train,
+    "`make_trainer` returns `(trainer, module)` or `(trainer, module, data)`, and "
+    "`trainer.fit(module, data)` is called. `seed_everything(seed)` seeds the generators.",
+)
 
 
 def _alive(trainer: Any, module: nn.Module) -> LiveObjects:

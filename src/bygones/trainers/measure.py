@@ -1,13 +1,14 @@
-"""A study of a trainer: the same run again and again from the start, each time with another arm.
+"""Measure a trainer: every arm of every seed is trained from the start by a trainer of its own.
 
-Nothing is forked here, so that a library may do as it likes. In return every arm has to prove that it
-shares the control's past: at the fork, before anything is treated, each leaf of each source is compared.
+Nothing is forked, so the library needs no support for it. Instead, every arm is compared with the
+control at the fork, before anything is treated: each loss, and each leaf of each source.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Literal
@@ -37,9 +38,10 @@ from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe
 from bygones.training.contract import Contract
 from bygones.training.generators import preserve_global_generators
 
-Train = Callable[
-    [int, AtBoundaries], None
-]  # trains a new run of a seed, its boundaries attended to
+MakeTrainer = Callable[
+    [int], Any
+]  # builds a new run from a seed; what it returns, each library says
+TrainRun = Callable[[MakeTrainer, int, AtBoundaries], None]  # builds and trains one run of a seed
 
 _WAY = (
     "Each arm was trained from the start by its own trainer. A pair counts only if every source was equal "
@@ -49,7 +51,7 @@ _WAY = (
 
 @dataclass(frozen=True)
 class TrainerRecipe:
-    """The recipe of a trainer's study: the function that makes the trainer."""
+    """The recipe of a trainer's study: the function that builds the trainer."""
 
     function: Any
 
@@ -62,26 +64,11 @@ class TrainerRecipe:
 
 @dataclass(frozen=True)
 class TrainerProbe:
-    """What is observed of a trainer's model, by the code of the function that looks."""
+    """The probe of a trainer's study, identified by the code of the function that reads the model."""
 
     kind: Literal["logits", "values"]
     reads: Digest
     headline: str = ""
-
-
-@dataclass(frozen=True)
-class TrainerRequest:
-    """What somebody asks of a trainer."""
-
-    make_trainer: Callable[[int], Any]
-    arms: tuple[Arm, ...]
-    fork_at: int
-    horizons: tuple[int, ...]
-    seeds: tuple[int, ...]
-    probe: Probe
-    labels: Any
-    name: str
-    kind: Literal["logits", "values"]
 
 
 @dataclass(frozen=True)
@@ -100,33 +87,66 @@ def code_of(function: Any) -> Digest:
     return code_digest(function if isinstance(function, FunctionType | type) else type(function))
 
 
-def measure_trainer(
-    train: Train,
-    asked: TrainerRequest,
-    *,
-    family: Family | None,
-    margins: Mapping[str, float],
-    store: AbstractStore | None,
-) -> xr.Dataset:
-    """Trains every arm of every seed, and returns the outcomes as a study's."""
-    study = Study(
-        recipe=TrainerRecipe(asked.make_trainer),
-        arms=asked.arms,
-        fork_at=asked.fork_at,
-        horizons=asked.horizons,
-        seeds=asked.seeds,
-        name=asked.name,
-        probe=TrainerProbe(asked.kind, code_of(asked.probe)),
-        family=family,
-        margins=margins,
-    )
-    labels = _checked_labels(asked)
-    for arm in study.arms:
-        _check_transplants(arm)
-    store = store if store is not None else MemoryStore()
-    contract = replace(Contract.here(), deterministic=torch.are_deterministic_algorithms_enabled())
-    with hold_store(store), preserve_global_generators(), contract.in_force():
-        return _Measurement(train, study, asked.probe, labels, store, contract).run()
+def measure_with(train: TrainRun, made: str):
+    """Return the public `measure` of one library, which builds and trains each run by `train`.
+
+    `made`: what `make_trainer` returns in this library, and what seeds it; it ends the docstring.
+    """
+
+    def measure(
+        make_trainer: MakeTrainer,
+        arms: Iterable[Arm],
+        fork_at: int,
+        horizons: Iterable[int],
+        seeds: Iterable[int],
+        probe: Probe,
+        labels: Any = None,
+        name: str = "trainer",
+        *,
+        kind: Literal["logits", "values"] = "logits",
+        family: Family | None = None,
+        margins: Mapping[str, float] | None = None,
+        store: AbstractStore | None = None,
+    ) -> xr.Dataset:
+        """Train control, sham, every arm and its matched null from the start, for each seed, and compare.
+
+        `make_trainer(seed)` builds a new run. Python's, numpy's and torch's generators are seeded before it
+        is called, and given back afterwards. Each run is stopped after the last horizon. `kind`: whether
+        the probe returns logits of classes or plain values; `labels`: the right class of each input of the
+        probe.
+
+        Returns what `bygones.all_effects` and `bygones.write_report` read. With a `FolderStore` it is kept,
+        for `bygones report` and `bygones compare`. A pair counts only if its arms share their past to the
+        bit: anything else raises `ForkError` with the first leaf that differs.
+        """
+        study = Study(
+            recipe=TrainerRecipe(make_trainer),
+            arms=arms,
+            fork_at=fork_at,
+            horizons=horizons,
+            seeds=seeds,
+            name=name,
+            probe=TrainerProbe(kind, code_of(probe)),
+            family=family,
+            margins=margins or {},
+        )
+        checked = _checked_labels(labels, kind)
+        for arm in study.arms:
+            _check_transplants(arm)
+        kept = store if store is not None else MemoryStore()
+        contract = replace(
+            Contract.here(), deterministic=torch.are_deterministic_algorithms_enabled()
+        )
+
+        def train_seed(seed: int, work: AtBoundaries) -> None:
+            train(make_trainer, seed, work)
+
+        with hold_store(kept), preserve_global_generators(), contract.in_force():
+            return _Measurement(train_seed, study, probe, checked, kept, contract).run()
+
+    measure.__doc__ = f"{inspect.getdoc(measure)}\n\n{made}\n"
+    measure.__module__ = train.__module__
+    return measure
 
 
 class _Measurement:
@@ -134,7 +154,7 @@ class _Measurement:
 
     def __init__(
         self,
-        train: Train,
+        train: Callable[[int, AtBoundaries], None],  # builds and trains one run of a seed
         study: Study,
         probe: Probe,
         labels: np.ndarray | None,
@@ -329,14 +349,15 @@ def _past(trained: ArmRun, fork_at: int) -> Past:
     )
 
 
-def _checked_labels(asked: TrainerRequest) -> np.ndarray | None:
-    if asked.labels is None:
+def _checked_labels(labels: Any, kind: str) -> np.ndarray | None:
+    """The labels as integers [inputs], or None; refused where the probe returns plain values."""
+    if labels is None:
         return None
-    if asked.kind != "logits":
+    if kind != "logits":
         raise DesignError(
             "labels belong to logits; a probe of plain values (kind='values') has none."
         )
-    return np.asarray(asked.labels, dtype=np.int64).reshape(-1)
+    return np.asarray(labels, dtype=np.int64).reshape(-1)
 
 
 def _check_transplants(arm: Arm) -> None:

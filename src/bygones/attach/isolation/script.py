@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 
 from bygones.core.code_digest import SCRIPTS, package_digest, source_digest
-from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ScriptError
+from bygones.core.script_digest import script_digest
 from bygones.core.values import Digest
 
 SEED = "{seed}"
@@ -51,10 +52,11 @@ class Script:
 
     def code(self) -> Digest:
         """Compute the digest of the script, its own modules, its arguments and the packages it imports."""
-        machine = package_digest(SCRIPTS)
-        return digest(
-            [self.files, self.versions, self.arguments, self.seed_env, self.clock, machine]
-        )
+        return script_digest(self.parts(), package_digest(SCRIPTS))
+
+    def parts(self) -> dict[str, Any]:
+        """Return the fields by name: what the script's digest is made of, and its path."""
+        return asdict(self)
 
     def arguments_for(self, seed: int) -> list[str]:
         return [argument.replace(SEED, str(seed)) for argument in self.arguments]

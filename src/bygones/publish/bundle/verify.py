@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bygones.core.code_digest import source_digest
-from bygones.core.digest import digest as digest_of
 from bygones.core.errors import BundleError, BygonesError, DesignError, LedgerError
+from bygones.core.script_digest import script_digest
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout
@@ -252,8 +252,7 @@ def _check_code(folder: Path, about: dict[str, Any], facts: StudyFacts) -> str:
             "included; whether it gives these outcomes is seen by running it (--rerun, --run-code)"
         )
     script = design["script"]
-    parts = [script[key] for key in ("files", "versions", "arguments", "seed_env", "clock")]
-    if digest_of([*parts, design["machine"]]) != facts.digests["recipe"]:
+    if script_digest(script, design["machine"]) != facts.digests["recipe"]:
         raise BundleError(
             f"{layout.STUDY}: its digest of the script is not made of its files' digests."
         )

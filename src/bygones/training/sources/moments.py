@@ -68,15 +68,11 @@ class Moments(AbstractSource):
                 if isinstance(value, Tensor):
                     state[f"{name}/{key}"] = clone_leaf(value)
                 else:
-                    for path, leaf in flatten(value, f"moments of {name}").items():
-                        state[f"{name}/{key}/{path}".rstrip("/")] = leaf
+                    state |= moment_leaves(name, key, value)
         return state
 
     def restore(self, state: State) -> None:
-        wanted: dict[str, dict[str, dict[str, Leaf]]] = {}
-        for path, leaf in state.items():
-            name, key, rest = (*path.split("/", 2), "")[:3]
-            wanted.setdefault(name, {}).setdefault(key, {})[rest] = leaf
+        wanted = split_moments(state)
         for name, optimizer, parameter in self._members():
             present = optimizer.state[parameter] if parameter in optimizer.state else {}
             keys = wanted.get(name, {})
@@ -121,6 +117,25 @@ class Moments(AbstractSource):
         """Return the slowest decay among the groups; unbounded where a sum or a maximum is kept."""
         groups = [group for o in self._optimizers.values() for group in o.param_groups]
         return Lifetime.decaying(max((_find_slowest_decay(group) for group in groups), default=0.0))
+
+
+def moment_leaves(parameter: str, key: str, value: Any) -> dict[str, Leaf]:
+    """Name the leaves of one entry of an optimizer's state: `<parameter>/<key>`, then `/<path>` if nested."""
+    leaves = flatten(value, f"moments of {parameter}")
+    return {f"{parameter}/{key}/{path}".rstrip("/"): leaf for path, leaf in leaves.items()}
+
+
+def split_moments(state: State) -> dict[str, dict[str, dict[str, Leaf]]]:
+    """Split a state's leaves by parameter, then by torch's key, then by path: what `unflatten` takes.
+
+    >>> split_moments({"w/step": 1, "w/sums/[0": 2.0})
+    {'w': {'step': {'': 1}, 'sums': {'[0': 2.0}}}
+    """
+    parts: dict[str, dict[str, dict[str, Leaf]]] = {}
+    for name, leaf in state.items():
+        parameter, key, path = (*name.split("/", 2), "")[:3]
+        parts.setdefault(parameter, {}).setdefault(key, {})[path] = leaf
+    return parts
 
 
 def _find_slowest_decay(group: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from torch.optim import Optimizer
@@ -45,15 +46,12 @@ class Scheduler(AbstractSource):
             counters = flatten(scheduler.state_dict(), "the scheduler")
             state |= {f"{head}/{path}": leaf for path, leaf in counters.items()}
         for label, optimizer in self._optimizers.items():
-            settings = flatten(_read_settings(optimizer), "an optimizer's settings")
+            settings = flatten(group_settings(optimizer.param_groups), "an optimizer's settings")
             state |= {f"{label or 'optimizer'}/{path}": leaf for path, leaf in settings.items()}
         return state
 
     def restore(self, state: State) -> None:
-        nested: dict[str, dict[str, Leaf]] = {}
-        for path, leaf in state.items():
-            head, _, rest = path.partition("/")
-            nested.setdefault(head, {})[rest] = leaf
+        nested = split_heads(state)
         for head, scheduler in self._schedulers.items():
             scheduler.load_state_dict(like(scheduler.state_dict(), unflatten(nested[head])))
         for label, optimizer in self._optimizers.items():
@@ -79,9 +77,22 @@ def _counters_name(label: str) -> str:
     return f"counters of {label}" if label else "counters"
 
 
-def _read_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Read the settings of each parameter group, without its parameters."""
+def split_heads(state: State) -> dict[str, dict[str, Leaf]]:
+    """Split a state's leaves by scheduler or optimizer, then by path: what `unflatten` takes.
+
+    >>> split_heads({"counters/last_epoch": 3, "optimizer/[0/lr": 0.1})
+    {'counters': {'last_epoch': 3}, 'optimizer': {'[0/lr': 0.1}}
+    """
+    parts: dict[str, dict[str, Leaf]] = {}
+    for name, leaf in state.items():
+        head, _, path = name.partition("/")
+        parts.setdefault(head, {})[path] = leaf
+    return parts
+
+
+def group_settings(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the settings of each parameter group (lr, betas, …), without its parameters and their names."""
     return [
         {key: value for key, value in group.items() if key not in ("params", "param_names")}
-        for group in optimizer.param_groups
+        for group in groups
     ]

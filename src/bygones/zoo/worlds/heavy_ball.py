@@ -52,7 +52,7 @@ def recipe(
     weights; 0 for none.
     """
     model = Point()
-    examples = torch.from_numpy(_draw_examples())
+    examples = torch.from_numpy(draw_examples())
     scale = torch.tensor(CURVATURE, dtype=torch.float64) * curvature
     averages = (
         AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
@@ -115,7 +115,7 @@ def expected_buffer(step: int, lr: float, momentum: float, curvature: float = 1.
     expected run is the run without noise from 0.
     """
     c = np.asarray(CURVATURE) * curvature
-    target = _draw_examples().mean(0)
+    target = draw_examples().mean(0)
     w, b = np.zeros(DIMENSIONS), np.zeros(DIMENSIONS)
     for _ in range(step):
         b = momentum * b + c * (w - target)
@@ -134,5 +134,5 @@ def flat_kick(q: np.ndarray, steps: int, lr: float, momentum: float) -> np.ndarr
     return -lr * momentum * (1.0 - momentum**steps) / (1.0 - momentum) * q
 
 
-def _draw_examples() -> np.ndarray:
+def draw_examples() -> np.ndarray:
     return np.random.default_rng(20260121).standard_normal((_NUM_EXAMPLES, DIMENSIONS)) + 1.0
