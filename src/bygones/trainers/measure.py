@@ -22,6 +22,7 @@ from bygones.attach.sources.carried_streams import but_keys
 from bygones.core.code_digest import code_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, ForkError
+from bygones.core.first_difference import first_differing_leaf
 from bygones.core.study_facts import CertificateFacts, OrderFacts, StudyFacts
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, FolderStore, MemoryStore, pack
@@ -29,7 +30,7 @@ from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write
 from bygones.study.describe import describe_study
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.segment import donor_seed
-from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe, first_difference
+from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe
 from bygones.training.contract import Contract
 from bygones.training.generators import preserve_global_generators
 from bygones.training.treatment import Treatment
@@ -161,7 +162,7 @@ class _Studying:
                 played = self._play(seed, arm, donor=donor)
                 self._check_past(seed, arm, control, played)
                 if arm.role == "sham":
-                    self.twins_agree &= first_difference(control.end, played.end) is None
+                    self.twins_agree &= first_differing_leaf(control.end, played.end) is None
                 self._keep(seed, row, played)
         assert self.facts is not None
         manifest = Manifest(
@@ -295,7 +296,7 @@ class _Studying:
         self.pasts[past] = seed
 
     def _check_past(self, seed: int, arm: Arm, control: ArmRun, played: ArmRun) -> None:
-        where = first_difference(control.fork, played.fork)
+        where = first_differing_leaf(control.fork, played.fork)
         if where is None and not np.array_equal(
             control.losses[: self.study.fork_at],
             played.losses[: self.study.fork_at],

@@ -15,6 +15,7 @@ import numpy as np
 
 from bygones.core.digest import same_bits
 from bygones.core.errors import ForkError
+from bygones.core.first_difference import first_differing_leaf
 from bygones.core.values import Digest
 from bygones.training.probes import Values
 from bygones.training.reachable import reachable
@@ -81,7 +82,7 @@ order, streams; inert in this run: scheduler, gradients
         twin.restore(snapshot)
         hidden = _differing(seen[step], reachable(twin.parts))
         twin.advance(until)
-        if _first_difference(ending, twin.snapshot()) is not None:
+        if first_differing_leaf(ending.states, twin.snapshot().states) is not None:
             raise _refusal(recipe, run, twin, snapshot, until, hidden)
         if not same_bits(outputs, _outputs(twin)):
             raise ForkError(
@@ -105,19 +106,9 @@ def _noticed(
         twin = Run(recipe, _OTHER_SEED, device)
         twin.restore(snapshot, leave_out=source)
         twin.advance(ending.step)
-        if _first_difference(ending, twin.snapshot()) is not None:
+        if first_differing_leaf(ending.states, twin.snapshot().states) is not None:
             return True
     return False
-
-
-def _first_difference(one: Snapshot, other: Snapshot) -> str | None:
-    """The first leaf, in the order of sources and names, that is not bit-equal: `source/leaf`."""
-    for source in one.states:
-        mine, theirs = one.states[source], other.states[source]
-        for leaf in sorted(mine.keys() | theirs.keys()):
-            if not same_bits(mine.get(leaf), theirs.get(leaf)):
-                return f"{source}/{leaf}"
-    return None
 
 
 def _refusal(
@@ -129,13 +120,13 @@ def _refusal(
     original.advance(snapshot.step)
     twin = Run(recipe, _OTHER_SEED, device)
     twin.restore(snapshot)
-    where = _first_difference(original.snapshot(), twin.snapshot())
+    where = first_differing_leaf(original.snapshot().states, twin.snapshot().states)
     step = snapshot.step
     while where is None and step < until:
         step += 1
         original.advance(step)
         twin.advance(step)
-        where = _first_difference(original.snapshot(), twin.snapshot())
+        where = first_differing_leaf(original.snapshot().states, twin.snapshot().states)
     found = (
         where
         or "a leaf that agreed when the run was repeated: the training step is not deterministic"

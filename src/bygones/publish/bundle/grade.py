@@ -23,6 +23,7 @@ from bygones.analysis.arms import Arms
 from bygones.analysis.effects import headline_metric, per_seed
 from bygones.analysis.predictions import probabilities
 from bygones.core.errors import BundleError
+from bygones.core.first_difference import first_differing_index
 from bygones.store import AbstractStore
 from bygones.store.ledger_diff import differing_fields
 from bygones.store.outcomes import Manifest, ledger_lines, read_outcomes
@@ -79,7 +80,7 @@ def grade(recorded: Side, again: Side, tolerance: float, other: tuple[str, ...])
         raise BundleError("the study was run again with other arms or steps than are recorded.")
     whole, now = recorded.outcomes(), again.outcomes()
     then = whole.sel(seed=seeds)
-    difference = _first_difference(recorded, again, then, now)
+    difference = _describe_first_difference(recorded, again, then, now)
     largest = _largest(then, now, again.manifest.kind)
     made = (tuple(seeds), len(again.arms), largest, tolerance, other)
     if difference is None:
@@ -109,19 +110,20 @@ def differing_terms(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> tup
     )
 
 
-def _first_difference(recorded: Side, again: Side, then: xr.Dataset, now: xr.Dataset) -> str | None:
+def _describe_first_difference(
+    recorded: Side, again: Side, then: xr.Dataset, now: xr.Dataset
+) -> str | None:
     """The first bit that differs, in words; None if there is none."""
     for seed in again.manifest.seeds:
         for arm in again.arms:
             place = f"seed {seed}, arm '{arm}'"
             mine = ledger_lines(recorded.store, recorded.manifest, seed, arm)
             theirs = ledger_lines(again.store, again.manifest, seed, arm)
-            for one, other in zip(mine, theirs, strict=False):
-                if one != other:
-                    names = differing_fields(one, other) or ("step",)
-                    return (
-                        f"{place}: the ledgers part at step {one['step']}, in {', '.join(names)}."
-                    )
+            first = first_differing_index(mine, theirs)
+            if first is not None:
+                names = differing_fields(mine[first], theirs[first]) or ("step",)
+                step = mine[first]["step"]
+                return f"{place}: the ledgers part at step {step}, in {', '.join(names)}."
             if len(mine) != len(theirs):
                 return f"{place}: one ledger has {len(mine)} entries and the other {len(theirs)}."
             for name in (again.manifest.kind, "train_loss", "diverged_at"):
