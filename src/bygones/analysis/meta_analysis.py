@@ -128,9 +128,7 @@ degrees of freedom, p = 5.7e-06.
     if len(weighed) < 2:
         pooled = _of_one([estimates[name] for name in weighed], facts)
     else:
-        from bygones.analysis.statsmodels_bridge import (
-            combined,  # statsmodels takes a second to load
-        )
+        from bygones.analysis.statsmodels_bridge import combined  # statsmodels loads slowly
 
         values = np.array([estimates[name].value for name in weighed])
         variances = np.array([errors[name][0] for name in weighed], dtype=np.float64) ** 2

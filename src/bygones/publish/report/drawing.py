@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -59,6 +60,32 @@ def figure_style() -> Iterator[None]:
         # A name in a script the bundled font lacks is drawn as a box in the PNG; the page has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the axes of a figure lie, in inches: `left` and `right` from the left edge, and what is
+    above (`head`) and below (`foot`)."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    head: float
+    foot: float
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the figure is as narrow as a phone's page."""
+        return self.width < 6
+
+    def make_axes(self) -> tuple[Figure, Axes]:
+        """Return a new figure with its axes in this frame."""
+        figure = Figure(figsize=(self.width, self.height))
+        across = (self.right - self.left) / self.width
+        upright = 1 - (self.head + self.foot) / self.height
+        ax = figure.add_axes((self.left / self.width, self.foot / self.height, across, upright))
+        return figure, ax
 
 
 def draw_null(ax: Axes, x: float, y: float) -> None:

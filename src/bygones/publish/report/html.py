@@ -16,9 +16,11 @@ from bygones.core.errors import UnknownName
 from bygones.core.study_facts import ArmFacts, facts_of
 from bygones.publish.checklist import checklist, headline_of
 from bygones.publish.report import figures, svg, tables
+from bygones.publish.report.answer_figure import answer
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
 from bygones.publish.report.page import capital, drawn, inline, plain, rendered, slug
+from bygones.publish.report.scales import distance_scale
 from bygones.publish.report.sections import sections
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
@@ -133,8 +135,8 @@ def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Mark
     label = "Effect of every treated arm at the last horizon. " + " ".join(
         f"{reading.arm}: {_share_words(reading.last)}, {reading.verdict}." for reading in readings
     )
-    wide = svg.save_figure(figures.answer(readings), folder, "answer")
-    narrow = svg.to_svg(figures.answer(readings, width=NARROW), "answer-narrow")
+    wide = svg.save_figure(answer(readings), folder, "answer")
+    narrow = svg.to_svg(answer(readings, width=NARROW), "answer-narrow")
     return {
         "wide": inline(wide, "answer", label),
         "narrow": inline(narrow, "answer-narrow", label),
@@ -150,7 +152,7 @@ def _share_words(effect: Effect) -> str:
 def _course_figures(
     readings: Sequence[Reading], arms: Sequence[ArmFacts], unit: str, folder: Path
 ) -> list[dict[str, Any]]:
-    vertical = figures.distance_scale(readings)
+    vertical = distance_scale(readings)
     by_name = {arm.name: arm for arm in arms}
     panels = []
     for place, reading in enumerate(readings, start=1):
