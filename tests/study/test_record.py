@@ -88,7 +88,7 @@ def test_a_recipes_ledger_is_written_compared_and_never_written_over(bygones):
     assert first.code == 0, first.err
     assert "Ledger: a, 6 entries, up to boundary 9." in first.err
     read = read_ledger(Path("a"))
-    assert read.whole
+    assert read.complete
     assert [e["step"] for e in read.entries] == [0, 2, 4, 6, 8, 9]
     assert read.header["seed"] == 0
     assert read.header["every"] == 2
@@ -142,7 +142,7 @@ def test_a_run_that_raises_leaves_its_ledger_without_the_last_line(bygones):
     said = bygones("ledger", "study.py:fussy", "--until", 9, "--every", 1, "--out", "a")
     assert said.code == 3
     assert "raised ValueError at step" in said.err
-    assert not Path("a").exists() or not read_ledger(Path("a")).whole
+    assert not Path("a").exists() or not read_ledger(Path("a")).complete
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_scripts_ledger_and_the_script_is_itself(alone, tmp_path):
     assert said.out == plain.stdout.decode()
     assert (tmp_path / "made.txt").read_text() == "by the script itself"
     read = read_ledger(tmp_path / "out" / "a")
-    assert read.whole
+    assert read.complete
     assert [e["step"] for e in read.entries] == [3, 6, 9, 12, 15, 18, 20]
     holds = set(read.entries[0]["holds"])
     assert {"weights", "moments", "averaged", "loop", "streams/torch"} <= holds
@@ -276,7 +276,7 @@ def test_how_a_script_ends_is_how_its_ledger_ends(alone, tmp_path, how, code, wh
     assert said.code == code
     assert words in said.err
     read = read_ledger(tmp_path / "a")
-    assert read.whole == whole
+    assert read.complete == whole
     if how == "raises":
         trace = said.err[said.err.index("Traceback") :]
         assert "loop.py" in trace.splitlines()[1]

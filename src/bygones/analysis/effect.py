@@ -13,7 +13,7 @@ from bygones.core.text import capitalize, format_count, to_plain
 
 @dataclass(frozen=True)
 class Effect:
-    """What one arm did to the function by one step, in one metric; `str` is the sentence.
+    """Effect of one arm on the function by one step, in one metric; `str` is the sentence.
 
     `horizon` counts optimizer steps since the fork. `pair_correlation` (of treated and control)
     and `variance_ratio` (Var unpaired / Var paired: what pairing by seed was worth) exist for
@@ -38,7 +38,7 @@ class Effect:
 
     @property
     def facts(self) -> Metric:
-        """The member of the metric catalogue that this was measured with."""
+        """The metric that this was measured with."""
         return METRICS[self.metric]
 
     @property
@@ -81,7 +81,7 @@ class Effect:
         return "; ".join(parts) + "."
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON: a number that is not finite becomes None."""
+        """Return plain values, fit for JSON: a number that is not finite becomes None."""
         return to_plain(dataclasses.asdict(self))
 
     def _what_moved(self) -> str:
@@ -154,7 +154,7 @@ class Washout:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
+        """Return plain values, fit for JSON."""
         return to_plain(dataclasses.asdict(self))
 
 

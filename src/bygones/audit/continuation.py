@@ -19,6 +19,7 @@ from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.carried_streams import but_keys
 from bygones.attach.watched_process import WatchedProcess
 from bygones.core.digest import same_bits
+from bygones.core.first_difference import first_differing_index
 from bygones.core.hash_chain import fast_digest
 from bygones.core.values import State
 
@@ -238,10 +239,6 @@ def function_distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
 
 
 def first_unequal_loss(one: Continuation, other: Continuation, begin: int) -> int | None:
-    pairs = zip(one.losses, other.losses, strict=False)
-    return next((begin + i for i, (a, b) in enumerate(pairs) if a != b), None)
-
-
-def first_unequal(one: tuple[Any, ...], other: tuple[Any, ...]) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    """Return the first step after boundary `begin` whose loss differs; None where all are equal."""
+    index = first_differing_index(one.losses, other.losses)
+    return None if index is None else begin + index

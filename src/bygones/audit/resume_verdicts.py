@@ -21,13 +21,13 @@ from bygones.audit.continuation import (
     Continuation,
     differing_leaves,
     distance,
-    first_unequal,
     first_unequal_loss,
     same_run,
     units,
 )
 from bygones.audit.resume_runs import ForkedArms, ReferenceRun, ResumedState
 from bygones.core.digest import same_bits
+from bygones.core.first_difference import first_differing_index
 from bygones.core.text import format_count, join_names
 
 Outcome = Literal["PASS", "FAIL", "ABSTAIN"]
@@ -235,7 +235,9 @@ def _of_order(
             return Verdict("order", "PASS", why)
         why = f"the same batches in all {steps} steps; no epoch ends in them, so the next shuffle is untried"
         return Verdict("order", "ABSTAIN", why)
-    first = first_unequal(control.contents, mine.contents)
+    first = first_differing_index(control.contents, mine.contents)
+    if first is None:
+        first = min(len(control.contents), len(mine.contents))
     for verdict in others:
         lost = carried.continuations.get(f"resumed {verdict.source}")
         if (

@@ -37,6 +37,7 @@ from bygones.audit.continuation import (
 )
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, RecipeError, ScriptError
+from bygones.core.first_difference import first_differing_index
 from bygones.core.hash_chain import fast_digest
 from bygones.scripts.plan import ScriptPlan
 
@@ -219,12 +220,12 @@ def _difference(one: Continuation, other: Continuation, at: int) -> str:
     """Say the first difference of two continuations."""
     if other.ended:
         return f"it {other.ended}"
-    for step, (mine, theirs) in enumerate(zip(one.contents, other.contents, strict=False), at):
-        if mine != theirs:
-            return f"it was shown other data than the donor in step {step}"
-    for step, (loss, again) in enumerate(zip(one.losses, other.losses, strict=False), at):
-        if loss != again:
-            return f"its loss is another one than the donor's in step {step}"
+    data = first_differing_index(one.contents, other.contents)
+    if data is not None:
+        return f"it was shown other data than the donor in step {at + data}"
+    loss = first_differing_index(one.losses, other.losses)
+    if loss is not None:
+        return f"its loss is another one than the donor's in step {at + loss}"
     names = [name for name in one.states if one.states[name] != other.states.get(name)]
     return f"it ended with other values in {', '.join(names)}"
 

@@ -17,12 +17,12 @@ from bygones.training.run import Run
 
 @dataclass(frozen=True)
 class Recorded:
-    """A ledger that was written: its entries, the boundary of the last, and the seal of its last line."""
+    """A ledger that was written: its entries, the boundary of the last, and the hash of its last line."""
 
     path: str
     entries: int
     until: int
-    seal: Digest
+    root_hash: Digest
 
     def __str__(self) -> str:
         count = format_count(self.entries, "entry", "entries", separator=",")

@@ -23,6 +23,7 @@ from bygones.attach.live_run import sources_of
 from bygones.core.catalogue import Catalogue
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, DesignError, ProbeError
+from bygones.core.first_difference import first_differing_leaf
 from bygones.core.values import Digest, require_integer
 from bygones.study.describe import describe_sources
 from bygones.training.generators import preserve_global_generators
@@ -187,7 +188,7 @@ class AtBoundaries:
                 raise ProbeError(
                     f"the probe raised {type(error).__name__} at step {step}: {error}."
                 ) from error
-        changed = first_difference(before, self.fingerprint())
+        changed = first_differing_leaf(before, self.fingerprint())
         if changed is not None:
             raise ProbeError(
                 f"the probe changed the run that it observed at step {step} (first in {changed}). A probe "
@@ -241,16 +242,6 @@ class AtBoundaries:
                 f"{step} without stopping there. A training step that makes several optimizer updates has "
                 f"boundaries between batches only; ask for multiples of the updates a batch makes."
             )
-
-
-def first_difference(one: Fingerprint, other: Fingerprint) -> str | None:
-    """The first leaf that differs, as `source/leaf`; None if everything is equal to the bit."""
-    for source in {**one, **other}:
-        mine, theirs = one.get(source, {}), other.get(source, {})
-        for leaf in sorted(mine.keys() | theirs.keys()):
-            if mine.get(leaf) != theirs.get(leaf):
-                return f"{source}/{leaf}"
-    return None
 
 
 def _catalogue(found: LiveObjects, seed: int, device: str) -> Catalogue[AbstractSource]:

@@ -15,12 +15,13 @@ import numpy as np
 
 from bygones.core.digest import same_bits
 from bygones.core.errors import ForkError
+from bygones.core.first_difference import first_differing_leaf
 from bygones.core.text import join_names
 from bygones.core.values import Digest
 from bygones.training.probes import Values
 from bygones.training.reachable import hash_reachable
 from bygones.training.recipe import Recipe
-from bygones.training.run import Run, Snapshot, first_differing_leaf
+from bygones.training.run import Run, Snapshot
 
 _OTHER_SEED = 1_000_003
 
@@ -87,7 +88,7 @@ order, streams; inert in this run: scheduler, gradients
         fork.restore(snapshot)
         hidden = _find_differences(seen[step], hash_reachable(fork.parts))
         fork.advance(until)
-        if first_differing_leaf(ending, fork.snapshot()) is not None:
+        if first_differing_leaf(ending.states, fork.snapshot().states) is not None:
             raise _explain_failure(recipe, run, snapshot, until, hidden)
         if not same_bits(outputs, _observe_outputs(fork)):
             raise ForkError(
@@ -111,7 +112,7 @@ def _is_needed(
         fork = Run(recipe, _OTHER_SEED, device)
         fork.restore(snapshot, leave_out=source)
         fork.advance(ending.step)
-        if first_differing_leaf(ending, fork.snapshot()) is not None:
+        if first_differing_leaf(ending.states, fork.snapshot().states) is not None:
             return True
     return False
 
@@ -125,13 +126,13 @@ def _explain_failure(
     original.advance(snapshot.step)
     fork = Run(recipe, _OTHER_SEED, device)
     fork.restore(snapshot)
-    where = first_differing_leaf(original.snapshot(), fork.snapshot())
+    where = first_differing_leaf(original.snapshot().states, fork.snapshot().states)
     step = snapshot.step
     while where is None and step < until:
         step += 1
         original.advance(step)
         fork.advance(step)
-        where = first_differing_leaf(original.snapshot(), fork.snapshot())
+        where = first_differing_leaf(original.snapshot().states, fork.snapshot().states)
     found = (
         where
         or "a leaf that agreed when the run was repeated: the training step is not deterministic"

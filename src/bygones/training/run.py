@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bygones.core.digest import digest, same_bits
+from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ProbeError, RecipeError
+from bygones.core.first_difference import first_differing_leaf
 from bygones.core.hash_chain import extend_chain, ledger_entry, state_digests
 from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest, State
@@ -131,7 +132,9 @@ class Run:
             finally:
                 for module, training in flags:
                     module.training = training
-        changed = None if before is None else first_differing_leaf(before, self.snapshot())
+        changed = (
+            None if before is None else first_differing_leaf(before.states, self.snapshot().states)
+        )
         if changed is not None:
             raise ProbeError(
                 f"the probe {probe} changed the run it observed at step {self.step} (first in {changed}). "
@@ -223,12 +226,3 @@ class Run:
         roots = [self.parts.model, self.parts.averages, *self.parts.others.values()]
         modules = [root.value if isinstance(root, Memory) else root for root in roots]
         return [m for root in modules if isinstance(root, nn.Module) for m in root.modules()]
-
-
-def first_differing_leaf(one: Snapshot, other: Snapshot) -> str | None:
-    """Return the first leaf, by source and name, that is not bit-equal, as `source/leaf`; None if all are."""
-    for source, state in one.states.items():
-        for leaf in sorted(state.keys() | other.states[source].keys()):
-            if not same_bits(state.get(leaf), other.states[source].get(leaf)):
-                return f"{source}/{leaf}"
-    return None

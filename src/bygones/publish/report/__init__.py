@@ -28,6 +28,7 @@ from bygones.analysis.effects import all_effects, default_metrics
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import OrderFacts, facts_of
 from bygones.publish.report import tables
+from bygones.publish.report.answer_figure import answer
 from bygones.publish.report.comparison import write_comparison
 from bygones.publish.report.evidence import gather
 from bygones.publish.report.evidence_tables import evidence_tables
@@ -36,7 +37,7 @@ from bygones.publish.report.field_figures import (
     field_picture,
     reliability_diagram,
 )
-from bygones.publish.report.figures import answer, course, score
+from bygones.publish.report.figures import course, score
 from bygones.publish.report.forest import forest
 from bygones.publish.report.html import render
 from bygones.publish.report.latex import write_latex

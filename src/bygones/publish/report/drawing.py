@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -61,13 +62,41 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Position of the axes in a figure, in inches.
+
+    `left`, `right`: from the left edge; `head`, `foot`: the room above and below.
+    """
+
+    width: float
+    height: float
+    left: float
+    right: float
+    head: float
+    foot: float
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the figure is as narrow as a phone's page."""
+        return self.width < 6
+
+    def make_axes(self) -> tuple[Figure, Axes]:
+        """Return a new figure with its axes in this frame."""
+        figure = Figure(figsize=(self.width, self.height))
+        across = (self.right - self.left) / self.width
+        upright = 1 - (self.head + self.foot) / self.height
+        ax = figure.add_axes((self.left / self.width, self.foot / self.height, across, upright))
+        return figure, ax
+
+
 def draw_null(ax: Axes, x: float, y: float) -> None:
     ax.plot([x], [y], "D", color=NULL, markerfacecolor=PAPER, markersize=7.5, markeredgewidth=1.3,
             zorder=4, clip_on=False)  # fmt: skip
 
 
 def draw_interval(ax: Axes, value: float, low: float, high: float, y: float) -> None:
-    """A filled mark with its interval; the ends stand taller than the mark, so they always show."""
+    """Draw a filled mark with its interval; the ends stand taller than the mark, so they always show."""
     if math.isfinite(low) and math.isfinite(high):
         ax.plot([low, high], [y, y], "|-", color=EFFECT, linewidth=2.2, markersize=10,
                 markeredgewidth=1.1, zorder=5, clip_on=False)  # fmt: skip
@@ -81,7 +110,7 @@ def format_signed(value: float) -> str:
 
 
 def char_width(size: float) -> float:
-    """Inches that a character takes on average; DejaVu is wide, so other fonts fit as well."""
+    """Return the inches that a character takes on average; DejaVu is wide, so other fonts fit as well."""
     return 0.0073 * size
 
 
@@ -103,7 +132,7 @@ def draw_text(
     ax: Axes, x: float, y: float, words: str, size: float, color: str = INK,
     *, ha: str = "left", weight: str = "normal",
 ) -> None:  # fmt: skip
-    """Words at `x` inches from the figure's left edge, on the row `y`."""
+    """Draw words at `x` inches from the figure's left edge, on the row `y`."""
     ax.text(
         x, y, words, transform=_inches_across(ax), fontsize=size, color=color,
         ha=ha, va="center_baseline", fontweight=weight, clip_on=False,

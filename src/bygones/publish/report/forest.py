@@ -1,4 +1,4 @@
-"""The forest plot: one effect in several studies, and what a further study is expected to show."""
+"""Forest plot: one effect in several studies, with the pooled mean and the prediction interval."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from bygones.publish.report.drawing import (
     SMALL,
     TEXT,
     WIDE,
+    Frame,
     char_width,
     clip_text,
     draw_text,
     draw_title,
     figure_style,
 )
-from bygones.publish.report.verdicts import number, percent, written
+from bygones.publish.report.verdicts import format_estimate, number, percent
 
 
 def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:
-    """One effect in several studies: a row a study, the pooled mean, and where one more would lie.
+    """Draw one effect in several studies: a row a study, the pooled mean, and the prediction interval.
 
     Squares have the area of a study's weight; a hollow mark has none and is left out of the mean.
     Diamond: the pooled mean, as wide as its interval. Thin bar: the prediction interval, for the
@@ -38,73 +39,99 @@ def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:
     axis shows, with its unit (default: what was pooled).
     """
     with figure_style():
-        narrow = width < 6
-        studies = pooled.contributions
-        pitch = 0.52 if narrow else 0.36
-        head, foot = 0.42, 0.5
-        num_rows = len(studies) + 2  # the pooled mean and the prediction
-        height = head + pitch * (num_rows + 0.3) + foot
-        figure = Figure(figsize=(width, height))
-        room = max([len(study.study) for study in studies], default=0) * char_width(TEXT)
-        aside = min(max(room + 0.3, 1.6), 0.34 * width)  # inches for the names
-        left, right = (0.1, width - 0.1) if narrow else (aside, width - 2.95)
-        ax = figure.add_axes(
-            (left / width, foot / height, (right - left) / width, 1 - (head + foot) / height)
-        )
-        low, high = _reach(pooled)
-        ax.set_xlim(low, high)
-        ax.set_ylim(num_rows - 0.2, -0.5)
-        ax.yaxis.set_visible(False)
-        ax.spines["left"].set_visible(False)
-        ax.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-        ax.set_xlabel(clip_text(label or pooled.what, width - 0.2, SMALL), labelpad=5)
-        draw_title(ax, 0.0, "none", MUTED, "center")
-        down = 0.18 if narrow else 0.0  # on a phone words stand above their mark
-        rows = [float(row) for row in range(len(studies))]
-        for ends in _upright([*rows, len(rows) + 0.1, len(rows) + 1.1], down):
-            ax.plot([0, 0], ends, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-        mean = pooled.estimate
-        if math.isfinite(mean.value):
-            for ends in _upright(rows, down):
-                ax.plot([mean.value] * 2, ends, color=EFFECT, linewidth=0.8, alpha=0.5, zorder=1)
-        if not narrow:
-            heading = f"estimate, {mean.level:.0%} interval"
-            figure.text(right + 0.22, height - 0.26, heading, transform=figure.dpi_scale_trans,
-                        fontsize=SMALL, color=MUTED)  # fmt: skip
-            figure.text(width - 0.08, height - 0.26, "weight", transform=figure.dpi_scale_trans,
-                        fontsize=SMALL, color=MUTED, ha="right")  # fmt: skip
-        spots = (left, right, width)
-        for index, study in enumerate(studies):
+        frame = _frame(pooled, width)
+        figure, ax = frame.make_axes()
+        _draw_axis(ax, pooled, label, frame)
+        down = 0.18 if frame.narrow else 0.0  # on a phone words stand above their mark
+        _draw_reference_lines(ax, pooled, down)
+        if not frame.narrow:
+            _draw_headings(figure, pooled.estimate.level, frame)
+        low, high = ax.get_xlim()
+        for index, study in enumerate(pooled.contributions):
             at = index + down
             ax.plot([low, high], [at, at], color=HAIR, linewidth=0.7, zorder=0)
-            _study(ax, study, at)
+            _draw_study(ax, study, at)
             weight = "no weight" if study.weight is None else percent(study.weight)
-            _words(ax, index, (study.study, written(study.estimate), weight), spots)
-        rule = len(studies) - 0.4
+            _draw_words(ax, index, (study.study, format_estimate(study.estimate), weight), frame)
+        num_studies, mean = len(pooled.contributions), pooled.estimate
+        rule = num_studies - 0.4
         ax.plot([low, high], [rule, rule], color=INK, linewidth=0.8, clip_on=False)
-        index = len(studies) + 0.1
-        _diamond(ax, mean, index + down, 0.16 if narrow else 0.24)
-        _words(ax, index, ("all studies", written(mean), ""), spots, bold=True)
-        index += 1
-        ends = (pooled.predicted_low, pooled.predicted_high)
-        known = all(math.isfinite(end) for end in ends)
-        if known:
-            at = index + down
-            ax.plot(ends, [at, at], "|-", color=EFFECT, linewidth=1.2, markersize=7)
-            for end, edge, beyond in ((ends[0], low, "<"), (ends[1], high, ">")):
-                if not low <= end <= high:
-                    ax.plot([edge], [at], beyond, color=EFFECT, markersize=5, clip_on=False)
-        said = "takes three studies"
-        if known:
-            further = Estimate(mean.value, *ends, mean.level, mean.num_pairs, "")
-            said = written(further)[len(further.number.replace("-", "−")) :].strip()
-        _words(ax, index, ("a further study", said, ""), spots)
+        _draw_diamond(ax, mean, num_studies + 0.1 + down, 0.16 if frame.narrow else 0.24)
+        _draw_words(
+            ax, num_studies + 0.1, ("all studies", format_estimate(mean), ""), frame, bold=True
+        )
+        index = num_studies + 0.1 + 1
+        _draw_prediction(ax, pooled, index + down)
+        _draw_words(ax, index, ("a further study", _prediction_in_words(pooled), ""), frame)
         return figure
 
 
+def _frame(pooled: Pooled, width: float) -> Frame:
+    narrow, studies = width < 6, pooled.contributions
+    pitch = 0.52 if narrow else 0.36
+    head, foot = 0.42, 0.5
+    num_rows = len(studies) + 2  # the pooled mean and the prediction
+    height = head + pitch * (num_rows + 0.3) + foot
+    room = max([len(study.study) for study in studies], default=0) * char_width(TEXT)
+    aside = min(max(room + 0.3, 1.6), 0.34 * width)  # inches for the names
+    left, right = (0.1, width - 0.1) if narrow else (aside, width - 2.95)
+    return Frame(width, height, left, right, head, foot)
+
+
+def _draw_axis(ax: Axes, pooled: Pooled, label: str, frame: Frame) -> None:
+    ax.set_xlim(*_reach(pooled))
+    ax.set_ylim(len(pooled.contributions) + 2 - 0.2, -0.5)
+    ax.yaxis.set_visible(False)
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(4 if frame.narrow else 7))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    ax.set_xlabel(clip_text(label or pooled.what, frame.width - 0.2, SMALL), labelpad=5)
+    draw_title(ax, 0.0, "none", MUTED, "center")
+
+
+def _draw_reference_lines(ax: Axes, pooled: Pooled, down: float) -> None:
+    """Draw the upright lines at 0 and at the pooled mean."""
+    rows = [float(row) for row in range(len(pooled.contributions))]
+    for ends in _upright([*rows, len(rows) + 0.1, len(rows) + 1.1], down):
+        ax.plot([0, 0], ends, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+    mean = pooled.estimate.value
+    if math.isfinite(mean):
+        for ends in _upright(rows, down):
+            ax.plot([mean] * 2, ends, color=EFFECT, linewidth=0.8, alpha=0.5, zorder=1)
+
+
+def _draw_headings(figure: Figure, level: float, frame: Frame) -> None:
+    """Name the columns of numbers, right of the marks."""
+    y = frame.height - 0.26
+    figure.text(frame.right + 0.22, y, f"estimate, {level:.0%} interval",
+                transform=figure.dpi_scale_trans, fontsize=SMALL, color=MUTED)  # fmt: skip
+    figure.text(frame.width - 0.08, y, "weight", transform=figure.dpi_scale_trans,
+                fontsize=SMALL, color=MUTED, ha="right")  # fmt: skip
+
+
+def _draw_prediction(ax: Axes, pooled: Pooled, at: float) -> None:
+    """Draw the prediction interval, with an arrowhead where it goes beyond the axis."""
+    ends = (pooled.predicted_low, pooled.predicted_high)
+    if not all(math.isfinite(end) for end in ends):
+        return
+    low, high = ax.get_xlim()
+    ax.plot(ends, [at, at], "|-", color=EFFECT, linewidth=1.2, markersize=7)
+    for end, edge, beyond in ((ends[0], low, "<"), (ends[1], high, ">")):
+        if not low <= end <= high:
+            ax.plot([edge], [at], beyond, color=EFFECT, markersize=5, clip_on=False)
+
+
+def _prediction_in_words(pooled: Pooled) -> str:
+    ends = (pooled.predicted_low, pooled.predicted_high)
+    if not all(math.isfinite(end) for end in ends):
+        return "takes three studies"
+    mean = pooled.estimate
+    further = Estimate(mean.value, *ends, mean.level, mean.num_pairs, "")
+    return format_estimate(further)[len(further.number.replace("-", "−")) :].strip()
+
+
 def _reach(pooled: Pooled) -> tuple[float, float]:
-    """The axis: every interval, the prediction as far as it does not dwarf them, and 0."""
+    """Return the ends of the axis: all intervals, 0, and the prediction as far as it does not dwarf them."""
     estimates = [pooled.estimate, *(study.estimate for study in pooled.contributions)]
     ends = [end for e in estimates for end in (e.value, e.low, e.high) if math.isfinite(end)]
     ends.append(0.0)
@@ -119,13 +146,13 @@ def _reach(pooled: Pooled) -> tuple[float, float]:
 
 
 def _upright(rows: Sequence[float], down: float) -> list[tuple[float, float]]:
-    """The ends of an upright line: whole, or in pieces where it would strike through words."""
+    """Return the ends of an upright line: in one, or in pieces where it would strike through words."""
     if not down:
         return [(-0.5, rows[-1] + 0.7)]
     return [(row + down - 0.17, row + down + 0.17) for row in rows]
 
 
-def _study(ax: Axes, study: Contribution, at: float) -> None:
+def _draw_study(ax: Axes, study: Contribution, at: float) -> None:
     estimate = study.estimate
     if math.isfinite(estimate.low) and math.isfinite(estimate.high):
         ax.plot([estimate.low, estimate.high], [at, at], color=EFFECT, linewidth=1.6, zorder=3)
@@ -136,7 +163,7 @@ def _study(ax: Axes, study: Contribution, at: float) -> None:
                 zorder=4, clip_on=False)  # fmt: skip
 
 
-def _diamond(ax: Axes, mean: Estimate, at: float, half: float) -> None:
+def _draw_diamond(ax: Axes, mean: Estimate, at: float, half: float) -> None:
     if not math.isfinite(mean.value):
         return
     low = mean.low if math.isfinite(mean.low) else mean.value
@@ -145,19 +172,14 @@ def _diamond(ax: Axes, mean: Estimate, at: float, half: float) -> None:
     ax.fill(x, [at, at - half, at, at + half], facecolor=EFFECT, edgecolor=EFFECT, zorder=5)
 
 
-def _words(
-    ax: Axes,
-    row: float,
-    words: Sequence[str],
-    spots: tuple[float, float, float],
-    *,
-    bold: bool = False,
+def _draw_words(
+    ax: Axes, row: float, words: Sequence[str], frame: Frame, *, bold: bool = False
 ) -> None:
-    """Name, numbers and weight of a row: beside the marks, or above them on a phone."""
-    left, right, width = spots
+    """Write name, numbers and weight of a row: beside the marks, or above them on a phone."""
+    left, right, width = frame.left, frame.right, frame.width
     name, numbers, weight = words
     style = "bold" if bold else "normal"
-    if width < 6:
+    if frame.narrow:
         said = f"{numbers} · {weight}" if weight else numbers
         room = width - 0.4 - len(said) * char_width(SMALL)
         draw_text(ax, left, row - 0.2, clip_text(name, room, 1.28 * SMALL), SMALL, weight=style)

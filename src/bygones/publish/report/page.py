@@ -1,4 +1,4 @@
-"""What every page of a report shares: its templates, and figures set into it."""
+"""Pages of a report: templates, inline figures and text filters."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from matplotlib.figure import Figure
 
 from bygones.core.text import capitalize, format_bytes, format_count
 from bygones.publish.report import svg
-from bygones.publish.report.verdicts import number, percent, steps, written, written_share
+from bygones.publish.report.verdicts import format_estimate, format_share, number, percent, steps
 
 
-def rendered(template: str, context: Mapping[str, Any]) -> str:
-    """The text of a page, everything in it escaped."""
+def render_template(template: str, context: Mapping[str, Any]) -> str:
+    """Render a template, with everything in it escaped."""
     environment = Environment(
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "number": number, "percent": percent, "steps": steps, "estimate": written,
-        "shared": written_share, "bytes": format_bytes, "sentence": capitalize,
+        "number": number, "percent": percent, "steps": steps, "estimate": format_estimate,
+        "shared": format_share, "bytes": format_bytes, "sentence": capitalize,
         "format_count": format_count,
     }  # fmt: skip
     return environment.get_template(template).render(context)
@@ -35,13 +35,13 @@ def _template(name: str) -> str:
     return files("bygones.publish.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def drawn(figure: Figure, folder: Path, name: str, label: str) -> Markup:
-    """The figure for the page, with `label` for those who cannot see it; saved on the way."""
+def draw_inline(figure: Figure, folder: Path, name: str, label: str) -> Markup:
+    """Save a figure, and return it for the page, with `label` as its text for screen readers."""
     return inline(svg.save_figure(figure, folder, name), name, label)
 
 
 def inline(text: str, name: str, label: str) -> Markup:
-    """An SVG's text for the page."""
+    """Return an SVG's text for the page."""
     # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
     return Markup(svg.inline_svg(text, name, label))
 
