@@ -285,7 +285,7 @@ def test_a_script_that_cannot_be_studied_is_told_so(bygones, arguments, words):
         (["--arm", "a=reset:weights"], "'weights' cannot be reset"),
         (["--arm", "a=reset:moments[nothing]"], "no leaf of moments matches 'nothing'"),
         (["--horizons", "1,x"], "invalid steps '1,x'"),
-        (["--seeds", "3-1"], "empty range"),
+        (["--seeds", "3-1"], "the range 3-1 is empty"),
         (["--margin", "accuracy"], "invalid margin 'accuracy'"),
         (
             ["--horizons", "0,500"],

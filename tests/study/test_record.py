@@ -148,8 +148,12 @@ def test_a_run_that_raises_leaves_its_ledger_without_the_last_line(bygones):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["ledger", "study.py", "--out", "x"], 2, "needs one RECIPE or STUDY and --until STEP"),
-        (["ledger", "study.py", "plain", "--until", "3", "--out", "x"], 2, "needs one RECIPE"),
+        (["ledger", "study.py", "--out", "x"], 2, "the ledger of a recipe needs --until STEP"),
+        (
+            ["ledger", "study.py", "plain", "--until", "3", "--out", "x"],
+            2,
+            "expected one recipe or study",
+        ),
         (["ledger", "nothing.py:recipe", "--until", "3", "--out", "x"], 2, "there is no file"),
         (["ledger", "digit", "--until", "3", "--out", "x"], 2, "did you mean 'digits'"),
         (["ledger", "study.py", "--until", "3"], 2, "Missing option"),
