@@ -251,7 +251,7 @@ class ResumedRun(AuditedRun):
         if self.start is None:
             self.fetched += 1
             if self.fetched > self.limit:
-                self._reply_ended(f"asked for {self.limit} batches without a training step")
+                self._reply_ended(f"asked for {self.limit} batches (does it skip them for ever?)")
             if self.fetched <= _FULL_CAPTURES or self.before is None:
                 self.before = self._capture()
             else:
