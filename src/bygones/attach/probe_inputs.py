@@ -51,8 +51,8 @@ class Inputs:
 
     def probe(self) -> ScriptProbe:
         tensors = [_tensors([args, kwargs]) for args, kwargs in self.calls]
-        said = getattr(self.function, "__code__", None)
-        code = "" if said is None else digest([said.co_code, repr(said.co_consts)])
+        compiled = getattr(self.function, "__code__", None)
+        code = "" if compiled is None else digest([compiled.co_code, repr(compiled.co_consts)])
         return ScriptProbe(self.module, digest([tensors, self.labels, code]), self.kind)
 
 
@@ -263,10 +263,10 @@ def _call_probe(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Call the user's probe, which returns an array [N, C], or (logits [N, C], labels [N])."""
     try:
-        said = function(module)
+        result = function(module)
     except Exception as error:
         raise ScriptError(f"the probe raised {type(error).__name__}: {error}.") from error
-    outputs, labels = said if isinstance(said, tuple) else (said, None)
+    outputs, labels = result if isinstance(result, tuple) else (result, None)
     array = np.asarray(outputs.detach().cpu() if isinstance(outputs, Tensor) else outputs)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
         raise ScriptError(

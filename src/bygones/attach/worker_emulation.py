@@ -3,7 +3,7 @@
 Live worker processes cannot be forked along with the main process; plain objects can. Each worker is
 therefore copies of the dataset, `collate_fn` and `worker_init_fn`, made when its process would
 have been started, and states of the global generators of its own, which are in place only while it
-works. The sampler is asked as far ahead as the real loader asks it; an example is read only when its
+works. The sampler is called as far ahead as the real loader calls it; an example is read only when its
 batch is delivered.
 
 What differs from real workers:

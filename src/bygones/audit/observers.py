@@ -68,14 +68,14 @@ class Observer:
     def __str__(self) -> str:
         if not self.traces:
             return f"{self.place} leaves the run as it was ({self.calls} looked at)."
-        said = []
+        changes = []
         for trace in self.traces:
             if trace.alters:
                 when = f", from the loss of step {trace.first_loss} on" if trace.first_loss else ""
-                said.append(f"changes {trace.source}, and the run is another one for it{when}")
+                changes.append(f"changes {trace.source}, and the run is another one for it{when}")
             else:
-                said.append(f"changes {trace.source}, without consequence here")
-        return f"{self.place} {'; '.join(said)}."
+                changes.append(f"changes {trace.source}, without consequence here")
+        return f"{self.place} {'; '.join(changes)}."
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "alters": self.alters}

@@ -246,9 +246,9 @@ class _SeedCheck:
             arms = self._run_arms(whole, resumed, end)
         if not same_continuation(arms.continuations["carried"], arms.continuations["sham"]):
             raise ForkError(
-                f"{whole.script}: a twin of which every source was taken down and put back does not go on "
-                f"as the run that it was forked from, so no difference can be laid to the checkpoint. "
-                f"`bygones twin` says more."
+                f"{whole.script}: a fork in which every source was captured and restored does not continue "
+                f"as the run that it was forked from, so no difference can be attributed to the checkpoint. "
+                f"`bygones twin` shows where their output differs."
             )
         return arms
 

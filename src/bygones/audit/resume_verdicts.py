@@ -297,7 +297,7 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
     """Return the verdict on a run that differs although all known memory was restored."""
     assert resumed.start is not None
     theirs = resumed.start.numbers
-    clues = [
+    hints = [
         f"{path} ({value!r}, resumed as {theirs[path]!r})"
         for path, value in sorted(carried.numbers.items())
         if path in theirs and theirs[path] != value
@@ -305,11 +305,11 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
     control = carried.continuations["carried"]
     step = first_unequal_loss(control, resumed.continuation, resumed.start.step)
     where = "its losses never differ" if step is None else f"its loss differs first in step {step}"
-    said = f" Variables that differ: {', '.join(clues[:5])}." if clues else ""
+    hint = f" Variables that differ: {', '.join(hints[:5])}." if hints else ""
     return Verdict(
         "something else",
         "FAIL",
-        f"everything that was found is restored, and yet the resumed run is another one: {where}.{said}",
+        f"everything that was found is restored, and yet the resumed run is another one: {where}.{hint}",
         lost=distance(control, resumed.continuation, kind),
         first_loss=step,
     )

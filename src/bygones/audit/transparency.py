@@ -53,12 +53,12 @@ class Transparency:
                 f"{self.at}, it printed the same {self.lines} lines and wrote the same {self.files} files, "
                 f"byte for byte."
             )
-        said = [
+        differences = [
             f"{run}: {found}"
             for run, found in (("watched", self.watched), ("twin", self.twin))
             if found
         ]
-        return f"{self.script} does not run as it does without bygones. {' '.join(said)}"
+        return f"{self.script} does not run as it does without bygones. {' '.join(differences)}"
 
 
 def check_transparency(script: Script, home: Path, seed: int, at: int) -> Transparency:

@@ -36,10 +36,10 @@ def parse_arm(text: str, fork_at: int) -> Arm:
     >>> print(parse_arm("half=scale(0.5):moments[*/exp_avg]@5:7", fork_at=5))
     scaling moments (*/exp_avg) (0.5) over steps 5–6
     """
-    name, equals, said = text.partition("=")
-    if not equals or not name.strip() or not said:
+    name, equals, body = text.partition("=")
+    if not equals or not name.strip() or not body:
         raise DesignError(f"'{text}' is no arm. Expected {_FORM}.")
-    treatments = [_treatment(part, fork_at, text) for part in _split(said)]
+    treatments = [_treatment(part, fork_at, text) for part in _split(body)]
     return Arm(name.strip(), treatments)
 
 
@@ -63,13 +63,13 @@ def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: i
     return arms
 
 
-def _split(said: str) -> list[str]:
+def _split(text: str) -> list[str]:
     """Split at `+`, but not inside brackets."""
-    return re.split(r"\+(?![^\[(]*[\])])", said)
+    return re.split(r"\+(?![^\[(]*[\])])", text)
 
 
 def _treatment(part: str, fork_at: int, whole: str) -> Treatment:
-    said, colon, where = part.strip().partition(":")
+    verb, colon, where = part.strip().partition(":")
     found = _SOURCE.match(where.strip())
     if not colon or found is None:
         raise DesignError(
@@ -77,7 +77,7 @@ def _treatment(part: str, fork_at: int, whole: str) -> Treatment:
         )
     window = _window(found["window"], fork_at, whole)
     return Treatment(
-        found["source"].strip(), parse_intervention(said), window, found["leaves"] or "*"
+        found["source"].strip(), parse_intervention(verb), window, found["leaves"] or "*"
     )
 
 

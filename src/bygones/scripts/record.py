@@ -39,13 +39,13 @@ class ScriptRecorded(Recorded):
     closes: int
 
     def __str__(self) -> str:
-        said = f"{super().__str__()} Each took {1e3 * self.seconds_an_entry:.1f} ms."
+        text = f"{super().__str__()} Each took {1e3 * self.seconds_an_entry:.1f} ms."
         if self.counted != self.closes:
-            said += (
+            text += (
                 f" Several optimizers take turns, and boundaries were counted by number {self.counted}; "
                 f"--optimizer {self.closes} counts by the one that closes a round."
             )
-        return said
+        return text
 
 
 def record_script(script: Script, home: Path, seed: int, every: int, path: Path) -> ScriptRecorded:
@@ -109,12 +109,12 @@ class _Recorder(WatchedScript):
     def leave(self) -> None:
         """Close the ledger of a script that failed, without its last line, and say so."""
         if self.writer is None:
-            said = f"{self.script.path} wrote no ledger: it ended before the first boundary to write down"
+            text = f"{self.script.path} wrote no ledger: it ended before the first boundary to write down"
         else:
             self.writer.close()
             count = format_count(self.count, "entry", "entries")
-            said = f"{self.path} has {count}, up to boundary {self.last}, and no last line"
-        print(f"bygones: {said}, since the script did not come to its end.", file=sys.stderr)
+            text = f"{self.path} has {count}, up to boundary {self.last}, and no last line"
+        print(f"bygones: {text}, since the script did not come to its end.", file=sys.stderr)
 
     def at_boundary(self, step: int) -> None:
         if step % self.every == 0:

@@ -31,14 +31,13 @@ class Child:
 
     def wait(self) -> Any:
         """Wait until the child has exited. Returns its reply; None if it died without one."""
-        said = b""
+        data = b""
         while chunk := os.read(self.pipe, 1 << 20):
-            said += chunk
+            data += chunk
         os.close(self.pipe)
         os.waitpid(self.pid, 0)
-        return (
-            pickle.loads(said) if said else None
-        )  # written by our own child, never read from a file
+        # The bytes were written by our own child; pickles are never read from a file.
+        return pickle.loads(data) if data else None
 
     def stop(self) -> None:
         """Kill the child, and thereby its own children."""
@@ -57,9 +56,9 @@ class Parent:
         """Send a reply and exit at once, without exit handlers: the parent runs them too."""
         if flush:
             flush_all()
-        said = memoryview(pickle.dumps(message))
-        while said:
-            said = said[os.write(self.pipe, said) :]
+        data = memoryview(pickle.dumps(message))
+        while data:
+            data = data[os.write(self.pipe, data) :]
         os._exit(0)
 
 
@@ -89,13 +88,13 @@ def run_in_fork(work: Callable[[], Any]) -> Any:
     side = fork(flush=False)
     if isinstance(side, Parent):
         side.reply_and_exit(_tried(work), flush=False)
-    said = side.wait()
-    if said is None:
+    reply = side.wait()
+    if reply is None:
         raise ChildDied("it was killed (out of memory?)")
-    came, error = said
+    result, error = reply
     if error is not None:
         raise error
-    return came
+    return result
 
 
 def spawn_fork(work: Callable[[], Any]) -> Child:

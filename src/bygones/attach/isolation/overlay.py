@@ -234,11 +234,11 @@ class Overlay:
         """Return the target of a link to `original`; the same target, if that is a link itself."""
         if not os.path.islink(original):
             return original
-        target, says = link_target(original), os.readlink(original)
+        target, written = link_target(original), os.readlink(original)
         kind, folder = self._rule(original)
         if kind != "lower" or self._rule(target) != (kind, folder):
             return target
-        return rebase_path(target, folder, self._top) if os.path.isabs(says) else says
+        return rebase_path(target, folder, self._top) if os.path.isabs(written) else written
 
     def _unfold(self, link: str) -> None:
         aside, source = f"{link}.{os.getpid()}~", link_target(link)
