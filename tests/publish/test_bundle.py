@@ -27,7 +27,7 @@ from bygones.core.errors import BundleError, DesignError
 from bygones.publish.bundle import derived, layout, verify_bundle, write_bundle
 from bygones.publish.bundle import verify as verifying
 from bygones.publish.bundle import write as writing
-from bygones.publish.bundle.archive import files_of, unpacked_bundle, write_zip
+from bygones.publish.bundle.archive import files_of, open_bundle, write_zip
 from bygones.publish.bundle.grade import Side, grade
 from bygones.publish.bundle.own_code import own_files
 from bygones.publish.bundle.verify import spread_evenly
@@ -116,7 +116,11 @@ def test_what_is_in_it_reads_without_bygones(whole, store):
     for seed in study["seeds"]:
         for row, arm in enumerate(arms):
             ledger = read_ledger(whole / layout.ledger_path(seed, row, arm))
-            assert (ledger.header["seed"], ledger.header["arm"], ledger.whole) == (seed, arm, True)
+            assert (ledger.header["seed"], ledger.header["arm"], ledger.complete) == (
+                seed,
+                arm,
+                True,
+            )
             assert [entry["step"] for entry in ledger.entries] == study["steps"]
     assert (whole / "code/1/tests/helpers/study_recipes.py").read_bytes() == Path(
         sys.modules["tests.helpers.study_recipes"].__file__ or ""
@@ -225,10 +229,10 @@ def test_every_byte_of_a_small_zip_counts(tmp_path):
             changed = bytearray(content)
             changed[place] ^= by
             path.write_bytes(changed)
-            with pytest.raises(BundleError), unpacked_bundle(path):
+            with pytest.raises(BundleError), open_bundle(path):
                 pass
     path.write_bytes(content)
-    with unpacked_bundle(path) as folder:
+    with open_bundle(path) as folder:
         assert files_of(folder) == ["a", "inner/b"]
 
 
@@ -546,7 +550,7 @@ def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store,
     monkeypatch.setattr(sys, "path", list(sys.path))
     published = digest_of(bundle)
     made_up = retouched(store, read_manifest(store), lambda seen: seen * 1.01)
-    manifest = derived.relocated(made_up.manifest)
+    manifest = derived.relocate(made_up.manifest)
     shutil.rmtree(bundle / "objects")
     for name in derived.objects_of(manifest):
         path = bundle / layout.object_path(name)

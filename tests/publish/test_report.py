@@ -21,9 +21,10 @@ from bygones.analysis.meta_analysis import pool
 from bygones.analysis.multiplicity import Family, adjust
 from bygones.analysis.pairing import pairing_gains
 from bygones.core.errors import DesignError
-from bygones.publish.report import figures, forest, svg, write_comparison, write_report
+from bygones.publish.report import forest, svg, write_comparison, write_report
 from bygones.publish.report.drawing import CSS_VARIABLES
 from bygones.publish.report.evidence import leading
+from bygones.publish.report.scales import scale
 from bygones.publish.report.verdicts import readings
 
 pytestmark = pytest.mark.xdist_group("report")  # what they share is made once
@@ -275,8 +276,8 @@ def test_effects_can_be_handed_over(outcomes: xr.Dataset, tmp_path: Path) -> Non
 
 
 def test_small_beside_large_gets_a_logarithm() -> None:
-    assert figures.scale([0.2, 0.5, 1.0], 0.001).threshold is None
-    wide = figures.scale([0.0, 0.002, 15.0], 0.001)
+    assert scale([0.2, 0.5, 1.0], 0.001).threshold is None
+    wide = scale([0.0, 0.002, 15.0], 0.001)
     assert wide.threshold == pytest.approx(0.001)
     assert wide.ticks[0] == 0
     assert wide.high > 15

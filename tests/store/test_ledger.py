@@ -72,7 +72,7 @@ def test_what_is_written_is_read_back(said, more):
     with folder() as place:
         write_ledger(place / "a", {**more, **HEADER}, written)
         read = read_ledger(place / "a")
-    assert read.whole
+    assert read.complete
     assert read.header == {**more, **HEADER, "ledger": ledger.FORMAT}
     assert [{k: v for k, v in e.items() if k != "entry"} for e in read.entries] == written
 
@@ -140,7 +140,7 @@ def test_a_cut_is_refused_or_seen(data):
         path.write_bytes(whole[: data.draw(st.integers(1, len(whole) - 1))])
         cut = path.read_bytes()
         if cut.endswith(b"\n"):  # between two lines, as a run that raised leaves it
-            assert not read_ledger(path).whole
+            assert not read_ledger(path).complete
         else:
             assert refused_at(path) == cut.count(b"\n") + 1
 

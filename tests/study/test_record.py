@@ -142,7 +142,7 @@ def test_a_run_that_raises_leaves_its_ledger_without_the_last_line(bygones):
     said = bygones("ledger", "study.py:fussy", "--until", 9, "--every", 1, "--out", "a")
     assert said.code == 3
     assert "raised ValueError at step" in said.err
-    assert not Path("a").exists() or not read_ledger(Path("a")).whole
+    assert not Path("a").exists() or not read_ledger(Path("a")).complete
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The field in groups of inputs: by class, by difficulty, by any label there is.
+"""Subgroup effects: the function field by class, by difficulty or by any label of the inputs.
 
 Shapes: R seed pairs, N inputs, C classes, G groups.
 """
@@ -19,7 +19,7 @@ from bygones.core.errors import DesignError
 
 @dataclass(frozen=True)
 class Group:
-    """What a treatment does to one group of inputs.
+    """The effect of a treatment on one group of inputs.
 
     `shift`: mean change of the label's probability (of the outputs, where there are no labels), its
     interval simultaneous over the groups; `null`: the same for the matched null. `squared_norm`:
@@ -40,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True)
 class _Fold:
-    """Some of the seeds, and the group that their inputs are counted in: (N,) of 0 … G − 1."""
+    """One fold of cross-fitting: some of the seeds, and the group of each input: (N,) of 0 … G − 1."""
 
     seeds: np.ndarray
     group_of: np.ndarray
@@ -49,7 +49,7 @@ class _Fold:
 def breakdown(
     field: FunctionField, by: str | ArrayLike = "class", *, num_groups: int = 4
 ) -> tuple[Group, ...]:
-    """The field in groups of inputs, each with a simultaneous interval and its matched null.
+    """Estimate the field in groups of inputs, each with a simultaneous interval and its matched null.
 
         shift(g) = mean over s of 1/|g| Σ_{x in g} d_s(x, label of x)
 
@@ -59,10 +59,10 @@ def breakdown(
     effect is measured on would find one where there is none: an input that looks hard in a control
     by chance looks easier in any other run, so d = p(treated) − p(control) is above 0 in the "hard"
     group and below 0 in the "easy" one (regression to the mean). So the seeds are halved, and each
-    half is measured in groups formed from the *other* half's controls: given the groups, its d does
-    not know how they were chosen, and its mean is that of τ over the group. Then the halves swap, so
-    that no seed is lost. `num_groups` groups of equal size; a group's members may differ a little
-    between the halves.
+    half is measured in groups formed from the *other* half's controls: given the groups, its d is
+    independent of how they were chosen, so its mean is that of τ over the group (cross-fitting). Then
+    the halves swap, so that no seed is lost. There are `num_groups` groups of equal size; their
+    members may differ a little between the halves.
     """
     names, folds = _folds(field, by, num_groups)
     band = _shifts(field, folds, len(names))
@@ -123,7 +123,7 @@ def _folds(
 
 
 def _by_difficulty(field: FunctionField, seeds: np.ndarray, num_groups: int) -> np.ndarray:
-    """The group of each input, (N,), from 0 (hardest): equal sizes, by rank."""
+    """Return the group of each input, (N,), from 0 (hardest): equal sizes, by rank."""
     ease = _of_label(field, field.control[seeds]).mean(axis=0)
     rank = ease.argsort(kind="stable").argsort(kind="stable")
     return rank * num_groups // ease.size
@@ -136,7 +136,7 @@ def _quantile_names(num_groups: int) -> list[str]:
 
 
 def _of_label(field: FunctionField, numbers: np.ndarray) -> np.ndarray:
-    """(R, N, C) -> (R, N): the label's, or the mean over outputs where there are no labels."""
+    """Return the label's numbers, (R, N, C) -> (R, N), or the mean over outputs where there are no labels."""
     if field.labels is None:
         return numbers.mean(axis=-1)
     return np.take_along_axis(numbers, field.labels[None, :, None], axis=-1)[..., 0]

@@ -1,4 +1,4 @@
-"""Whether a prediction's confidence can be taken at its word, and what a treatment does to that.
+"""Calibration: reliability curves, the Brier decomposition, and how a treatment changes them.
 
 Shapes: R seeds, N inputs, C classes, B bins; `...` any leading dimensions.
 """
@@ -24,7 +24,7 @@ Bins = Literal["width", "mass"]
 
 @dataclass(frozen=True, eq=False)
 class BrierParts:
-    """Parts of the Brier score, each an array (...,), that add up to it exactly.
+    """Brier decomposition: parts of the Brier score, each an array (...,), that add up to it exactly.
 
     Brier = reliability − resolution + uncertainty + within_variance − within_covariance
     """
@@ -46,7 +46,7 @@ class BrierParts:
 
 
 def brier_parts(p: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> BrierParts:
-    """The Brier score taken apart, with the two terms that make it exact for any bins.
+    """Decompose the Brier score, with the two terms that make the decomposition exact for any bins.
 
         reliability       = Σ_c Σ_b n_cb/N (f̄_cb − ō_cb)²       resolution = Σ_c Σ_b n_cb/N (ō_cb − ō_c)²
         uncertainty       = Σ_c ō_c (1 − ō_c)
@@ -96,7 +96,7 @@ def brier_change(
     num_bins: int = 15,
     estimator: Estimator = paired_t,
 ) -> Mapping[str, Estimate]:
-    """What a treatment does to each part of the Brier score: part -> estimate of treated − control.
+    """Estimate the change of each part of the Brier score: part -> estimate of treated − control.
 
     Paired by seed. "total" is the change of the score itself, and its value is that of the parts with
     their signs (reliability − resolution + uncertainty + within_variance − within_covariance), which
@@ -114,7 +114,7 @@ def brier_change(
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Inputs of like confidence: how sure the predictions are, and how often they are right.
+    """One bin of a reliability curve: mean confidence and accuracy of its predictions.
 
     `accuracy` has an interval over seeds, cut at 0 and 1; `share` is that of all predictions.
     """
@@ -128,7 +128,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """One arm's reliability at one step, bin by bin (empty bins are left out)."""
+    """Reliability curve of one arm at one step, bin by bin (empty bins are left out)."""
 
     arm: str
     step: int
@@ -137,7 +137,7 @@ class ReliabilityCurve:
 
     @property
     def gap(self) -> float:
-        """Σ share · |accuracy − confidence|: the calibration error of all seeds' predictions pooled.
+        """Expected calibration error of all seeds' predictions pooled: Σ share · |accuracy − confidence|.
 
         Less than the mean of the seeds' own, as seeds that err to opposite sides cancel.
         """
@@ -153,7 +153,7 @@ def reliability_curves(
     num_bins: int = 10,
     level: float = 0.95,
 ) -> tuple[ReliabilityCurve, ReliabilityCurve]:
-    """Reliability of the treated arm and of the control, in the same bins: (treated, control).
+    """Estimate the reliability curves of the treated arm and of the control, in the same bins.
 
         accuracy_b = Σ_s (right predictions of seed s in bin b) / Σ_s (predictions of seed s in bin b)
 
@@ -229,7 +229,7 @@ def _within_unit(rate: Estimate, num_dropped: int) -> Estimate:
 
 
 def _pair(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:
-    """Probabilities of the arm and of the control at a step: (2, R, N, C)."""
+    """Return the probabilities of the arm and of the control at a step, (2, R, N, C)."""
     arms = Arms.of(outcomes)
     names = [arms[name].name for name in (arm, "control")]
     step_index(outcomes, step)  # raises where there is no such probe step

@@ -1,4 +1,4 @@
-"""Several studies side by side: how much history matters across models, data and regimes."""
+"""Comparison of studies: how much history matters across models, data and regimes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bygones.core.study_facts import facts_of
 
 
 def side_by_side(studies: Sequence[xr.Dataset]) -> list[Pooled]:
-    """Pools, arm by arm, what the studies found at their last horizon, as a share of another seed.
+    """Pool the studies' effects at their last horizon, arm by arm, as a share of another seed.
 
     Arms are matched by name. The share of the ceiling is on one scale across models and data, which the
     distances themselves are not. An arm that one study alone has is kept, and nothing is pooled there.
@@ -39,7 +39,7 @@ def _last_effects(outcomes: xr.Dataset) -> list[Effect]:
 
 
 def _labels(studies: Sequence[xr.Dataset]) -> list[str]:
-    """The studies' names, numbered where two have the same."""
+    """Return the studies' names, numbered where two have the same."""
     names = [facts_of(outcomes).study for outcomes in studies]
     return [
         name if names.count(name) == 1 else f"{name} ({place})"

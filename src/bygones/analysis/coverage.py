@@ -1,4 +1,4 @@
-"""How an estimator's 95% interval behaves at few pairs, as measured, to be printed beside its numbers.
+"""Coverage of an estimator's nominal 95% interval at few pairs, measured in simulated studies.
 
 The numbers are in `coverage.json`, written with `docs/coverage.md` by `benchmarks/coverage.py`.
 """
@@ -20,7 +20,7 @@ def _measured() -> dict:
 
 
 def coverage_table() -> dict[str, dict[str, dict[int, float]]]:
-    """Measured coverage of nominal 95%: estimator -> kind of pairs -> number of pairs -> share."""
+    """Return the measured coverage of nominal 95%: estimator -> kind of pairs -> number of pairs -> share."""
     return {
         name: {
             kind: {int(pairs): share for pairs, share in row.items()}
@@ -31,7 +31,7 @@ def coverage_table() -> dict[str, dict[str, dict[int, float]]]:
 
 
 def measured_coverage(estimator: str, num_pairs: int) -> str:
-    """What was measured for an estimator at the nearest number of pairs that is not larger.
+    """Return the coverage measured for an estimator, in words, at the nearest number of pairs not larger.
 
     `estimator` is its name in the catalogue, or the `method` of an `Estimate`. Below the smallest number
     measured, the sentence says so and gives that one.

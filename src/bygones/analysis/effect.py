@@ -17,7 +17,7 @@ from bygones.core.text import capitalize, format_count
 
 @dataclass(frozen=True)
 class Effect:
-    """What one arm did to the function by one step, in one metric; `str` is the sentence.
+    """Effect of one arm on the function by one step, in one metric; `str` is the sentence.
 
     `horizon` counts optimizer steps since the fork. `pair_correlation` (of treated and control)
     and `variance_ratio` (Var unpaired / Var paired: what pairing by seed was worth) exist for
@@ -42,7 +42,7 @@ class Effect:
 
     @property
     def facts(self) -> Metric:
-        """The member of the metric catalogue that this was measured with."""
+        """The metric that this was measured with."""
         return METRICS[self.metric]
 
     @property
@@ -85,7 +85,7 @@ class Effect:
         return "; ".join(parts) + "."
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON: a number that is not finite becomes None."""
+        """Return plain values, fit for JSON: a number that is not finite becomes None."""
         return _plain(dataclasses.asdict(self))
 
     def _what_moved(self) -> str:
@@ -158,7 +158,7 @@ class Washout:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
+        """Return plain values, fit for JSON."""
         return _plain(dataclasses.asdict(self))
 
 

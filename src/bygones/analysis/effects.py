@@ -1,12 +1,12 @@
-"""How far a treatment moved the function, as an estimate that brings its references along.
+"""Treatment effects: how far a treatment moved the function, estimated with all its references.
 
 Shapes: R seeds, A arms, H probe steps, N inputs, C classes.
 
-For seed s, with p_s(arm) what the probe saw in that arm:
+For seed s, with p_s(arm) the probed outputs of that arm:
 
     effect     mean_s of D(p_s(treated), p_s(control))      or Y(p_s(treated)) − Y(p_s(control))
-    floor      the same for the sham arm, which does nothing
-    null       the same for the arm that kicks as hard, at random
+    floor      the same for the sham arm (negative control), which changes nothing
+    null       the same for the matched null: a random change of the same size
     excess     mean_s of (treated − null), paired by seed
     ceiling    mean over pairs s ≠ s′ of D(p_s(control), p_s′(control)): another seed
     fraction   effect / ceiling
@@ -35,10 +35,9 @@ from bygones.core.study_facts import facts_of
 
 
 def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
-    """What is shown unless something else is asked for: the headline distance first.
+    """Return the metrics that are shown by default: the headline distance first.
 
-    A second opinion that needs no probabilities where there are classes, and the two scores a reader asks
-    for first where the right answers are known too.
+    For a classifier disagreement too, which needs no probabilities; with labels, accuracy and NLL.
     """
     classes = ("disagreement",) if "logits" in outcomes else ()
     scores = ("accuracy", "nll") if "labels" in outcomes else ()
@@ -53,16 +52,16 @@ def headline_metric(outcomes: xr.Dataset) -> str:
 def per_seed(
     outcomes: xr.Dataset, metric: str, arm: str, reference: str = "control"
 ) -> xr.DataArray:
-    """The paired numbers themselves, dims (seed, step): D(arm, reference) or Y(arm) − Y(reference).
+    """Return the paired differences, dims (seed, step): D(arm, reference) or Y(arm) − Y(reference).
 
     `reference` is the name of an arm; "control" and "sham" also find the arm of that role.
     """
     facts, arms = METRICS[metric], Arms.of(outcomes)
     pair = [arms.index(arm), arms.index(reference)]
-    held = require_input(outcomes, facts)
-    numbers = np.empty((held.sizes["seed"], held.sizes["step"]))
-    for s in range(held.sizes["seed"]):
-        treated, other = Predictions(held.values[s, pair])[facts.input_kind]
+    outputs = require_input(outcomes, facts)
+    numbers = np.empty((outputs.sizes["seed"], outputs.sizes["step"]))
+    for s in range(outputs.sizes["seed"]):
+        treated, other = Predictions(outputs.values[s, pair])[facts.input_kind]
         if facts.kind == "distance":
             numbers[s] = facts(treated, other)
         else:
@@ -84,7 +83,7 @@ def effect(
     metric: str = "tv",
     estimator: Estimator = paired_t,
 ) -> Effect:
-    """The effect of one arm by one probe step, in one metric, with all its references."""
+    """Estimate the effect of one arm by one probe step, in one metric, with all its references."""
     arms = Arms.of(outcomes)
     if arms.index(arm) == arms.control:
         raise DesignError(
@@ -100,16 +99,16 @@ def all_effects(
     estimator: Estimator = paired_t,
     steps: Iterable[int] | None = None,
 ) -> list[Effect]:
-    """Every treated arm by every probe step in every metric, the metric changing fastest."""
+    """Estimate every treated arm's effect by every probe step in every metric; the metric changes fastest."""
     chosen = [int(step) for step in (outcomes["step"].values if steps is None else steps)]
     return _effects(outcomes, Arms.of(outcomes).treated, chosen, metrics, estimator)
 
 
 def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washout:
-    """The first horizon from which an effect stays below a share of what another seed does.
+    """Find the first horizon from which an effect stays below a share of the ceiling.
 
-    Gone is where the upper end of the interval is below `share · ceiling`. What cannot be compared
-    (no interval, no ceiling) counts as standing: that it is gone has to be shown.
+    An effect is gone where the upper end of its interval is below `share · ceiling`. Without an interval
+    or a ceiling it counts as standing: its absence has to be shown.
     """
     kinds = sorted({(found.arm, found.metric) for found in effects_of_one_arm})
     if len(kinds) != 1:
@@ -135,12 +134,12 @@ def _is_gone(found: Effect, share: float) -> bool:
     return found.ceiling is not None and found.estimate.high < share * found.ceiling.value
 
 
-# ------------------------------------------------------------------ how it is computed
+# ------------------------------------------------------------------ computation
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """What one metric says at one step."""
+class _MetricAtStep:
+    """The numbers of one metric at one step."""
 
     moved: np.ndarray  # (R, A): distance from the control, or score less the control's
     levels: np.ndarray | None  # (R, A): the scores themselves
@@ -157,7 +156,7 @@ def _effects(
     facts = facts_of(outcomes)
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
-    readings: dict[tuple[int, str], _Reading] = {}
+    readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
         for name, reading in _read(outcomes, arms.control, chosen, step).items():
@@ -181,13 +180,15 @@ def _effects(
 
 def _read(
     outcomes: xr.Dataset, control: int, metrics: Mapping[str, Metric], step: int
-) -> dict[str, _Reading]:
-    """Every metric at one step. One seed's arms are in float64 at a time, and all controls."""
+) -> dict[str, _MetricAtStep]:
+    """Compute every metric at one step. Only one seed's arms, and all controls, are in float64 at a time."""
     h = step_index(outcomes, step)
-    held = {name: require_input(outcomes, facts) for name, facts in metrics.items()}
-    if not held:
+    outputs = {name: require_input(outcomes, facts) for name, facts in metrics.items()}
+    if not outputs:
         return {}
-    block = next(iter(held.values())).values[:, :, h]  # (R, A, N, C); outcomes hold only one kind
+    block = next(iter(outputs.values())).values[
+        :, :, h
+    ]  # (R, A, N, C); outcomes hold only one kind
     R, A = block.shape[:2]
     first = {name: np.empty((R, A)) for name in metrics}
     for s in range(R):
@@ -200,17 +201,17 @@ def _read(
     readings = {}
     for name, facts in metrics.items():
         if facts.kind == "distance":
-            readings[name] = _Reading(
+            readings[name] = _MetricAtStep(
                 first[name], None, _between(facts, controls[facts.input_kind])
             )
         else:
             levels = first[name]
-            readings[name] = _Reading(levels - levels[:, [control]], levels, None)
+            readings[name] = _MetricAtStep(levels - levels[:, [control]], levels, None)
     return readings
 
 
 def _between(facts: Metric, controls: np.ndarray) -> np.ndarray:
-    """Distances between the seeds' controls, (R, N, C) -> (R, R); a diverged seed is all NaN."""
+    """Compute the distances between the seeds' controls, (R, N, C) -> (R, R); a diverged seed is all NaN."""
     between = np.empty((len(controls), len(controls)))
     for s, control in enumerate(controls):
         if facts.symmetric:
@@ -221,7 +222,7 @@ def _between(facts: Metric, controls: np.ndarray) -> np.ndarray:
     return between
 
 
-def _ceiling(reading: _Reading) -> Estimate | None:
+def _ceiling(reading: _MetricAtStep) -> Estimate | None:
     if reading.between is None or np.isfinite(np.diagonal(reading.between)).sum() < 2:
         return None
     return jackknife(reading.between, statistic=mean_over_pairs)
@@ -232,7 +233,7 @@ def _one_effect(
     arm: str,
     when: tuple[int, int],
     metric: str,
-    reading: _Reading,
+    reading: _MetricAtStep,
     ceiling: Estimate | None,
     estimator: Estimator,
 ) -> Effect:
@@ -265,13 +266,13 @@ def _one_effect(
 
 
 def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
-    """effect / ceiling; NaN where there is no ceiling."""
+    """Return effect / ceiling; NaN where there is no ceiling."""
     ceiling = mean_over_pairs(between)
     return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
 
 
 def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:
-    """Correlation within pairs, and (Var treated + Var control) / Var(treated − control).
+    """Return the correlation within pairs, and (Var treated + Var control) / Var(treated − control).
 
     None where they do not exist: fewer than two pairs, or nothing varies.
     """

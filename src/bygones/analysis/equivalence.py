@@ -1,4 +1,4 @@
-"""Whether there is no effect to speak of: equivalence within a margin that was declared beforehand."""
+"""Equivalence test (TOST): whether an effect lies within a margin declared before the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bygones.core.errors import DesignError
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Two one-sided tests against ±margin; `str` is the sentence.
+    """Result of two one-sided tests against ±margin; `str` is the sentence.
 
     `p_lower` speaks against a truth of −margin or less, `p_upper` against +margin or more. `estimate`
     has the interval of level 1 − 2 · alpha, which lies inside ±margin exactly where both are at most
@@ -36,7 +36,7 @@ class Equivalence:
 
     @property
     def p_value(self) -> float:
-        """The larger of the two: what both tests together are rejected at."""
+        """The p-value of both tests together: the larger of the two."""
         return max(self.p_lower, self.p_upper)
 
     @property
@@ -54,7 +54,7 @@ class Equivalence:
         return f"{said} ({found.note})" if found.note else said
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON: a number that is not finite becomes None."""
+        """Return plain values, fit for JSON: a number that is not finite becomes None."""
         plain = dataclasses.asdict(self)
         plain["estimate"] = {
             name: None if isinstance(part, float) and not math.isfinite(part) else part
@@ -64,7 +64,7 @@ class Equivalence:
 
 
 def tost(differences: ArrayLike, margin: float, *, alpha: float = 0.05) -> Equivalence:
-    """Two one-sided paired t tests of the mean of the differences against ±margin (TOST).
+    """Test by two one-sided paired t tests (TOST) that the mean difference lies within ±margin.
 
         p_lower = P(T ≥ (mean + margin)/(s/√n)),  p_upper = P(T ≤ (mean − margin)/(s/√n))
 
@@ -109,7 +109,7 @@ def equivalent_effect(
     over_null: bool = False,
     alpha: float = 0.05,
 ) -> Equivalence:
-    """Whether an arm's effect by one probe step is within ±margin, in the metric's own unit.
+    """Test whether an arm's effect by one probe step is within ±margin, in the metric's own unit.
 
     A score's difference can lie on either side of 0. A distance cannot be negative: for it the finding
     reads "moved the function by less than the margin". With `over_null` it is the excess over the

@@ -1,4 +1,4 @@
-"""Which inputs a treatment moves: the function-space effect, one number an input and class.
+"""Function field: the effect of a treatment on each input, one number an input and class.
 
 Shapes: R seed pairs, N inputs, C classes (or outputs), K classes that the band is about.
 
@@ -35,7 +35,7 @@ _SKEWED = 1.0  # |skewness| of half the inputs above which the band is not to be
 
 @dataclass(frozen=True)
 class SquaredNorm:
-    """How large the field is: mean over inputs of Σ_c τ(x, c)², without the bias of squaring a mean.
+    """Squared norm of the field: mean over inputs of Σ_c τ(x, c)², without the bias of squaring a mean.
 
         corrected  = mean over s ≠ s′ of ⟨d_s, d_s′⟩          ⟨a, b⟩ = 1/N Σ_x Σ_c a(x, c) b(x, c)
         naive      = ⟨d̄, d̄⟩                                  d̄: mean over s
@@ -81,7 +81,7 @@ class MovedInput:
 
 @dataclass(frozen=True, eq=False)
 class FunctionField:
-    """τ with intervals that hold for all inputs at once, its size, its floor and its matched null.
+    """The field τ with simultaneous intervals, its squared norm, its floor and its matched null.
 
     `differences`, `control`: (R, N, C), one a finite seed pair. `band`: (N, K), what `of` names.
     `at`: (N, K), the class of each. `floor`: the largest |p(sham) − p(control)| of any seed, input
@@ -108,31 +108,31 @@ class FunctionField:
 
     @cached_property
     def _largest(self) -> np.ndarray:
-        """For each input the place in the band of its largest |t|.
+        """The index in the band of each input's largest |t|.
 
         The band holds for every class at once, so it also holds for the one that is picked.
         """
         return np.nan_to_num(np.abs(self.band.t), nan=-1.0, posinf=np.inf).argmax(axis=1)
 
-    def _picked(self, of_band: np.ndarray) -> np.ndarray:
+    def _at_largest(self, of_band: np.ndarray) -> np.ndarray:
         return np.take_along_axis(of_band, self._largest[:, None], axis=1)[:, 0]
 
     @property
     def value(self) -> np.ndarray:
         """(N,): the change of each input, in the class where it is clearest."""
-        return self._picked(self.band.mean)
+        return self._at_largest(self.band.mean)
 
     @property
     def low(self) -> np.ndarray:
-        return self._picked(self.band.low)
+        return self._at_largest(self.band.low)
 
     @property
     def high(self) -> np.ndarray:
-        return self._picked(self.band.high)
+        return self._at_largest(self.band.high)
 
     @property
     def at_class(self) -> np.ndarray:
-        return self._picked(self.at)
+        return self._at_largest(self.at)
 
     @property
     def moved(self) -> np.ndarray:
@@ -179,7 +179,7 @@ def function_field(
     reference: str = "control",
     level: float = 0.95,
 ) -> FunctionField:
-    """The field of one arm at one probe step, with intervals simultaneous over its inputs.
+    """Estimate the field of one arm at one probe step, with intervals simultaneous over its inputs.
 
     `of`: what the intervals are about. "classes": every class's probability, and each input is shown
     by the class of its largest |t|; "label": the probability of the input's label; "log_odds": log
@@ -194,15 +194,15 @@ def function_field(
     if of not in _SCALARS:
         raise unknown_name("scalar of a field", of, _SCALARS)
     step_index(outcomes, step)  # raises where there is no such probe step
-    treated, other = (_observed(outcomes, name, step) for name in names)
+    treated, other = (_outputs_at(outcomes, name, step) for name in names)
     finite = np.isfinite(treated).all(axis=(1, 2)) & np.isfinite(other).all(axis=(1, 2))
     labels = outcomes["labels"].values if "labels" in outcomes else None
     differences = (treated - other)[finite]
-    numbers, at = _about(outcomes, names, step, of, labels, treated - other)
+    numbers, at = _band_input(outcomes, names, step, of, labels, treated - other)
     floor = None
     if arms.sham is not None:
         sham, control = arms.names[arms.sham], arms.names[arms.control]
-        apart = np.abs(_observed(outcomes, sham, step) - _observed(outcomes, control, step))
+        apart = np.abs(_outputs_at(outcomes, sham, step) - _outputs_at(outcomes, control, step))
         apart = apart[np.isfinite(apart).all(axis=(1, 2))]
         floor = float(apart.max()) if apart.size else None
     null = arms.null_of(arm)
@@ -226,7 +226,7 @@ def function_field(
 
 
 def moved_inputs(field: FunctionField) -> list[MovedInput]:
-    """The inputs that this memory moves, the surest large change first.
+    """Return the inputs that are moved, the surest large change first.
 
     Ordered by the end of the interval that is nearer to 0: at least so much was moved. All intervals
     hold at once, so the order may be read from the top to anywhere.
@@ -246,7 +246,7 @@ def moved_inputs(field: FunctionField) -> list[MovedInput]:
 
 
 def squared_norm(differences: np.ndarray, level: float = 0.95) -> SquaredNorm:
-    """The bias-corrected squared norm of a field from its pairs, (R, N, C); see `SquaredNorm`.
+    """Estimate the bias-corrected squared norm of a field from its pairs, (R, N, C); see `SquaredNorm`.
 
     >>> noise = np.random.default_rng(0).standard_normal((8, 500, 1))
     >>> found = squared_norm(0.5 + noise)                     # τ = 0.5 everywhere: 0.25
@@ -257,14 +257,14 @@ def squared_norm(differences: np.ndarray, level: float = 0.95) -> SquaredNorm:
 
 
 def gram(differences: np.ndarray) -> np.ndarray:
-    """⟨d_s, d_s′⟩ for every two seeds: (R, N, C) -> (R, R), a mean over inputs, a sum over classes."""
+    """Compute the Gram matrix ⟨d_s, d_s′⟩, (R, N, C) -> (R, R): a mean over inputs, a sum over classes."""
     R, N, C = differences.shape
     flat = differences.reshape(R, N * C)
     return flat @ flat.T / max(N, 1)
 
 
 def norm_of_gram(products: np.ndarray, level: float = 0.95) -> SquaredNorm:
-    """The same from the inner products alone, (R, R)."""
+    """Estimate the squared norm from the Gram matrix alone, (R, R)."""
     corrected = jackknife(products, statistic=mean_over_pairs, level=level)
     naive = float(products.mean()) if products.size else math.nan
     share = jackknife(products, statistic=_systematic, level=level)
@@ -276,14 +276,14 @@ def _systematic(products: np.ndarray) -> float:
     return mean_over_pairs(products) / total if total > 0.0 else 0.0
 
 
-def _observed(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:
-    """What the probe saw, (R, N, C): probabilities of a classifier, or plain values."""
-    held = outcomes.sel(arm=[arm], step=[step])
-    seen = probabilities(held) if "logits" in outcomes else held["values"]
-    return seen.values[:, 0, 0].astype(np.float64)
+def _outputs_at(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:
+    """Return an arm's outputs, (R, N, C): probabilities of a classifier, or plain values."""
+    chosen = outcomes.sel(arm=[arm], step=[step])
+    outputs = probabilities(chosen) if "logits" in outcomes else chosen["values"]
+    return outputs.values[:, 0, 0].astype(np.float64)
 
 
-def _about(
+def _band_input(
     outcomes: xr.Dataset,
     names: list[str],
     step: int,
@@ -291,7 +291,7 @@ def _about(
     labels: np.ndarray | None,
     differences: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the band is about, (R, N, K), and the class of each, (N, K)."""
+    """Return the differences that the band covers, (R, N, K), and the class of each, (N, K)."""
     _, N, C = differences.shape
     if of == "classes":
         return differences, np.broadcast_to(np.arange(C), (N, C))
@@ -310,7 +310,7 @@ def _about(
 
 
 def _log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """log p/(1 − p) of the label, (R, N, C) -> (R, N): z_y − log Σ_{c ≠ y} exp z_c."""
+    """Compute the log odds log p/(1 − p) of the label, (R, N, C) -> (R, N): z_y − log Σ_{c ≠ y} exp z_c."""
     own = labels[None, :, None]
     known = np.asarray(np.isfinite(logits).all(axis=-1))
     safe = np.where(known[..., None], logits, 0.0)
@@ -320,7 +320,7 @@ def _log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _skew_note(numbers: np.ndarray, of: Scalar, labels: np.ndarray | None) -> str:
-    """A sentence where differences are so skewed over seeds that the band cannot be trusted."""
+    """Return a warning where differences are so skewed over seeds that the band may undercover, else ""."""
     if len(numbers) < 6:
         return ""
     centred = numbers - numbers.mean(axis=0)

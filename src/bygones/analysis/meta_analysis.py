@@ -1,8 +1,8 @@
-"""One effect in several studies: side by side, and as one number with what they differ by.
+"""Meta-analysis: random-effects pooling of one effect over several studies, with a prediction interval.
 
 How much history matters depends on model, data and regime. So studies are pooled as draws from such
-settings (random effects), and what matters more than their mean is the *prediction* interval: where the
-effect of a study yet to be run is to be expected.
+settings (random effects). The *prediction* interval matters more than the mean: it says where the effect
+of a further study is expected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Pooled:
-    """Several studies' effects as one; `str` is the sentence.
+    """The pooled effect of several studies; `str` is the sentence.
 
     `estimate` is the mean over settings (its `num_pairs` counts studies), `tau` the standard deviation
     of the true effects between them, `q` Cochran's statistic of all being equal, with its p-value,
@@ -72,7 +72,7 @@ class Pooled:
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table: a row a study, then the pooled one and the prediction; None for what is not there."""
+        """Return the table: a row a study, then the pooled one and the prediction; None where not defined."""
         rows = [
             _row(c.study, c.estimate, c.estimate.num_pairs, c.weight, c.note)
             for c in self.contributions
@@ -84,13 +84,13 @@ class Pooled:
         return [*rows, _row("a further study", further, None, None, "prediction interval")]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON: a number that is not finite becomes None."""
+        """Return plain values, fit for JSON: a number that is not finite becomes None."""
         plain = dataclasses.asdict(self)
         return _finite(plain)
 
 
 def pool(estimates: Mapping[str, Estimate], what: str = "", *, level: float = 0.95) -> Pooled:
-    """Random-effects mean of one effect over several studies, by the name of the study.
+    """Estimate the random-effects mean of one effect over several studies, by the name of the study.
 
         mean = Σ w_i y_i / Σ w_i,  w_i = 1/(s_i² + τ²);  interval: mean ± t_{k−1} / √Σ w_i
         prediction: mean ± t_{k−2} · √(τ² + 1/Σ w_i)

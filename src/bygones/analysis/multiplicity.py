@@ -1,7 +1,7 @@
-"""Many comparisons at once: a declared family, its p-values, and what is left after adjusting them.
+"""Multiple comparisons: a declared family of effects, and its adjusted p-values (Holm, Benjamini–Hochberg).
 
-One interval in twenty of level 95% misses. So the family that is read together is declared (which
-arms, metrics and horizons, before the run), keeps its size whatever comes out, and is printed:
+One interval in twenty of level 95% misses. So the family that is read together is declared before the
+run (arms, metrics and horizons), keeps its size whatever the results, and is printed:
 
     Holm                 the chance of even one false finding in the family is at most alpha
     Benjamini–Hochberg   of the findings, the expected share of false ones is at most alpha
@@ -93,7 +93,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Adjusted:
-    """A family with what came of it; `str` is the statement to print beside any of its findings."""
+    """A family with its adjusted comparisons; `str` is the statement to print beside any of its findings."""
 
     family: Family
     alpha: float
@@ -115,12 +115,12 @@ class Adjusted:
         return f"{said}."
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a comparison, for a table or JSON."""
+        """Return one flat row a comparison, for a table or JSON."""
         return [dataclasses.asdict(comparison) for comparison in self.comparisons]
 
 
 def p_value(effect: Effect) -> float | None:
-    """The p-value that an effect is judged by, two-sided, from the estimator it was made with.
+    """Return an effect's two-sided p-value, from the estimator it was made with.
 
     For a score: that the difference is 0. For a distance: that its excess over the matched null is 0,
     since a distance itself is never negative and above 0 for any change at all. None without a matched
@@ -131,7 +131,7 @@ def p_value(effect: Effect) -> float | None:
 
 
 def adjust(effects: Sequence[Effect], family: Family, *, alpha: float = 0.05) -> Adjusted:
-    """Adjusts the p-values of the effects that a family declares, for all of the family.
+    """Adjust the p-values of the effects that a family declares, for the whole family.
 
         Holm:                p₍ᵢ₎ ← max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎)
         Benjamini–Hochberg:  p₍ᵢ₎ ← min over j ≥ i of min(1, m p₍ⱼ₎ / j)
@@ -182,7 +182,7 @@ def adjust(effects: Sequence[Effect], family: Family, *, alpha: float = 0.05) ->
 
 
 def family_of(effects: Sequence[Effect], name: str = "all", method: Method = "holm") -> Family:
-    """The family of everything there is: each arm, metric and horizon among these effects."""
+    """Return the family of all these effects: each arm, metric and horizon among them."""
     return Family(
         name,
         arms=tuple(dict.fromkeys(effect.arm for effect in effects)),

@@ -1,4 +1,4 @@
-"""What pairing by seed was worth, outcome by outcome and horizon by horizon.
+"""Pairing gain: the variance reduction by pairing runs of one seed, per metric and horizon.
 
 Two runs of one seed share their noise until they have drifted apart. While they do, the difference of
 the two varies far less than either; afterwards pairing buys nothing.
@@ -22,7 +22,7 @@ PAYS_FROM = 1.25
 
 @dataclass(frozen=True)
 class PairingGain:
-    """What pairing by seed was worth for one arm, metric and horizon; `str` is the sentence.
+    """Variance reduction by pairing for one arm, metric and horizon; `str` is the sentence.
 
     `variance_ratio` is Var(unpaired)/Var(paired) = (Var a + Var b)/Var(a − b): without pairing, about
     so many times as many seeds are needed. None where nothing varies, or with fewer than two pairs.
@@ -39,7 +39,7 @@ class PairingGain:
 
     @property
     def worth_it_from(self) -> float:
-        """The ratio from which pairing is called worth it: 1.25, or more at fewer than 8 pairs.
+        """The variance ratio from which pairing pays: 1.25, or more at fewer than 8 pairs.
 
         Pairing halves the degrees of freedom, so that it shortens the interval only if the ratio is
         above (t_{n−1}/t_{2n−2})²: 1.22 at 8 pairs, 1.09 at 16, 1.04 at 32 (at 95%). 1.25 is that price
@@ -68,7 +68,7 @@ class PairingGain:
 
 
 def price_of_pairing(num_pairs: int, *, level: float = 0.95) -> float:
-    """(t_{n−1}/t_{2n−2})²: the variance ratio below which pairing makes the interval longer.
+    """Return (t_{n−1}/t_{2n−2})²: the variance ratio below which pairing makes the interval longer.
 
     >>> [round(price_of_pairing(n), 2) for n in (3, 8, 16, 32)]
     [2.4, 1.22, 1.09, 1.04]
@@ -87,7 +87,7 @@ def pairing_gains(
     metrics: Sequence[str] = ("accuracy", "nll"),
     steps: Iterable[int] | None = None,
 ) -> list[PairingGain]:
-    """Pair correlation and Var(unpaired)/Var(paired) of every treated arm, metric and horizon.
+    """Compute pair correlation and Var(unpaired)/Var(paired) of every treated arm, metric and horizon.
 
     A distance is compared with that of the matched null, arms without one being passed over.
     """

@@ -1,4 +1,4 @@
-"""How many seeds: for an interval as narrow as wanted, or to tell an effect as small.
+"""Power analysis: the number of seeds for an interval of a given width, or to detect an effect.
 
 A pilot of a few seeds gives the spread of the paired differences; everything else is arithmetic:
 
@@ -25,7 +25,7 @@ MOST_PAIRS = 1_000_000
 
 
 def spread_of_pairs(spread_treated: float, spread_control: float, correlation: float) -> float:
-    """Standard deviation of treated − control, from those of the two and their correlation.
+    """Return the standard deviation of treated − control, from those of the two and their correlation.
 
     >>> round(spread_of_pairs(1.0, 1.0, 0.98), 3), round(spread_of_pairs(1.0, 1.0, 0.0), 3)
     (0.2, 1.414)
@@ -36,7 +36,7 @@ def spread_of_pairs(spread_treated: float, spread_control: float, correlation: f
 
 
 def half_width(num_pairs: int, spread: float, *, level: float = 0.95) -> float:
-    """Half-width of the paired t interval of n pairs with this standard deviation: t · σ/√n.
+    """Return the half-width of the paired t interval of n pairs with this standard deviation: t · σ/√n.
 
     >>> round(half_width(8, 1.0), 3)
     0.836
@@ -56,7 +56,7 @@ def pairs_for_half_width(
     assurance: float | None = None,
     anytime: bool = False,
 ) -> int:
-    """The fewest seed pairs whose interval is at most ± target.
+    """Return the fewest seed pairs whose interval is at most ± target.
 
         t_{n−1} · σ · √(χ²_{n−1, assurance}/(n − 1)) / √n ≤ target
 
@@ -88,7 +88,7 @@ def pairs_for_half_width(
 
 
 def power(num_pairs: int, effect: float, spread: float, *, level: float = 0.95) -> float:
-    """The chance that n pairs tell this effect from 0 by the paired t test at 1 − level.
+    """Return the power of the paired t test at 1 − level: the chance that n pairs detect this effect.
 
         P(|T| > t_{n−1}),  T noncentral t with n − 1 degrees of freedom, centre √n · effect/σ
 
@@ -101,7 +101,7 @@ def power(num_pairs: int, effect: float, spread: float, *, level: float = 0.95) 
 def pairs_for_effect(
     effect: float, spread: float, *, power: float = 0.8, level: float = 0.95
 ) -> int:
-    """The fewest seed pairs with which an effect this large is told from 0 with this probability.
+    """Return the fewest seed pairs that detect an effect this large with this power.
 
     The paired t test's power is that of the noncentral t, and grows with n.
 
@@ -120,7 +120,7 @@ def pairs_for_effect(
 def detectable_effect(
     num_pairs: int, spread: float, *, power: float = 0.8, level: float = 0.95
 ) -> float:
-    """The smallest effect that n pairs tell from 0 with this probability; infinite below two pairs.
+    """Return the smallest effect that n pairs detect with this power; infinite below two pairs.
 
     `power` lies between 1 − level, which no effect at all has, and 1.
 
@@ -145,7 +145,7 @@ def detectable_effect(
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """How many seed pairs a pilot calls for; `str` is the sentence.
+    """Number of seed pairs by a pilot; `str` is the sentence.
 
     `cautious` is the same number if the true spread is at the upper end of the pilot's one-sided 80%
     interval for it: a spread from few pairs is itself uncertain, and plans made on it fail half the time.
@@ -176,7 +176,7 @@ def seeds_needed(
     power: float = 0.8,
     level: float = 0.95,
 ) -> SeedsNeeded:
-    """Seed pairs for a half-width, or for an effect at a power, from a pilot's paired differences.
+    """Plan seed pairs for a half-width, or for an effect at a power, from a pilot's paired differences.
 
     `pilot` has shape (R,), at least two finite numbers. Give `half_width` or `effect`, not both. The
     upper limit of the spread is s · √((R − 1)/χ²_{R−1, 0.2}): Browne, On the use of a pilot sample for
@@ -235,7 +235,7 @@ def _positive(**named: float) -> None:
 
 
 def _fewest(enough: Callable[[int], bool], purpose: str) -> int:
-    """The smallest n ≥ 2 that is enough, where every larger one is too."""
+    """Return the smallest n ≥ 2 that is enough, where every larger one is too."""
     high = 2
     while not enough(high):
         high *= 2

@@ -13,33 +13,33 @@ from bygones.core.errors import DesignError
 
 
 def probabilities(outcomes: xr.Dataset) -> xr.DataArray:
-    """Predicted class probabilities: softmax of the logits in float64, NaN where a run diverged."""
+    """Return predicted class probabilities: softmax of the logits in float64, NaN where a run diverged."""
     logits = require_input(outcomes, METRICS["tv"])
     return logits.copy(data=Predictions(logits.values).probabilities).rename("probabilities")
 
 
 class Predictions:
-    """What a probe saw, (..., N, C), in each of the forms that metrics eat; float64, made once."""
+    """Probed outputs, (..., N, C), in each form that metrics take; float64, computed once."""
 
-    def __init__(self, held: np.ndarray) -> None:
-        numbers = np.asarray(held, dtype=np.float64)
+    def __init__(self, outputs: np.ndarray) -> None:
+        numbers = np.asarray(outputs, dtype=np.float64)
         # An infinite logit has no softmax: it is a run that diverged without a NaN of its own.
-        self._held = np.where(np.isfinite(numbers), numbers, np.nan)
+        self._finite = np.where(np.isfinite(numbers), numbers, np.nan)
 
     def __getitem__(self, input_kind: str) -> np.ndarray:
         return getattr(self, input_kind)
 
     @property
     def values(self) -> np.ndarray:
-        return self._held
+        return self._finite
 
     @property
     def logits(self) -> np.ndarray:
-        return self._held
+        return self._finite
 
     @cached_property
     def log_probabilities(self) -> np.ndarray:
-        return np.asarray(log_softmax(self._held, axis=-1))
+        return np.asarray(log_softmax(self._finite, axis=-1))
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -47,7 +47,7 @@ class Predictions:
 
 
 def require_input(outcomes: xr.Dataset, facts: Metric) -> xr.DataArray:
-    """The variable that a metric eats, or the reason why it cannot."""
+    """Return the variable that a metric reads. Raises DesignError where outcomes do not hold it."""
     wanted = "values" if facts.input_kind == "values" else "logits"
     if wanted not in outcomes:
         held = "plain values" if "values" in outcomes else "logits"

@@ -1,7 +1,7 @@
-"""The methods that statsmodels has: the one file that imports it.
+"""Bridge to statsmodels: multiplicity, TOST, power and meta-analysis; the one file that imports it.
 
-What is asked and what comes back are plain numbers and arrays, so that no name of statsmodels gets
-further than this. Imported by the modules that plan, adjust and pool, not by those that measure.
+Arguments and results are plain numbers and arrays, so that no name of statsmodels is used elsewhere.
+Imported by the modules that plan, adjust and pool, not by those that measure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Method = Literal["holm", "bh"]
 
 
 def adjusted(p_values: np.ndarray, method: Method) -> np.ndarray:
-    """p-values adjusted for how many there are, (m,) -> (m,): "holm" or "bh" (Benjamini–Hochberg).
+    """Adjust p-values for multiple comparisons, (m,) -> (m,): "holm" or "bh" (Benjamini–Hochberg).
 
     >>> adjusted(np.array([0.01, 0.02, 0.04]), "holm").tolist()
     [0.03, 0.04, 0.04]
@@ -30,13 +30,13 @@ def adjusted(p_values: np.ndarray, method: Method) -> np.ndarray:
 
 
 def one_sided(kept: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """p-values of the two one-sided t tests: that the mean is not above low, and not below high."""
+    """Return the p-values of the two one-sided t tests: mean not above low, not below high."""
     _, above_low, below_high = DescrStatsW(kept).ttost_mean(low, high)
     return float(above_low[1]), float(below_high[1])
 
 
 def power_of_t(effect: float, num_pairs: int, alpha: float) -> float:
-    """Power of the two-sided paired t test; `effect` in standard deviations of the pairs.
+    """Compute the power of the two-sided paired t test; `effect` in standard deviations of the pairs.
 
         P(|T| > t_{n−1, 1−α/2}),  T noncentral t with n − 1 degrees of freedom, centre √n · effect
 
@@ -48,7 +48,7 @@ def power_of_t(effect: float, num_pairs: int, alpha: float) -> float:
 
 
 def _power_by_quadrature(effect: float, num_pairs: int, alpha: float) -> float:
-    """The same by averaging over the sample's spread: scipy's noncentral t gives up far from 0."""
+    """Compute the power by quadrature over the sample's spread: scipy's noncentral t fails far from 0."""
     degrees, centre = num_pairs - 1, math.sqrt(num_pairs) * effect
     ranks = (np.arange(20_000) + 0.5) / 20_000
     spread = np.sqrt(special.chdtri(degrees, ranks) / degrees)
@@ -72,7 +72,7 @@ class Combined:
 
 
 def combined(effects: np.ndarray, variances: np.ndarray, level: float) -> Combined:
-    """Two or more studies, (k,) effects and their sampling variances, as one; t with k − 1 degrees."""
+    """Pool two or more studies, (k,) effects and their sampling variances; t with k − 1 degrees."""
     with np.errstate(divide="ignore"):  # studies all alike: Q is 0 and I² has no value
         found: Any = combine_effects(effects, variances, method_re="pm", use_t=True)
     low, high = found.conf_int(alpha=1.0 - level)[1]

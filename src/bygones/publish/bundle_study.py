@@ -1,4 +1,4 @@
-"""A study of a store with all that belongs to it, as a bundle: what `bygones bundle` does."""
+"""Bundle a stored study together with its report."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def bundle_study(
     date: str | None = None,
     with_report: bool = True,
 ) -> Written:
-    """Writes a bundle, with the report in it unless that is not wanted."""
+    """Write a bundle, with the report in it unless `with_report` is False."""
     manifest = read_manifest(store, study)
     extras = _extras(read_outcomes(store, manifest), with_report=with_report)
     return write_bundle(store, out, manifest.facts.study, license=license, date=date, extras=extras)
 
 
 def _extras(outcomes: xr.Dataset, *, with_report: bool) -> dict[str, bytes]:
-    """Files for readers that no check needs."""
+    """Return further files for readers, which verification does not need."""
     extras: dict[str, bytes] = {}
     if with_report:
         with TemporaryDirectory(prefix="bygones-report-") as folder:

@@ -1,11 +1,11 @@
-"""What a paper on training memory should say of a study, filled in from what the study recorded. No torch.
+"""Reporting checklist: what a paper should state about a study, filled in from the study's records.
 
     {"format": 1, "study": …, "counts": {"answered": N, "not recorded": M, "flagged": K},
      "items": [{"item", "status", "answer", "why"}, …]}
 
-    answered        the record says it; `answer` is what it says
+    answered        recorded; `answer` is what the record says
     not recorded    nothing in the record says it; `answer` is empty
-    flagged         the record says it, and `why` a reader should look twice
+    flagged         recorded, and `why` it needs a second look
 
 Nothing is answered from what is usual: an item whose record is missing is *not recorded*. The form is
 checklist.schema.json, which comes with the package.
@@ -33,18 +33,18 @@ FORMAT = 1
 
 
 def checklist(outcomes: xr.Dataset, effects: Sequence[Effect] | None = None) -> dict[str, Any]:
-    """The checklist of a study, as plain values. `effects`: those of its headline, if they are known."""
+    """Fill in the checklist of a study, as plain values. `effects`: those of its headline, if known."""
     if effects is None:
         effects = all_effects(outcomes, (headline_metric(outcomes),))
-    read = _Record(outcomes, [e for e in effects if e.metric == headline_metric(outcomes)])
-    items = [{"item": name, **_filled(fill(read))} for name, fill in _ITEMS.items()]
+    read = _StudyRecord(outcomes, [e for e in effects if e.metric == headline_metric(outcomes)])
+    items = [{"item": name, **_status_of(fill(read))} for name, fill in _ITEMS.items()]
     kinds: tuple[Status, ...] = ("answered", "not recorded", "flagged")
     counts = {kind: sum(item["status"] == kind for item in items) for kind in kinds}
     return {"format": FORMAT, "study": read.facts.study, "counts": counts, "items": items}
 
 
 def headline_of(filled: Mapping[str, Any]) -> str:
-    """How many items are answered, missing and flagged, in words."""
+    """Return the numbers of items answered, missing and flagged, in words."""
     counts = filled["counts"]
     return (
         f"{counts['answered']} answered, {counts['not recorded']} not recorded, "
@@ -53,12 +53,12 @@ def headline_of(filled: Mapping[str, Any]) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a checklist."""
+    """Return the JSON Schema of a checklist."""
     return json.loads(files("bygones.publish").joinpath("checklist.schema.json").read_text("utf-8"))
 
 
 def to_markdown(filled: Mapping[str, Any]) -> str:
-    """The checklist as a Markdown table, for an appendix or an issue."""
+    """Format the checklist as a Markdown table, for an appendix or an issue."""
     lines = [
         f"# Reporting checklist: {filled['study']}", "",
         f"{headline_of(filled)}.", "",
@@ -75,11 +75,11 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-# ------------------------------------------------------------------ what an item may say
+# ------------------------------------------------------------------ items
 
 
-class _Record:
-    """What there is to fill in from."""
+class _StudyRecord:
+    """The records of a study that the items are filled in from."""
 
     def __init__(self, outcomes: xr.Dataset, effects: Sequence[Effect]) -> None:
         self.outcomes, self.effects, self.facts = outcomes, effects, facts_of(outcomes)
@@ -90,18 +90,18 @@ class _Record:
         return self.outcomes["logits" if "logits" in self.outcomes else "values"]
 
 
-_Said = (
+_Answer = (
     tuple[str, str] | str | None
 )  # an answer; an answer and why it is flagged; or nothing recorded
 
 
-def _filled(said: _Said) -> dict[str, str]:
+def _status_of(said: _Answer) -> dict[str, str]:
     answer, why = said if isinstance(said, tuple) else (said or "", "")
     status: Status = "flagged" if why else "answered" if answer else "not recorded"
     return {"status": status, "answer": answer, "why": why}
 
 
-def _listed(names: Iterable[Any]) -> str:
+def _join_names(names: Iterable[Any]) -> str:
     return ", ".join(str(name) for name in names)
 
 
@@ -112,39 +112,39 @@ def _count(number: int, what: str) -> str:
 # ------------------------------------------------------------------ memory and how it was treated
 
 
-def _sources(read: _Record) -> _Said:
+def _sources(read: _StudyRecord) -> _Answer:
     found = read.facts.sources
     if not found:
         return None
-    return f"{len(found)} found: {_listed(_with_lifetime(one) for one in found)}."
+    return f"{len(found)} found: {_join_names(_with_lifetime(one) for one in found)}."
 
 
 def _with_lifetime(source: SourceFacts) -> str:
     return f"{source.name} ({source.origin}, {source.lifetime})"
 
 
-def _treatments(read: _Record) -> _Said:
+def _treatments(read: _StudyRecord) -> _Answer:
     arms = read.arms.with_role("treated")
     if not arms:
         return None
     return "; ".join(f"{arm.name}: {arm.sentence}" for arm in arms) + "."
 
 
-def _untreated(read: _Record) -> _Said:
+def _untreated(read: _StudyRecord) -> _Answer:
     if not read.facts.sources or not read.arms.all:
         return None
     left = _left_alone(read)
     if not left:
         return "None: every source that was found was treated by some arm."
-    return f"Carried on in every arm: {_listed(left)}. Nothing is said of what they do."
+    return f"Carried on in every arm: {_join_names(left)}. Nothing is said of what they do."
 
 
-def _left_alone(read: _Record) -> list[str]:
+def _left_alone(read: _StudyRecord) -> list[str]:
     treated = {t.source for arm in read.arms.with_role("treated") for t in arm.treatments}
     return [one.name for one in read.facts.sources or () if one.name not in treated]
 
 
-def _windows(read: _Record) -> _Said:
+def _windows(read: _StudyRecord) -> _Answer:
     rows = [
         f"{arm.name}: {_steps(*t.window)} against {t.lifetime}"
         for arm in read.arms.with_role("treated")
@@ -165,7 +165,7 @@ def _steps(start: int, stop: int) -> str:
     return f"step {start}" if stop - start == 1 else f"steps {start}–{stop - 1}"
 
 
-def _inert(read: _Record) -> _Said:
+def _inert(read: _StudyRecord) -> _Answer:
     certificate = read.facts.certificate
     if certificate and certificate.sufficiency:
         moved = certificate.sufficiency
@@ -177,19 +177,19 @@ def _inert(read: _Record) -> _Said:
     if not inert:
         return "None: leaving out any source was noticed by the fork check."
     return (
-        f"Leaving these out changed nothing in the fork check: {_listed(inert)}.",
+        f"Leaving these out changed nothing in the fork check: {_join_names(inert)}.",
         "For them the fork check abstains.",
     )
 
 
-def _batchnorm(read: _Record) -> _Said:
+def _batchnorm(read: _StudyRecord) -> _Answer:
     found = read.facts.sources
     if found is None or "batchnorm" in [one.name for one in found]:
         return None  # whether they were estimated anew before evaluation is no part of a record
     return "No BatchNorm statistics were found in the run."
 
 
-def _averages(read: _Record) -> _Said:
+def _averages(read: _StudyRecord) -> _Answer:
     found = read.facts.sources
     if found is None or any(one.origin == "averaging" for one in found):
         return None  # which weights the probe read is no part of a record
@@ -199,7 +199,7 @@ def _averages(read: _Record) -> _Said:
 # ------------------------------------------------------------------ randomness
 
 
-def _order_policy(read: _Record) -> _Said:
+def _order_policy(read: _StudyRecord) -> _Answer:
     orders = read.facts.orders
     if orders is None or not orders.policy:
         return None
@@ -207,7 +207,7 @@ def _order_policy(read: _Record) -> _Said:
     return f"{capitalize(orders.policy)}{f', policy hash {digest[:12]}…' if digest else '.'}"
 
 
-def _order_hashes(read: _Record) -> _Said:
+def _order_hashes(read: _StudyRecord) -> _Answer:
     orders = read.facts.orders or OrderFacts()
     realised = {seed: h for seed, h in orders.realised.items() if h}
     if not realised:
@@ -220,18 +220,18 @@ def _order_hashes(read: _Record) -> _Said:
     return (said, "Some seeds were shown the same order.") if different < len(realised) else said
 
 
-def _rng(read: _Record) -> _Said:
+def _rng(read: _StudyRecord) -> _Answer:
     rng = read.facts.rng
     if not rng:
         return None
     drawn = [one["name"] for one in rng["streams"] if one["drawn"]]
     unseen = [one["name"] for one in rng["streams"] if one["drawn"] is None]
     said = f"{capitalize(rng['contract'])}; {_count(len(rng['streams']), 'stream')}, seen to draw: "
-    said += f"{_listed(drawn) or 'none'}."
-    return (said, f"Not looked at: {_listed(unseen)}.") if unseen else said
+    said += f"{_join_names(drawn) or 'none'}."
+    return (said, f"Not looked at: {_join_names(unseen)}.") if unseen else said
 
 
-def _seeds(read: _Record) -> _Said:
+def _seeds(read: _StudyRecord) -> _Answer:
     said = f"{_count(len(read.seeds), 'seed')} ({_ranges(read.seeds)}); the unit is the seed pair."
     return (said, "With one seed there is no interval.") if len(read.seeds) < 2 else said
 
@@ -253,7 +253,7 @@ def _ranges(seeds: Sequence[int]) -> str:
 # ------------------------------------------------------------------ what is estimated
 
 
-def _estimands(read: _Record) -> _Said:
+def _estimands(read: _StudyRecord) -> _Answer:
     num_inputs = read.observed().sizes["input"]
     metric = headline_metric(read.outcomes)
     kind = "logits" if "logits" in read.outcomes else "values"
@@ -263,7 +263,7 @@ def _estimands(read: _Record) -> _Said:
     )
 
 
-def _intervals(read: _Record) -> _Said:
+def _intervals(read: _StudyRecord) -> _Answer:
     if not read.effects:
         return None
     last = read.effects[-1].estimate
@@ -274,26 +274,24 @@ def _intervals(read: _Record) -> _Said:
     return (said, " ".join(f"{capitalize(note)}." for note in notes)) if notes else said
 
 
-def _multiplicity(read: _Record) -> _Said:
+def _multiplicity(read: _StudyRecord) -> _Answer:
     family = read.facts.family
     return f"{capitalize(str(Family(**family)))}." if family else None
 
 
-def _margins(read: _Record) -> _Said:
+def _margins(read: _StudyRecord) -> _Answer:
     margins = read.facts.margins
     if margins is None:
         return None
     if not margins:
         return "No margin was declared, so no absence of an effect can be claimed."
-    return (
-        f"Declared with the study: {_listed(f'{name} {size:g}' for name, size in margins.items())}."
-    )
+    return f"Declared with the study: {_join_names(f'{name} {size:g}' for name, size in margins.items())}."
 
 
-# ------------------------------------------------------------------ what it is held against
+# ------------------------------------------------------------------ references
 
 
-def _sham(read: _Record) -> _Said:
+def _sham(read: _StudyRecord) -> _Answer:
     arms = read.arms
     if arms.sham is None or not arms.with_role("control"):
         return None
@@ -311,16 +309,16 @@ def _sham(read: _Record) -> _Said:
     )
 
 
-def _nulls(read: _Record) -> _Said:
+def _nulls(read: _StudyRecord) -> _Answer:
     treated = read.arms.treated
     if not treated:
         return None
     missing = [name for name in treated if read.arms.null_of(name) is None]
     said = f"Run for {len(treated) - len(missing)} of {_count(len(treated), 'arm')}."
-    return (said, f"Without a matched null: {_listed(missing)}.") if missing else said
+    return (said, f"Without a matched null: {_join_names(missing)}.") if missing else said
 
 
-def _ceiling(read: _Record) -> _Said:
+def _ceiling(read: _StudyRecord) -> _Answer:
     last = max((e.step for e in read.effects), default=0)
     ceilings = [e.ceiling for e in read.effects if e.ceiling is not None and e.step == last]
     if not ceilings:
@@ -330,13 +328,13 @@ def _ceiling(read: _Record) -> _Said:
     return f"Between the controls of two seeds, at the last horizon: {ceilings[-1]}."
 
 
-def _horizons(read: _Record) -> _Said:
+def _horizons(read: _StudyRecord) -> _Answer:
     fork_at = read.facts.fork_at
     horizons = [int(step) - fork_at for step in read.outcomes["step"].values]
-    return f"Forked at step {fork_at}; observed {_listed(horizons)} steps later."
+    return f"Forked at step {fork_at}; observed {_join_names(horizons)} steps later."
 
 
-def _diverged(read: _Record) -> _Said:
+def _diverged(read: _StudyRecord) -> _Answer:
     if "diverged_at" not in read.outcomes:
         return None
     num = int(np.isfinite(read.outcomes["diverged_at"].values).sum())
@@ -345,7 +343,7 @@ def _diverged(read: _Record) -> _Said:
     return f"{_count(num, 'run')} diverged.", "Their pairs are left out from there on."
 
 
-def _never(read: _Record) -> _Said:
+def _not_recorded(read: _StudyRecord) -> _Answer:
     """No study records it."""
     return None
 
@@ -353,7 +351,7 @@ def _never(read: _Record) -> _Said:
 # ------------------------------------------------------------------ under which conditions
 
 
-def _contract(read: _Record) -> _Said:
+def _contract(read: _StudyRecord) -> _Answer:
     contract = read.facts.contract
     if not contract:
         return None
@@ -367,20 +365,20 @@ def _plain(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def _compute(read: _Record) -> _Said:
+def _compute(read: _StudyRecord) -> _Answer:
     steps = read.facts.num_steps
     if not steps:
         return None
     return f"{steps['shared']:,} optimizer steps; {steps['naive']:,} without shared pasts."
 
 
-def _certificate(read: _Record) -> _Said:
+def _certificate(read: _StudyRecord) -> _Answer:
     certificate = read.facts.certificate
     if not certificate:
         return None
     twins = certificate.kind == "twins"
     said = (
-        f"{'Twins' if twins else 'Forks'} at {_listed(certificate.boundaries)}, compared until step "
+        f"{'Twins' if twins else 'Forks'} at {_join_names(certificate.boundaries)}, compared until step "
         f"{certificate.until}: "
     )
     if certificate.passed:
@@ -388,14 +386,14 @@ def _certificate(read: _Record) -> _Said:
     return f"{said}not equal.", "Something is not carried, or not decided by the seed."
 
 
-def _digests(read: _Record) -> _Said:
+def _digests(read: _StudyRecord) -> _Answer:
     digests = read.facts.digests
     if not digests:
         return None
-    return _listed(f"{name} {digest[:12]}…" for name, digest in digests.items())
+    return _join_names(f"{name} {digest[:12]}…" for name, digest in digests.items())
 
 
-def _way(read: _Record) -> _Said:
+def _way(read: _StudyRecord) -> _Answer:
     """Only studies of scripts and trainers say how their arms were made; a recipe's are restored."""
     if read.facts.way:
         return read.facts.way
@@ -404,21 +402,21 @@ def _way(read: _Record) -> _Said:
     return None
 
 
-def _open(read: _Record) -> _Said:
-    """What the other items leave open, in one place."""
+def _open(read: _StudyRecord) -> _Answer:
+    """Return what the other items leave open, in one place."""
     notes, certificate = read.facts.findings, read.facts.certificate
     if notes is None:
         return None
     inert = certificate.inert if certificate else ()
-    parts = [f"Inert in the fork check: {_listed(inert)}."] if inert else []
+    parts = [f"Inert in the fork check: {_join_names(inert)}."] if inert else []
     left = _left_alone(read)
-    parts += [f"Carried on in every arm: {_listed(left)}."] if left else []
+    parts += [f"Carried on in every arm: {_join_names(left)}."] if left else []
     if not parts and not notes:
         return "The design check named nothing, and no source was left alone or inert."
     return (" ".join(parts), " ".join(notes)) if notes else " ".join(parts)
 
 
-_ITEMS: dict[str, Callable[[_Record], _Said]] = {
+_ITEMS: dict[str, Callable[[_StudyRecord], _Answer]] = {
     "Sources of memory, with their lifetimes": _sources,
     "How each source was treated": _treatments,
     "Sources that were left alone": _untreated,
@@ -439,12 +437,12 @@ _ITEMS: dict[str, Callable[[_Record], _Said]] = {
     "Ceiling: another seed": _ceiling,
     "Fork and horizons": _horizons,
     "Divergence": _diverged,
-    "Stability exponent": _never,
+    "Stability exponent": _not_recorded,
     "How arms were made": _way,
     "Fork check": _certificate,
     "Numeric contract": _contract,
     "Code and design": _digests,
     "Compute: steps": _compute,
-    "Compute: time and energy": _never,
+    "Compute: time and energy": _not_recorded,
     "What was not controlled": _open,
 }

@@ -105,7 +105,7 @@ class _Recorder:
             path=str(self.path),
             entries=self.count,
             until=self.last,
-            seal=self.writer.end(),
+            root_hash=self.writer.end(),
             seconds_an_entry=self.seconds / self.count,
             counted=self.clock.optimizer,
             closes=self.clock.slowest_optimizer(),

@@ -9,7 +9,7 @@ from bygones.store.remote import RemoteStore
 
 
 def is_remote(place: Path | str) -> bool:
-    """Whether a text is a URL, and not a folder's name.
+    """Return whether a text is a URL, not a folder's name.
 
     >>> is_remote("s3://bucket/study"), is_remote("bygones-store")
     (True, False)
@@ -18,7 +18,7 @@ def is_remote(place: Path | str) -> bool:
 
 
 def open_store(place: Path | str) -> FolderStore | RemoteStore:
-    """The store at a folder or a URL, like `bygones-store` or `s3://bucket/study`."""
+    """Open the store at a folder or a URL, like `bygones-store` or `s3://bucket/study`."""
     return RemoteStore(str(place)) if is_remote(place) else FolderStore(place)
 
 

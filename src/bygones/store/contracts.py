@@ -1,4 +1,4 @@
-"""The numeric and the RNG contract that something was made under: read back, said, compared. No torch."""
+"""Numeric and RNG contracts of a ledger, a study or a bundle: read, formatted and compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Contracts:
 
 
 def read_contracts(place: Path | str, study: str | None = None) -> Contracts:
-    """The contracts of what lies there: a ledger's file, a store's folder or URL, or a bundle's folder."""
+    """Read the contracts at a path: a ledger's file, a store's folder or URL, or a bundle's folder."""
     return _stored(place, study) if is_remote(place) else _read(Path(place), study)
 
 
@@ -62,7 +62,7 @@ def _bundled(path: Path) -> Contracts:
 
 
 def rows_of(terms: Contracts) -> list[tuple[str, str]]:
-    """All that is said besides the streams: name and value, in words."""
+    """Return the rows of both contracts except the streams: name and value, in words."""
     rows = [(name, in_words(value)) for name, value in terms.numeric.items()]
     if terms.rng is None:
         return [*rows, ("random numbers", NOT_RECORDED)]
@@ -77,7 +77,7 @@ STREAM_COLUMNS = ("stream", "generator", "derived", "draws")
 
 
 def stream_rows(rng: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Each random stream: its name, its generator, how it is derived, and what was seen to draw from it."""
+    """Return a row for each random stream: name, generator, derivation, and what was seen to draw from it."""
     return [(one["name"], one["generator"], one["derived"], _draws(one)) for one in rng["streams"]]
 
 
@@ -100,7 +100,7 @@ def in_words(value: Any) -> str:
 
 
 def differences(one: Contracts, other: Contracts) -> list[tuple[str, Any, Any]]:
-    """What two do not agree in: (path, here, there). Where the steps were looked at does not count."""
+    """Return the differences of two contracts, (path, here, there); observed steps do not count."""
     return [
         found for found in _differing(one.to_dict(), other.to_dict()) if found[0] not in _PLACES
     ]
@@ -127,7 +127,7 @@ def _differing(one: Any, other: Any, where: str = "") -> list[tuple[str, Any, An
 
 
 def _by_name(value: Any) -> Any:
-    """Streams are compared by their names, not by their places."""
+    """Index a list of streams by name, so that their order does not count."""
     if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
         return {str(v.get("name", place)): v for place, v in enumerate(value)}
     return value

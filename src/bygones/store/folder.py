@@ -1,14 +1,14 @@
-"""A store in a folder.
+"""Folder store: objects and records as files on disk.
 
     objects/ab/cdef…                     bytes named by their SHA-256
     records/ab/cdef…/<name>.json         {"digest": …, "record": …}
-    damaged/                             what failed its check, for whoever wants to look
-    partial/                             files being written; renamed into place when whole
+    damaged/                             files that failed their check
+    partial/                             files being written; renamed into place when complete
     lock                                 held by the one process that trains into this store
 
-A file is written whole under another name and then renamed, so a process killed at any moment leaves
-either the whole file or none. Nothing is flushed to the disk on purpose: after a power cut a file may
-be short, and is then found out at its next read.
+A file is written under another name and then renamed, so a process killed at any moment leaves either
+the complete file or none. There is no fsync: after a power cut a file may be short, which its next read
+detects.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FolderStore(AbstractStore):
         self.folder = Path(folder)
 
     def __getstate__(self) -> dict[str, Path]:
-        """A worker may stand in another folder."""
+        """Pickle an absolute path: a worker may have another working directory."""
         return {"folder": self.folder.absolute()}
 
     def put(self, content: bytes) -> Digest:
@@ -83,7 +83,7 @@ class FolderStore(AbstractStore):
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Holds the store for one process that trains; a second one is told so and leaves."""
+        """Lock the store for one training process. Raises StoreError where another process holds it."""
         self._make(self.folder)
         lock = self._lock()
         try:

@@ -1,4 +1,4 @@
-"""What a run was shown and what it carried at each boundary, as a hash chain that anybody can check.
+"""Ledger: a run's batches and state digests at each boundary, as a hash chain that anybody can check.
 
 A file of JSON lines, written from the top and never changed:
 
@@ -30,9 +30,9 @@ FORMAT = 1
 
 
 class Writer:
-    """Writes one ledger, line by line; what is written outlives the process, however that ends.
+    """Write one ledger, line by line, flushed, so that lines survive the process.
 
-    Left without `end`, as by a run that raised, a ledger lacks its last line and can be read all the same.
+    Without `end`, as after a run that raised, a ledger lacks its last line and can still be read.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        """Leaves the ledger as it is."""
+        """Close the file without a last line."""
         self._file.close()
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -55,21 +55,21 @@ class Writer:
         self._count += 1
 
     def end(self) -> Digest:
-        """Closes the ledger: after this line it cannot be cut short or gone on with unnoticed."""
-        sealed = self._write({"end": self._count, "header": self._header}, self._last)
+        """Write the last line, which makes truncation or additions detectable, and return its hash."""
+        root_hash = self._write({"end": self._count, "header": self._header}, self._last)
         self._file.close()
-        return sealed
+        return root_hash
 
     def _write(self, line: Mapping[str, Any], previous: str) -> Digest:
         content = {key: value for key, value in line.items() if key != "entry"}
-        sealed = _seal(content, previous)
-        self._file.write(_json({**content, "entry": sealed}) + "\n")
+        entry = _entry_digest(content, previous)
+        self._file.write(_json({**content, "entry": entry}) + "\n")
         self._file.flush()
-        return sealed
+        return entry
 
 
 def refuse_existing(path: Path) -> None:
-    """Refuses a path at which there is something."""
+    """Raise LedgerError where the path exists."""
     if path.exists():
         raise LedgerError(
             f"there is a '{path}' already, and a ledger is never written over. Choose another name."
@@ -77,7 +77,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def _created(path: Path) -> IO[str]:
-    """A new file; one that is there is left alone, since a ledger is never changed."""
+    """Create a new file; an existing one is refused, since a ledger is never changed."""
     refuse_existing(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _created(path: Path) -> IO[str]:
 def write_ledger(
     path: Path, header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]
 ) -> Digest:
-    """Writes a whole ledger, and returns the seal of its last line."""
+    """Write a complete ledger, and return the hash of its last line."""
     with Writer(path, header) as writer:
         for line in lines:
             writer.add(line)
@@ -98,33 +98,33 @@ def write_ledger(
 
 @dataclass(frozen=True)
 class Ledger:
-    """A ledger that was read and whose chain holds. `whole`: it has its last line."""
+    """A ledger that was read and whose chain holds. `complete`: it has its last line."""
 
     header: dict[str, Any]
     entries: list[dict[str, Any]]
-    whole: bool
+    complete: bool
 
 
 def read_ledger(path: Path) -> Ledger:
-    """Reads a ledger and checks every link of it. Raises `LedgerError` with the line that is wrong."""
+    """Read a ledger and check every link. Raises `LedgerError` with the line that is wrong."""
     header: dict[str, Any] = {}
     entries: list[dict[str, Any]] = []
-    whole, previous, step, sealed = False, "", -1, ""
+    complete, previous, step, header_digest = False, "", -1, ""
     for number, line in enumerate(_lines_of(path), start=1):
         place = f"{path}, line {number}"
         content = {key: value for key, value in line.items() if key != "entry"}
-        if whole:
+        if complete:
             raise LedgerError(f"{place}: the ledger goes on after its last line.")
-        if line.get("entry") != _seal(content, previous):
+        if line.get("entry") != _entry_digest(content, previous):
             raise LedgerError(
                 f"{place}: the chain is broken. The line, or one before it, is not the one that was written."
             )
         if number == 1:
             header = check_header(content, place)
-            sealed = str(line["entry"])
+            header_digest = str(line["entry"])
         elif "end" in content:
-            whole = True
-            if content != {"end": len(entries), "header": sealed}:
+            complete = True
+            if content != {"end": len(entries), "header": header_digest}:
                 raise LedgerError(f"{place}: the last line closes another ledger than this one.")
         else:
             if not isinstance(content.get("step"), int) or content["step"] <= step:
@@ -133,14 +133,14 @@ def read_ledger(path: Path) -> Ledger:
             entries.append(line)
     if not header:
         raise LedgerError(f"{path} is empty; expected a ledger.")
-    return Ledger(header, entries, whole)
+    return Ledger(header, entries, complete)
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The first line alone, checked; what follows is not read."""
+    """Read and check the first line alone."""
     for line in _lines_of(path):
         content = {key: value for key, value in line.items() if key != "entry"}
-        if line.get("entry") != _seal(content, ""):
+        if line.get("entry") != _entry_digest(content, ""):
             raise LedgerError(f"{path}, line 1: not the line that was written.")
         return check_header(content, f"{path}, line 1")
     raise LedgerError(f"{path} is empty; expected a ledger.")
@@ -164,7 +164,7 @@ def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def parse_line(raw: bytes, place: str) -> dict[str, Any]:
-    """A line as it was written, to the byte: another spelling of the same values is another line."""
+    """Parse a line in its canonical form; another spelling of the same values is refused."""
     if not raw.endswith(b"\n"):
         raise LedgerError(
             f"{place}: the line was cut short, as when a run is killed while it writes. What stands before "
@@ -180,12 +180,9 @@ def parse_line(raw: bytes, place: str) -> dict[str, Any]:
     return line
 
 
-def _seal(line: Mapping[str, Any], previous: str) -> Digest:
+def _entry_digest(line: Mapping[str, Any], previous: str) -> Digest:
     return hashlib.sha256(f"{previous}\n{_json(line)}".encode()).hexdigest()
 
 
 def _json(line: Mapping[str, Any]) -> str:
     return json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-# ------------------------------------------------------------------ two ledgers

@@ -14,12 +14,12 @@ from bygones.store.ledger import check_header, parse_line
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs part: the first boundary that differs, what differs there, and what followed.
+    """First divergence of two runs: the first boundary that differs, in which fields, and what followed.
 
     `first` is in causal order: randomness, data, schedules, everything else, the weights last. `followed`
     gives, for each other thing, the first boundary at which it differed too. `step` is None if the two
     are equal as far as both go; `before` is the last boundary at which they are. `entries`: how many
-    each has, if both are whole and equal. `ends` says, in words, what is to be known of how they end.
+    each has, if both are complete and equal. `ends`: how they end, in words.
     """
 
     step: int | None
@@ -32,7 +32,7 @@ class Divergence:
 
     @property
     def equal(self) -> bool:
-        """No entry differs, and neither goes on where the other ends."""
+        """Whether no entry differs, and both end at the same boundary."""
         return self.step is None and self.ends not in (_SHORTER, _IN_COMMON)
 
     def __str__(self) -> str:
@@ -63,12 +63,12 @@ _HALF_FINISHED = "where both end, one of them without its last line"
 
 
 def first_divergence(one: Path, other: Path) -> Divergence:
-    """Where the runs of two ledgers part, by bisection along their chains.
+    """Find the first divergence of two ledgers, by bisection along their hash chains.
 
     As long as two runs are equal, their ledgers are equal to the byte; and two entries that are equal
-    have equal pasts. So the place where one line stops being the other is searched for by halves: some
-    thirty lines of each file are read, and then those from the parting to where all has parted (at most
-    a thousand). The chains are taken at their word; `read_ledger` checks them.
+    have equal pasts. So the first unequal line is found by bisection: some thirty lines of each
+    file are read, and then those from there until every field differs (at most a thousand). The chains
+    are not verified; `read_ledger` does that.
     """
     with _Bisected.open(one) as mine, _Bisected.open(other) as theirs:
         if mine.header.get("every") != theirs.header.get("every"):
@@ -100,7 +100,7 @@ def first_divergence(one: Path, other: Path) -> Divergence:
 
 
 def _last_in_common(mine: _Bisected, theirs: _Bisected) -> tuple[int, dict[str, Any] | None]:
-    """Where the last line ends up to which two ledgers are equal, and that line, if there is one."""
+    """Return where the last equal line ends, in bytes, and that line; None where there is none."""
     low, high = 0, min(mine.length, theirs.length)
     last: dict[str, Any] | None = None
     while (
@@ -116,14 +116,14 @@ def _last_in_common(mine: _Bisected, theirs: _Bisected) -> tuple[int, dict[str, 
 
 
 def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    """Two entries of equal runs: what they hold is equal, and all before them."""
+    """Return whether two lines are equal entries; the chain makes all entries before them equal too."""
     return one is not None and other is not None and "step" in one and one == other
 
 
 def _at_equal_steps(
     one: Iterator[dict[str, Any]], other: Iterator[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of entries of the same boundary: where a run ends, it has one that others lack."""
+    """Yield pairs of entries of the same boundary; a run's last entry may have no partner."""
     mine, theirs = next(one, None), next(other, None)
     while mine is not None and theirs is not None:
         if mine["step"] == theirs["step"]:
@@ -139,7 +139,7 @@ _OWN = ("ids", "batches", "loss")
 
 
 def fields(line: Mapping[str, Any]) -> dict[str, Any]:
-    """All that an entry says, by name, in causal order."""
+    """Return all fields of an entry by name, in causal order."""
     # A script may call a variable "loss", and hold memory in it.
     holds = {f"{n} (held)" if n in _OWN else n: v for n, v in line.get("holds", {}).items()}
     flat = {**holds, **{name: line.get(name) for name in _OWN}}
@@ -151,7 +151,7 @@ _LAST = ("loss", "gradients", "moments", "averages", "batchnorm", "weights")
 
 
 def _causal(name: str) -> tuple[int, str]:
-    """What decides comes before what is decided by it."""
+    """Return the sort key of a field: causes before effects."""
     if name in _LAST:
         return 9 + _LAST.index(name), name
     ranks = {"ids": 1, "batches": 2, "order": 3, "scheduler": 4}
@@ -159,7 +159,7 @@ def _causal(name: str) -> tuple[int, str]:
 
 
 def differing_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of what two entries do not agree in, in causal order."""
+    """Return the names of the fields that differ between two entries, in causal order."""
     mine, theirs = fields(one), fields(other)
     names = sorted(mine.keys() | theirs.keys(), key=_causal)
     return tuple(name for name in names if mine.get(name) != theirs.get(name))
@@ -168,7 +168,7 @@ def differing_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[
 def _spreading(
     pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
 ) -> tuple[int | None, tuple[int, tuple[str, ...]] | None, tuple[tuple[str, int], ...]]:
-    """Of these pairs: the last boundary at which they are equal, what differs next, and what follows when."""
+    """Return the last equal boundary, the first that differs with its fields, and when others follow."""
     before: int | None = None
     first: tuple[int, tuple[str, ...]] | None = None
     since: dict[str, int] = {}
@@ -192,7 +192,7 @@ def _headers(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...
 
 
 class _Bisected:
-    """A ledger's file, of which only the lines that are asked for are read.
+    """Random access to the lines of a ledger's file.
 
     Places are counted in bytes from the end of the header.
     """
@@ -231,24 +231,24 @@ class _Bisected:
 
     @property
     def place(self) -> int:
-        """Where the line ends that was read last."""
+        """Where the last line that was read ends."""
         return self._file.tell() - self._begin
 
     def line_at(self, place: int) -> dict[str, Any] | None:
-        """The first line that begins there or later."""
+        """Return the first line that begins at a place or later."""
         self._file.seek(self._begin + place - 1)
         self._file.readline()  # to where a line begins
         return self._line()
 
     def entries(self, place: int) -> Iterator[dict[str, Any]]:
-        """The entries from a place on."""
+        """Yield the entries from a place on."""
         line = self.line_at(place)
         while line is not None and "step" in line:
             yield line
             line = self._line()
 
     def _line(self) -> dict[str, Any] | None:
-        """The next line; one that was cut short, by a run that was killed, counts as none."""
+        """Return the next line; None at the end, or where the line is incomplete (the run was killed)."""
         begins = self._file.tell()
         raw = self._file.readline()
         if not raw.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""A store that lasts as long as the process."""
+"""In-memory store: lasts as long as the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study saw, as one labelled dataset: xarray, dims seed, arm, step, input, class. No torch.
+"""Outcomes of a study as one labelled xarray dataset: dims seed, arm, step, input, class.
 
 A study's *manifest* lists, for each seed and segment, the stored object that holds what was observed
 there. With it a study can be read on a machine that could not train it.
@@ -27,7 +27,7 @@ _STUDIES = digest("bygones.studies")  # the address under which manifests lie, b
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One stored object of a manifest: what these arms of this seed did from `low` to `high`.
+    """One stored object of a manifest: losses and outputs of some arms of one seed, from `low` to `high`.
 
     The object's losses begin at step `start`; its observations are those of `steps`, in order.
     """
@@ -44,7 +44,7 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where everything lies that a study saw, and what a reader has to know besides."""
+    """The stored objects of a study, and its metadata."""
 
     kind: Literal["logits", "values"]
     seeds: list[int]
@@ -76,12 +76,15 @@ class Manifest:
 
 
 def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
-    """Keeps a manifest in the store, under its study's name."""
+    """Write a manifest to the store, under its study's name."""
     store.write_record(_STUDIES, _file_name(manifest.facts.study), manifest.to_dict())
 
 
 def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
-    """The manifest of a study in the store; the name may be left out if there is only one."""
+    """Read the manifest of a study; the name may be left out if the store holds only one.
+
+    Raises StoreError where there is none or several, UnknownName for another name.
+    """
     found = {r["attributes"]["study"]: r for r in store.records(_STUDIES).values()}
     if not found:
         raise StoreError(
@@ -99,7 +102,7 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
 def ledger_lines(
     store: AbstractStore, manifest: Manifest, seed: int, arm: str
 ) -> list[dict[str, Any]]:
-    """The ledger's entries along one arm of one seed, at every boundary that was observed."""
+    """Return the ledger's entries along one arm of one seed, at every boundary that was observed."""
     row = [one.name for one in manifest.facts.arms].index(arm)
     lines: dict[int, dict[str, Any]] = {}
     losses: dict[int, float] = {}
@@ -117,13 +120,13 @@ def ledger_lines(
 
 
 def _file_name(study: str) -> str:
-    """A name for a study's manifest that any disk will take; odd names keep apart by their digest."""
+    """Return a file name for a study's manifest; a name with odd characters gets its digest appended."""
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in study)[:60]
     return plain if plain == study else f"{plain}-{digest(study)[:8]}"
 
 
 def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
-    """Reads the observations of every seed and arm from the store, checking each object's digest.
+    """Read the outcomes of every seed and arm from the store, checking each object's digest.
 
     `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
     train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any.

@@ -1,13 +1,13 @@
-"""A store wherever fsspec reaches: object storage, servers, mounted disks. The one file that imports fsspec.
+"""Remote store through fsspec: object storage, servers, mounted disks. The one file that imports fsspec.
 
     objects/ab/cdef…  records/ab/cdef…/<name>.json  damaged/  partial/     as in a folder
 
-Object storage writes an object whole or not at all. Elsewhere a file is written in `partial/` and then
-moved, so a process killed at any moment leaves either the whole file or none; what it leaves in
-`partial/` nobody needs, and it may be deleted while nobody trains.
+Object storage writes an object atomically. Elsewhere a file is written in `partial/` and then
+moved, so a process killed at any moment leaves either the complete file or none. Leftovers in
+`partial/` may be deleted while nothing trains.
 
-There is no lock, since object storage has none to offer. Nothing goes wrong without: objects are named by
-their content, and of two records of one name the later stands, which says the same. But two that train
+There is no lock, since object storage has none. Results are safe without one: objects are named by their
+content, and of two records of one name the later stands, which says the same. But two processes that train
 the same study into one store at once do all its work twice.
 """
 
@@ -30,8 +30,7 @@ _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}  # w
 class RemoteStore(AbstractStore):
     """Objects and records under a URL, like `s3://bucket/study`. Any number may read and write at once.
 
-    How to get in (keys, endpoints) is not said here: each of fsspec's file systems finds that in its usual
-    files and variables.
+    Credentials and endpoints are found by fsspec's file systems in their usual files and variables.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,7 +38,7 @@ class RemoteStore(AbstractStore):
         self._files, self._root = _opened(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker makes a connection of its own."""
+        """Pickle the URL alone: a worker opens its own connection."""
         return RemoteStore, (self.url,)
 
     def put(self, content: bytes) -> Digest:
@@ -86,7 +85,7 @@ class RemoteStore(AbstractStore):
         return sound
 
     def _contents(self, folder: str) -> dict[str, bytes]:
-        """All JSON files of a folder by path, fetched together: each way to a server and back takes long."""
+        """Return all JSON files of a folder by path, fetched in one request to save round trips."""
         with self._sentences("read"):
             self._files.invalidate_cache()  # others write too
             try:
@@ -101,7 +100,7 @@ class RemoteStore(AbstractStore):
         return {path: content for path, content in found.items() if isinstance(content, bytes)}
 
     def _is_there(self, path: str) -> bool:
-        """`exists` of fsspec would take a broken connection for a file that is not there."""
+        """Return whether a path exists; unlike fsspec's `exists`, a broken connection is an error."""
         with self._sentences("read"):
             self._files.invalidate_cache()
             try:
@@ -135,11 +134,11 @@ class RemoteStore(AbstractStore):
                     self._files.makedirs(f"{self._root}/damaged", exist_ok=True)
                 self._files.mv(path, aside)
             except FileNotFoundError:
-                pass  # somebody else was faster
+                pass  # another process has moved it
 
     @contextmanager
     def _sentences(self, done: str) -> Iterator[None]:
-        """Whatever a file system raises (each has errors of its own) becomes a sentence."""
+        """Translate any error of a file system into a StoreError."""
         try:
             yield
         except StoreError:
@@ -163,12 +162,12 @@ class RemoteStore(AbstractStore):
 
 
 def _protocols(files: Any) -> set[str]:
-    """The names that a file system goes by: one, or several."""
+    """Return the protocol names of a file system."""
     return {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """The file system that a URL is of, and the path in it."""
+    """Return the file system of a URL, and the path in it."""
     try:
         import fsspec.core
     except ImportError as error:

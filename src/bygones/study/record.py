@@ -16,12 +16,12 @@ from bygones.training.run import Run
 
 @dataclass(frozen=True)
 class Recorded:
-    """A ledger that was written: its entries, the boundary of the last, and the seal of its last line."""
+    """A ledger that was written: its entries, the boundary of the last, and the hash of its last line."""
 
     path: str
     entries: int
     until: int
-    seal: Digest
+    root_hash: Digest
 
     def __str__(self) -> str:
         count = "1 entry" if self.entries == 1 else f"{self.entries:,} entries"

@@ -1,4 +1,4 @@
-"""Training what is missing of some seeds' trees: the one function that an executor is handed."""
+"""Train segments: the part of some seeds' trees that the store lacks; the function that executors run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from bygones.training.run import Donor, Run, Snapshot
 
 @dataclass(frozen=True)
 class SeedsJob:
-    """Everything that a worker needs to train some seeds; it travels to another process.
+    """Everything that a worker needs to train some seeds; it is pickled to another process.
 
     Where the contract has lanes, the seeds are lanes of one step; otherwise they follow one another.
     """
@@ -45,7 +45,7 @@ class SeedsJob:
     store: AbstractStore
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Files that were imported by their path go first: the worker may need classes out of them."""
+        """Pickle the files that were imported by path first: the worker may need their classes."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return _arrive, (imported_files(), pickle.dumps(values))
 
@@ -57,9 +57,10 @@ def _arrive(files: list[Path], values: bytes) -> SeedsJob:
 
 
 def run_seeds(job: SeedsJob) -> int:
-    """Trains what the store does not hold yet of a job's seeds. Returns the number of steps trained.
+    """Train what the store lacks of a job's seeds, and return the number of steps trained.
 
-    Returns at once if nothing is missing. An object found damaged on the way is made again.
+    An object that turns out damaged is trained again. Raises StoreError where objects are damaged as fast
+    as they are written, RecipeError and OutOfMemory where the seeds cannot be trained together.
     """
     trained = 0
     # Each of the snapshots may turn out damaged.
@@ -93,7 +94,7 @@ def run_seeds(job: SeedsJob) -> int:
 
 
 def _groups(job: SeedsJob) -> Iterator[dict[int, list[Work]]]:
-    """Seeds that have work left, with the work of each: as many together as there are lanes.
+    """Yield groups of seeds that have work left, with the work of each: as many as there are lanes.
 
     Seeds share a step only where the same pieces of their trees are left to train.
     """
@@ -116,12 +117,12 @@ def _in_words(seeds: Sequence[int]) -> str:
 
 
 def donor_seed(seed: int) -> int:
-    """The seed of the run that a transplant into `seed` comes from: outside any range of seeds."""
+    """Return the seed of the donor of transplants into `seed`: outside any range of study seeds."""
     return (1 << 30) + mix(seed, "donor") % (1 << 30)
 
 
 def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
-    """Trains what is left to do of some seeds; gives the number of steps after each piece of it."""
+    """Train what is left of some seeds; yield the number of steps after each piece."""
     runs = [Run(job.recipe, seed, job.contract.device) for seed in group]
     for run in runs:
         _check_built(job, run)
@@ -159,7 +160,7 @@ def _train_segment(
     item: Work,
     donors: Sequence[Donor],
 ) -> list[Snapshot]:
-    """Trains one segment, observes on the way, and stores what it made. Returns the states at its end."""
+    """Train one segment, observe it, store the result, and return the states at its end."""
     seen = [_Seen() for _ in together.runs]
     of = {id(run): mine for run, mine in zip(together.runs, seen, strict=True)}
 
@@ -187,7 +188,7 @@ def _train_segment(
 
 @dataclass
 class _Seen:
-    """What was seen of one run along a segment."""
+    """Outputs and ledger entries of one run along a segment."""
 
     observed: list[np.ndarray] = field(default_factory=list)
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -223,7 +224,7 @@ def _store(
 
 
 def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> list[Donor]:
-    """Each seed's donor's snapshots at these boundaries; the donors are trained when first asked for."""
+    """Return each seed's donor: its snapshots at these boundaries. Donors are trained on first use."""
     taken: dict[int, list[Snapshot]] = {}
 
     def train() -> None:
@@ -245,7 +246,7 @@ def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> l
 
 
 def _check_built(job: SeedsJob, run: Run) -> None:
-    """A recipe must build the same run from the same seed, today and when the store was filled."""
+    """Check that the recipe builds the same run from a seed twice, and as when the store was filled."""
     address = job.addresses.history(run.seed, ())
     built = initial_state_digest(run)
     known = job.store.records(address).get("built")
@@ -265,6 +266,6 @@ def _check_built(job: SeedsJob, run: Run) -> None:
 
 
 def initial_state_digest(run: Run) -> Digest:
-    """Digest of a run as built: its starting state, its probe set, and its data where it is tensors."""
+    """Return the digest of a run as built: its initial state, its probe set, and its data if tensors."""
     data = run.parts.data if isinstance(run.parts.data, tuple) else None
     return digest([run.snapshot().digest(), run.parts.probe_set, data])

@@ -1,4 +1,4 @@
-"""Adding seeds until the answer is narrow enough, without the interval paying for the looking."""
+"""Sequential testing: add seeds until the anytime-valid interval is narrow enough."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def measure_until(
     max_seeds: int = 128,
     on_batch: Callable[[Plan], None] | None = None,
 ) -> xr.Dataset:
-    """Adds seeds to a study, `batch` at a time, until every arm's excess is known within ± half_width.
+    """Add seeds to a study, `batch` at a time, until every arm's excess is known within ± half_width.
 
     Judged by the anytime-valid confidence sequence of each arm's excess over its matched null (headline
-    distance, last horizon), so the interval at the stop still covers; Student's t, looked at again and
-    again, would not. The first seeds are the study's own; more follow upwards from the largest. Stops at
+    distance, last horizon), so the interval at the stop still covers; Student's t, recomputed after
+    each batch, would not. The first seeds are the study's own; more follow upwards from the largest. Stops at
     `max_seeds` at the latest. `on_batch` is called with each plan before it is trained. `lanes` and `device`
     as in `plan`; where seeds take their steps together, a batch is at least one job of them.
     """
@@ -65,12 +65,12 @@ def measure_until(
 
 
 def anytime_estimates(outcomes: xr.Dataset) -> dict[str, Estimate]:
-    """Each treated arm's excess at the last horizon, with its anytime-valid interval."""
+    """Estimate each treated arm's excess at the last horizon, with its anytime-valid interval."""
     return {arm: confidence_sequence(pairs) for arm, pairs in judged_pairs(outcomes).items()}
 
 
 def judged_pairs(outcomes: xr.Dataset) -> dict[str, np.ndarray]:
-    """The numbers, one a seed, that the number of seeds is judged by: each treated arm's excess.
+    """Return the paired differences, one a seed, that stopping is decided by: each treated arm's excess.
 
     Headline distance at the last horizon, less that of the matched null. Where no null is defined it is
     the distance itself, whose pairs may be skewed: there the confidence sequence promises less

@@ -1,4 +1,4 @@
-"""From one number a seed pair to an estimate with its interval. numpy and scipy only."""
+"""Estimators: from one number a seed pair to an estimate with its interval. numpy and scipy only."""
 
 from collections.abc import Callable
 

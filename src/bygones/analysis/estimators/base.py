@@ -1,4 +1,4 @@
-"""What an estimator gives back: one number with its interval, and how it came about."""
+"""Estimate: a number with its confidence interval, and the arithmetic that estimators share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Estimate:
     two pairs, infinite where the method cannot bound the truth with so few (`note` says which).
     `num_pairs` counts the pairs used, `num_dropped` those left out because they were not finite.
     `p_value` is two-sided, for the hypothesis that the truth is 0: at most 1 − level exactly where
-    the interval leaves out 0 (but for pairs all alike, see `without_spread`), None where there is none.
+    the interval leaves out 0 (but for pairs all alike, see
+    `estimate_without_interval`), None where there is none.
 
     >>> print(Estimate(0.0081, 0.0075, 0.0087, level=0.95, num_pairs=32, method="paired t"))
     0.0081 [95% CI 0.0075, 0.0087]
@@ -37,7 +38,7 @@ class Estimate:
     p_value: float | None = None
 
     def covers(self, number: float) -> bool:
-        """Whether the interval holds this number; an interval that does not exist holds all.
+        """Return whether the interval contains a number; an interval that does not exist contains all.
 
         >>> Estimate(2.0, 1.0, 3.0, 0.95, 8, "paired t").covers(0.0)
         False
@@ -45,14 +46,14 @@ class Estimate:
         return not (number < self.low or number > self.high)
 
     def scaled(self, factor: float) -> Estimate:
-        """The same estimate in another unit, `factor > 0` of which make one of this."""
+        """Return the estimate in another unit, `factor > 0` of which make one of this."""
         ends = {name: factor * getattr(self, name) for name in ("value", "low", "high")}
         return Estimate(**{**vars(self), **ends})
 
     @property
     def number(self) -> str:
         """The value alone, to the digits that its interval supports."""
-        return _written(self.value, self._half_width)
+        return _round_to_error(self.value, self._half_width)
 
     @property
     def interval(self) -> str:
@@ -60,7 +61,7 @@ class Estimate:
         percent = f"{100.0 * self.level:g}%"
         if math.isnan(self.low) or math.isnan(self.high):
             return f"[no {percent} CI]"
-        ends = (_written(end, self._half_width) for end in (self.low, self.high))
+        ends = (_round_to_error(end, self._half_width) for end in (self.low, self.high))
         return f"[{percent} CI {', '.join(ends)}]"
 
     @property
@@ -71,14 +72,16 @@ class Estimate:
         return f"{self.number} {self.interval}"
 
 
-def _written(number: float, error: float) -> str:
-    """A number rounded to its error, by the rule of the Particle Data Group.
+def _round_to_error(number: float, error: float) -> str:
+    """Round a number to its error, by the rule of the Particle Data Group.
 
     Two digits of the error are kept if they are 35 or less, one if they are more (PDG, Review of
     Particle Physics, introduction, section 5.3). Without an error: three significant digits.
 
-    >>> _written(0.81234, 0.0213), _written(0.81234, 0.0613), _written(3.14159e-7, math.nan)
-    ('0.812', '0.81', '3.14e-07')
+    >>> _round_to_error(0.81234, 0.0213), _round_to_error(0.81234, 0.0613)
+    ('0.812', '0.81')
+    >>> _round_to_error(3.14159e-7, math.nan)
+    '3.14e-07'
     """
     if math.isnan(number):
         return "not a number"
@@ -101,7 +104,7 @@ def _written(number: float, error: float) -> str:
 
 
 def finite_pairs(differences: ArrayLike) -> tuple[np.ndarray, int]:
-    """The finite numbers among one number a seed pair, and how many were left out."""
+    """Return the finite numbers of one number a seed pair, and how many were left out."""
     numbers = np.asarray(differences, dtype=np.float64)
     if numbers.ndim != 1:
         raise DesignError(
@@ -113,7 +116,7 @@ def finite_pairs(differences: ArrayLike) -> tuple[np.ndarray, int]:
 
 
 def seed_means(differences: ArrayLike) -> tuple[np.ndarray, int, str]:
-    """Mean over the finite repeats of each seed, (R, K) or (R,) -> (R,); seeds left out; and a note.
+    """Average the finite repeats of each seed, (R, K) or (R,) -> (R,); seeds left out; and a note.
 
     >>> seed_means([[1.0, 3.0], [math.nan, 5.0], [math.nan, math.nan]])
     (array([2., 5.]), 1, "repeats that are not finite, left out of their seed's mean: 1")
@@ -136,14 +139,14 @@ def seed_means(differences: ArrayLike) -> tuple[np.ndarray, int, str]:
     return means, int(np.sum(~kept)), note
 
 
-def without_spread(
+def estimate_without_interval(
     value: float, *, level: float, num_pairs: int, num_dropped: int, method: str
 ) -> Estimate:
-    """The estimate where no interval can be computed: too few pairs, or pairs all alike.
+    """Return the estimate where no interval can be computed: too few pairs, or pairs all alike.
 
     Pairs all alike still have a p-value, that of the exact sign-flip test: 2^(1 − pairs), or 1 at 0.
 
-    >>> print(without_spread(0.5, level=0.95, num_pairs=1, num_dropped=0, method="paired t"))
+    >>> print(estimate_without_interval(0.5, level=0.95, num_pairs=1, num_dropped=0, method="paired t"))
     0.500 [no 95% CI]
     """
     if num_pairs < 2:
@@ -157,12 +160,12 @@ def without_spread(
 
 
 def standard_error(kept: np.ndarray) -> float:
-    """s / √n of pairs that are not all alike; spreads too small to be squared survive."""
+    """Compute s / √n of pairs that are not all alike; spreads too small to be squared survive."""
     spread = float(np.ptp(kept))
     return spread * float(((kept - kept.mean()) / spread).std(ddof=1)) / math.sqrt(kept.size)
 
 
-def student(
+def estimate_from_t(
     value: float,
     error: float,
     degrees: int,
@@ -173,9 +176,9 @@ def student(
     method: str,
     note: str = "",
 ) -> Estimate:
-    """value ± t · error, t the (1 + level)/2 quantile of Student's t with so many degrees of freedom.
+    """Return value ± t · error, t the (1 + level)/2 quantile of Student's t with so many degrees of freedom.
 
-    >>> found = student(1.0, 0.5, 7, level=0.95, num_pairs=8, num_dropped=0, method="paired t")
+    >>> found = estimate_from_t(1.0, 0.5, 7, level=0.95, num_pairs=8, num_dropped=0, method="paired t")
     >>> print(found, round(found.p_value, 3))
     1.0 [95% CI -0.2, 2.2] 0.086
     """
@@ -186,7 +189,7 @@ def student(
     return Estimate(value, *ends, level, num_pairs, method, num_dropped, note, p_value)
 
 
-def from_ranks(
+def estimate_from_draws(
     value: float,
     draws: np.ndarray,
     tolerance: float = 0.0,
@@ -196,7 +199,7 @@ def from_ranks(
     num_dropped: int,
     method: str,
 ) -> Estimate:
-    """The interval between two order statistics of B draws, and the p-value that goes with it.
+    """Return the percentile interval between two order statistics of B draws, and its p-value.
 
         [r₍ₖ₎, r₍B+1−k₎],  k = ⌊(B + 1)(1 − level)/2⌋;  unbounded where k = 0
         p = 2 · min(1 + #{r ≤ 0}, 1 + #{r ≥ 0}) / (B + 1), at most 1
@@ -211,10 +214,10 @@ def from_ranks(
         low, high = float(ends[k - 1]), float(ends[num - k])
     above, below = int(np.sum(draws >= -tolerance)), int(np.sum(draws <= tolerance))
     p_value = min(1.0, 2.0 * (1 + min(above, below)) / (num + 1))
-    note = "" if math.isfinite(low) and math.isfinite(high) else unbounded(num_pairs)
+    note = "" if math.isfinite(low) and math.isfinite(high) else infinite_interval_note(num_pairs)
     return Estimate(value, low, high, level, num_pairs, method, num_dropped, note, p_value)
 
 
-def unbounded(num_pairs: int) -> str:
-    """The note of an interval that has an infinite end."""
+def infinite_interval_note(num_pairs: int) -> str:
+    """Return the note of an interval that has an infinite end."""
     return f"{num_pairs} such pairs are too few for this method: its interval is unbounded"

@@ -1,4 +1,4 @@
-"""The bootstrap with bias correction and acceleration, for the mean of the paired differences."""
+"""BCa bootstrap (bias correction and acceleration), for the mean of the paired differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate, finite_pairs, without_spread
+from bygones.analysis.estimators.base import Estimate, estimate_without_interval, finite_pairs
 from bygones.core.keyed_rng import generator
 
 METHOD = "BCa bootstrap"
@@ -39,7 +39,7 @@ def bootstrap_bca(
     mean = float(kept.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(kept == kept[0]):
-        return without_spread(mean, **facts)
+        return estimate_without_interval(mean, **facts)
     # BCa moves and stretches with the numbers; of size one, tiny spreads survive its cubes.
     spread = float(np.ptp(kept))
     interval = stats.bootstrap(

@@ -1,4 +1,4 @@
-"""The studentised bootstrap, for the mean of the paired differences."""
+"""Bootstrap-t (studentised bootstrap), for the mean of the paired differences."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    estimate_from_draws,
+    estimate_without_interval,
     finite_pairs,
-    from_ranks,
     standard_error,
-    without_spread,
 )
 from bygones.core.keyed_rng import generator
 
@@ -44,7 +44,7 @@ def bootstrap_t(
     mean = float(kept.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(kept == kept[0]):
-        return without_spread(mean, **facts)
+        return estimate_without_interval(mean, **facts)
     error = standard_error(kept)
     centred = (kept - mean) / float(np.ptp(kept))
     resampled = centred[generator(seed, METHOD).integers(n, size=(num_resamples, n))]
@@ -53,4 +53,4 @@ def bootstrap_t(
         t = means / (resampled.std(axis=1, ddof=1) / math.sqrt(n))
     alike = np.all(resampled == resampled[:, :1], axis=1)
     t[alike] = np.where(means[alike] > 0.0, math.inf, -math.inf)
-    return from_ranks(mean, mean - error * t, **facts)
+    return estimate_from_draws(mean, mean - error * t, **facts)

@@ -1,4 +1,4 @@
-"""An interval that may be looked at after every pair, and the rule for stopping by it."""
+"""Confidence sequence: an anytime-valid interval, and the stopping rule for sequential testing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    estimate_without_interval,
     finite_pairs,
+    infinite_interval_note,
     standard_error,
-    unbounded,
-    without_spread,
 )
 
 METHOD = "anytime-valid t"
@@ -60,14 +60,16 @@ def confidence_sequence(
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     widths = half_width_in_spreads(n, level=level, effect_scale=effect_scale) if n > 1 else 0.0
     if n < 2 or (np.all(kept == kept[0]) and math.isfinite(widths)):
-        return without_spread(mean, **facts)
+        return estimate_without_interval(mean, **facts)
     if np.all(kept == kept[0]):  # alike so far, which bounds nothing: the next may differ
-        return Estimate(mean, -math.inf, math.inf, **facts, note=unbounded(n), p_value=1.0)
+        return Estimate(
+            mean, -math.inf, math.inf, **facts, note=infinite_interval_note(n), p_value=1.0
+        )
     spread = standard_error(kept) * math.sqrt(n - 1)  # s̃: n below the line
     half = widths * spread
     m, u = 1.0 + n * effect_scale**2, (mean / spread) ** 2
     evidence = 0.5 * n * (math.log1p(u) - math.log1p(u / m)) - 0.5 * math.log(m)
-    note = "" if math.isfinite(half) else unbounded(n)
+    note = "" if math.isfinite(half) else infinite_interval_note(n)
     p_value = math.exp(min(0.0, -evidence))
     return Estimate(mean, mean - half, mean + half, **facts, note=note, p_value=p_value)
 
@@ -75,7 +77,7 @@ def confidence_sequence(
 def half_width_in_spreads(
     num_pairs: int, *, level: float = 0.95, effect_scale: float = 1.0
 ) -> float:
-    """half_n / s̃ of the confidence sequence: what pairs of spread 1 will have. Infinite at first.
+    """Return half_n / s̃ of the confidence sequence: the half-width of pairs of spread 1. Infinite at first.
 
     >>> [round(half_width_in_spreads(n), 2) for n in (4, 5, 8, 16, 32)]
     [inf, 4.23, 1.61, 0.91, 0.6]
@@ -88,7 +90,7 @@ def half_width_in_spreads(
 def half_width_reached(
     differences: ArrayLike, half_width: float, *, level: float = 0.95, effect_scale: float = 1.0
 ) -> bool:
-    """The stopping rule: whether the confidence sequence of the pairs so far is as narrow as this.
+    """Return whether to stop: the confidence sequence of the pairs so far is as narrow as asked.
 
     Seeds may be added one by one or in batches and this be asked after each: the interval at the stop
     still covers at `level`. Stopping by an interval for a fixed number of pairs would not.

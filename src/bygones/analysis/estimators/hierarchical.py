@@ -1,4 +1,4 @@
-"""Repeats within seeds: averaged first, so that the seed stays the unit."""
+"""Hierarchical mean: repeats within seeds are averaged first, so that the seed stays the unit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    estimate_from_t,
+    estimate_without_interval,
     seed_means,
     standard_error,
-    student,
-    without_spread,
 )
 
 METHOD = "t over seeds, repeats averaged"
@@ -41,5 +41,5 @@ def hierarchical(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     mean = float(means.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(means == means[0]):
-        return without_spread(mean, **facts)
-    return student(mean, standard_error(means), n - 1, **facts, note=note)
+        return estimate_without_interval(mean, **facts)
+    return estimate_from_t(mean, standard_error(means), n - 1, **facts, note=note)

@@ -1,4 +1,4 @@
-"""Repeats within seeds, resampled at both levels."""
+"""Hierarchical (cluster) bootstrap: seeds and their repeats, resampled at both levels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate, from_ranks, seed_means, without_spread
+from bygones.analysis.estimators.base import (
+    Estimate,
+    estimate_from_draws,
+    estimate_without_interval,
+    seed_means,
+)
 from bygones.core.keyed_rng import generator
 
 METHOD = "hierarchical bootstrap"
@@ -39,7 +44,7 @@ def hierarchical_bootstrap(
     mean = float(means.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(means == means[0]):
-        return without_spread(mean, **facts)
+        return estimate_without_interval(mean, **facts)
     draws = generator(seed, METHOD)
     repeats, counts = _packed(differences)
     centred = repeats - mean
@@ -51,12 +56,12 @@ def hierarchical_bootstrap(
         chosen = (within * counts[seeds][:, :, None]).astype(np.intp)
         # A seed with fewer repeats draws as many as the others, from those it has.
         resampled = centred[seeds[:, :, None], chosen].mean(axis=(1, 2))
-    found = from_ranks(mean, mean + resampled, **facts)
+    found = estimate_from_draws(mean, mean + resampled, **facts)
     return Estimate(**{**vars(found), "note": "; ".join(filter(None, (found.note, note)))})
 
 
 def _packed(differences: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The finite repeats of each seed that has any, moved to the front, (R, K); how many, (R,)."""
+    """Return the finite repeats of each seed that has any, moved to the front, (R, K); how many, (R,)."""
     numbers = np.asarray(differences, dtype=np.float64)
     numbers = numbers.reshape(numbers.shape[0], -1)
     finite = np.isfinite(numbers)

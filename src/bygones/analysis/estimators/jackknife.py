@@ -1,4 +1,4 @@
-"""The delete-one jackknife, for anything that is computed from all the seeds together."""
+"""Jackknife (delete one), for any statistic of all the seeds together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate, student, without_spread
+from bygones.analysis.estimators.base import Estimate, estimate_from_t, estimate_without_interval
 
 METHOD = "jackknife"
 
@@ -42,12 +42,12 @@ def jackknife(
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     value = float(statistic(*_of(of_seeds, seeds))) if n else math.nan
     if n < 2:
-        return without_spread(value, **facts)
+        return estimate_without_interval(value, **facts)
     without = np.array([statistic(*_of(of_seeds, np.delete(seeds, s))) for s in range(n)])
     if np.all(without == without[0]):
-        return without_spread(value, **facts)
+        return estimate_without_interval(value, **facts)
     variance = (n - 1) / n * float(np.sum((without - without.mean()) ** 2))
-    return student(value, math.sqrt(variance), n - 1, **facts)
+    return estimate_from_t(value, math.sqrt(variance), n - 1, **facts)
 
 
 def mean_over_pairs(between: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""One band around many means at once: the largest |t| under flips of sign."""
+"""Simultaneous band (max-T): many means at once, by the largest |t| under sign flips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The median of the paired differences, with the exact interval between two of them."""
+"""Median of the paired differences, with its exact interval between two order statistics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from bygones.analysis.estimators.base import Estimate, finite_pairs, unbounded, without_spread
+from bygones.analysis.estimators.base import (
+    Estimate,
+    estimate_without_interval,
+    finite_pairs,
+    infinite_interval_note,
+)
 
 METHOD = "median"
 
@@ -35,10 +40,12 @@ def median(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     value = float(np.median(kept)) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(kept == kept[0]):
-        return without_spread(value, **facts)
+        return estimate_without_interval(value, **facts)
     ordered = np.sort(kept)
     k = int(np.sum(2.0 * special.bdtr(np.arange(n), n, 0.5) <= (1.0 - level) * (1.0 + 1e-12)))
     low, high = (float(ordered[k - 1]), float(ordered[n - k])) if k else (-math.inf, math.inf)
     fewest = min(int(np.sum(kept <= 0.0)), int(np.sum(kept >= 0.0)))
     p_value = min(1.0, 2.0 * float(special.bdtr(fewest, n, 0.5)))
-    return Estimate(value, low, high, **facts, note="" if k else unbounded(n), p_value=p_value)
+    return Estimate(
+        value, low, high, **facts, note="" if k else infinite_interval_note(n), p_value=p_value
+    )

@@ -1,4 +1,4 @@
-"""Student's interval for the mean of the paired differences."""
+"""Paired t interval (Student) for the mean of the paired differences."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    estimate_from_t,
+    estimate_without_interval,
     finite_pairs,
     standard_error,
-    student,
-    without_spread,
 )
 
 METHOD = "paired t"
@@ -40,5 +40,5 @@ def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     mean = float(kept.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(kept == kept[0]):
-        return without_spread(mean, **facts)
-    return student(mean, standard_error(kept), n - 1, **facts)
+        return estimate_without_interval(mean, **facts)
+    return estimate_from_t(mean, standard_error(kept), n - 1, **facts)

@@ -1,4 +1,4 @@
-"""The sign-flip permutation test of the paired differences, and the interval that it leaves standing."""
+"""Sign-flip permutation test of the paired differences, and the interval by inverting it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate, finite_pairs, from_ranks, without_spread
+from bygones.analysis.estimators.base import (
+    Estimate,
+    estimate_from_draws,
+    estimate_without_interval,
+    finite_pairs,
+)
 from bygones.core.keyed_rng import generator
 
 METHOD = "sign-flip test"
@@ -47,12 +52,12 @@ def sign_flip(
     mean = float(kept.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(kept == kept[0]):
-        return without_spread(mean, **facts)
+        return estimate_without_interval(mean, **facts)
     centred = kept - mean
     means = _every_mean(centred) if n <= MOST_EXACT else _drawn_means(centred, seed, num_flips)
     # Sums that are equal on paper differ in the last bits: they count as equal.
     rounding = 1e-13 * float(np.abs(kept).max())
-    return from_ranks(mean, mean + means, rounding, **facts)
+    return estimate_from_draws(mean, mean + means, rounding, **facts)
 
 
 def _every_mean(numbers: np.ndarray) -> np.ndarray:

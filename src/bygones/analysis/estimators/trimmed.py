@@ -1,4 +1,4 @@
-"""The trimmed mean of the paired differences, with Tukey and McLaughlin's interval."""
+"""Trimmed mean of the paired differences, with Tukey and McLaughlin's interval."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    estimate_from_t,
+    estimate_without_interval,
     finite_pairs,
     standard_error,
-    student,
-    without_spread,
 )
 
 METHOD = "20% trimmed mean"
@@ -49,7 +49,7 @@ def trimmed(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     value = float(middle.mean()) if n else math.nan
     facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
     if n < 2 or np.all(middle == middle[0]):
-        return without_spread(value, **facts)
+        return estimate_without_interval(value, **facts)
     winsorised = np.clip(kept, middle[0], middle[-1])
     error = standard_error(winsorised) * math.sqrt(n * (n - 1) / (left * (left - 1)))
-    return student(value, error, left - 1, **facts)
+    return estimate_from_t(value, error, left - 1, **facts)

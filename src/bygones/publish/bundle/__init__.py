@@ -1,4 +1,4 @@
-"""A study as one folder or zip that stands alone, and the checking of it. No torch.
+"""Bundle: a study as one self-contained folder or zip, and its verification. No torch.
 
     README.md bundle.json                what it is, its licence, what code it brings
     study.json contract.json             the design; under which conditions bits can be expected to agree

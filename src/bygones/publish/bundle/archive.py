@@ -1,4 +1,4 @@
-"""A bundle's files in a folder or in a zip, neither of which is trusted.
+"""Bundle archives: files in a folder or in a zip, neither of which is trusted.
 
 The zip is written in one way only: paths in order, no compression, no times, one kind of entry. So it can be
 made again from its files, and a zip that is not the same to the last byte is refused. That leaves nothing to
@@ -35,14 +35,14 @@ _BROKEN = (
 
 
 def write_zip(folder: Path, path: Path) -> None:
-    """Writes every file of a folder into a new zip: the same files give the same bytes."""
+    """Write every file of a folder into a new zip: the same files give the same bytes."""
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as archive:
         for name in files_of(folder):
             archive.writestr(_entry(name), (folder / name).read_bytes())
 
 
 def files_of(folder: Path) -> list[str]:
-    """Paths of all files below a folder, in order. Refuses links and whatever else is no file."""
+    """Return the paths of all files below a folder, in order. Raises BundleError for links."""
     names = []
     pending = [folder]
     while pending:
@@ -59,8 +59,8 @@ def files_of(folder: Path) -> list[str]:
 
 
 @contextmanager
-def unpacked_bundle(path: Path) -> Iterator[Path]:
-    """The bundle as a folder: itself, or a zip in a folder that is there until this is over."""
+def open_bundle(path: Path) -> Iterator[Path]:
+    """Open a bundle as a folder: itself, or a zip unpacked into a temporary one."""
     if path.is_dir():
         yield path
         return
@@ -73,7 +73,7 @@ def unpacked_bundle(path: Path) -> Iterator[Path]:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpacks a zip into a new folder, after a look at everything that it says about its entries."""
+    """Unpack a zip into a new folder, after checking all its entries."""
     folder.mkdir()
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""What a bundle says to archives and search engines, as an RO-Crate. The only file that imports rocrate."""
+"""RO-Crate: the description of a bundle for archives. The only file that imports rocrate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPDX = re.compile(r"[A-Za-z0-9.+-]+")
 def crate_json(
     study: dict[str, Any], files: Sequence[str], license: str, date: str, made_with: str
 ) -> bytes:
-    """The bytes of ro-crate-metadata.json. `files`: paths in the bundle; folders are described as wholes."""
+    """Return the bytes of ro-crate-metadata.json. `files`: paths in the bundle."""
     try:
         from rocrate.rocrate import ROCrate
     except ImportError:
@@ -66,7 +66,7 @@ _FOLDERS = {
 
 
 def _license(crate: Any, license: str) -> Any:
-    """A licence by its SPDX identifier, as the page that has its text; anything else as it was said."""
+    """Return the address of a licence by its SPDX identifier; any other text as it is."""
     if not _SPDX.fullmatch(license):
         return license
     page = f"https://spdx.org/licenses/{license}"

@@ -1,4 +1,4 @@
-"""What in a bundle follows from its manifest and its objects: written from them, and checked against them."""
+"""Derived files of a bundle: computed from its manifest and objects, and checked against them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IN_STUDY = ("study", "recipe", "fork_at", "headline", "family", "margins", "arm
 
 
 def study_of(manifest: Manifest) -> dict[str, Any]:
-    """The study as a reader wants it: what was compared, over which seeds, when, of which code."""
+    """Return study.json: what was compared, over which seeds and steps, and of which code."""
     told = manifest.facts.to_dict()
     return {
         **{name: told[name] for name in _IN_STUDY},
@@ -32,12 +32,12 @@ def study_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def contract_of(manifest: Manifest) -> dict[str, Any]:
-    """The numeric contract, and the one of the random numbers where it was recorded."""
+    """Return contract.json: the numeric contract, and the RNG contract where it was recorded."""
     return {"numeric": manifest.facts.contract, "random": manifest.facts.rng}
 
 
 def header_of(manifest: Manifest, seed: int, arm: str) -> dict[str, Any]:
-    """The first line of an arm's ledger. `every` is null: the boundaries are those observed."""
+    """Return the first line of an arm's ledger. `every` is null: the boundaries are those observed."""
     facts = manifest.facts
     return {
         "run": facts.recipe,
@@ -53,25 +53,25 @@ def header_of(manifest: Manifest, seed: int, arm: str) -> dict[str, Any]:
 
 
 def effects_of(outcomes: xr.Dataset) -> dict[str, Any]:
-    """What was found: the same value that `bygones report --json` prints."""
+    """Return all effects: the value that `bygones report --json` prints."""
     found = [effect.to_dict() for effect in all_effects(outcomes, default_metrics(outcomes))]
     told = facts_of(outcomes).to_dict()
     return {**{name: told[name] for name in _IN_EFFECTS}, "effects": found}
 
 
 def effects_json(outcomes: xr.Dataset) -> bytes:
-    """The same bytes, too."""
+    """Return effects.json: the bytes that `bygones report --json` prints."""
     return f"{json.dumps(effects_of(outcomes), indent=2)}\n".encode()
 
 
 def objects_of(manifest: Manifest) -> list[Digest]:
-    """Every stored object that the manifest names."""
+    """Return the digest of every object that the manifest names, sorted."""
     images = [] if manifest.images is None else [manifest.images]
     return sorted({entry.object for entry in manifest.entries} | set(images))
 
 
-def relocated(manifest: Manifest) -> Manifest:
-    """The manifest without folders of the machine it was made on: code lies in the bundle from now on."""
+def relocate(manifest: Manifest) -> Manifest:
+    """Return the manifest with the folders of its code replaced by those of the bundle."""
     design = manifest.facts.design
     if design is None:
         return manifest

@@ -1,4 +1,4 @@
-"""How well a study came out again: to the bit, in numbers, or within what seeds differ by.
+"""Reproducibility grade of a re-run: bitwise, numeric or statistical.
 
 bitwise      outcomes, losses and ledgers are equal in every bit. Expected under the same contract, and
              demanded there: the same machine that gives other bits contradicts the bundle.
@@ -33,7 +33,7 @@ _FEWEST = 3  # seeds that a prediction interval is drawn from
 
 @dataclass(frozen=True)
 class Grade:
-    """How far the re-run agrees; `str` is the sentence. `largest`: the largest difference of an output."""
+    """How closely a re-run agrees; `str` is the sentence. `largest`: the largest difference of an output."""
 
     grade: Literal["bitwise", "numeric", "statistical"]
     seeds: tuple[int, ...]
@@ -57,7 +57,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared: what is recorded, or what came out now."""
+    """One side of the comparison: the recorded study, or the re-run."""
 
     store: AbstractStore
     manifest: Manifest
@@ -71,15 +71,15 @@ class Side:
 
 
 def grade(recorded: Side, again: Side, tolerance: float, other: tuple[str, ...]) -> Grade:
-    """Compares the seeds that were run again. `other`: what of the contract is not the recorded one.
+    """Grade the seeds that were run again. `other`: terms of the contract that differ from the recorded one.
 
     Raises BundleError where no grade is reached, or where bits differ though the contract is the same.
     """
     seeds = again.manifest.seeds
     if (recorded.arms, recorded.manifest.steps) != (again.arms, again.manifest.steps):
         raise BundleError("the study was run again with other arms or steps than are recorded.")
-    whole, now = recorded.outcomes(), again.outcomes()
-    then = whole.sel(seed=seeds)
+    recorded_outcomes, now = recorded.outcomes(), again.outcomes()
+    then = recorded_outcomes.sel(seed=seeds)
     difference = _describe_first_difference(recorded, again, then, now)
     largest = _largest(then, now, again.manifest.kind)
     made = (tuple(seeds), len(again.arms), largest, tolerance, other)
@@ -92,7 +92,7 @@ def grade(recorded: Side, again: Side, tolerance: float, other: tuple[str, ...])
         )
     if largest <= tolerance:
         return Grade("numeric", *made)
-    why = _unlikely(whole, now, seeds)
+    why = _unpredicted_effect(recorded_outcomes, now, seeds)
     if why is not None:
         raise BundleError(
             f"{difference} Under another contract ({', '.join(other)}) outputs may differ by {tolerance:g}; "
@@ -102,7 +102,7 @@ def grade(recorded: Side, again: Side, tolerance: float, other: tuple[str, ...])
 
 
 def differing_terms(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:
-    """What two contracts do not agree in, in words."""
+    """Return the terms in which two contracts differ, in words."""
     return tuple(
         f"{name} {here.get(name)} (recorded: {recorded.get(name)})"
         for name in sorted(recorded.keys() | here.keys())
@@ -113,7 +113,7 @@ def differing_terms(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> tup
 def _describe_first_difference(
     recorded: Side, again: Side, then: xr.Dataset, now: xr.Dataset
 ) -> str | None:
-    """The first bit that differs, in words; None if there is none."""
+    """Describe the first bit that differs; None if all are equal."""
     for seed in again.manifest.seeds:
         for arm in again.arms:
             place = f"seed {seed}, arm '{arm}'"
@@ -134,7 +134,7 @@ def _describe_first_difference(
 
 
 def _where(one: xr.DataArray, other: xr.DataArray) -> str | None:
-    """Where two arrays differ in a bit, by their first dimension."""
+    """Describe where two arrays differ in a bit, by their first dimension; None if they are equal."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return f"of {one.dtype} {list(one.shape)}"
     if one.ndim == 0:
@@ -147,7 +147,7 @@ def _where(one: xr.DataArray, other: xr.DataArray) -> str | None:
 
 
 def _largest(then: xr.Dataset, now: xr.Dataset, kind: str) -> float:
-    """The largest difference of an output; where one diverged and the other did not, infinite."""
+    """Return the largest difference of an output; infinite where only one of them diverged."""
     one, other = (probabilities(o) if kind == "logits" else o[kind] for o in (then, now))
     if one.shape != other.shape:
         return math.inf
@@ -159,18 +159,20 @@ def _largest(then: xr.Dataset, now: xr.Dataset, kind: str) -> float:
     return float(np.max(gap, initial=0.0)) / (scale or 1.0)
 
 
-def _unlikely(whole: xr.Dataset, now: xr.Dataset, seeds: list[int]) -> str | None:
-    """Which effect lies where the other seeds do not predict it, in words; None if none does."""
-    others = [int(s) for s in whole["seed"].values if int(s) not in seeds]
+def _unpredicted_effect(
+    recorded_outcomes: xr.Dataset, now: xr.Dataset, seeds: list[int]
+) -> str | None:
+    """Describe an effect outside the prediction interval of the other seeds; None if all are inside."""
+    others = [int(s) for s in recorded_outcomes["seed"].values if int(s) not in seeds]
     if len(others) < _FEWEST:
         return (
             f"there are {len(others)} other seeds in the bundle, where {_FEWEST} are needed to say what is "
             f"to be expected"
         )
-    metric, treated = headline_metric(whole), Arms.of(whole).treated
+    metric, treated = headline_metric(recorded_outcomes), Arms.of(recorded_outcomes).treated
     level = 1 - 0.025 / (len(treated) * len(seeds))
     for arm in treated:
-        known = per_seed(whole.sel(seed=others), metric, arm).values[:, -1]
+        known = per_seed(recorded_outcomes.sel(seed=others), metric, arm).values[:, -1]
         known = known[np.isfinite(known)]
         if len(known) < _FEWEST:
             return f"of arm '{arm}' too few other seeds came to an end"

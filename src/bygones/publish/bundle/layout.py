@@ -1,4 +1,4 @@
-"""What is called what in a bundle, and how its JSON is written."""
+"""Layout of a bundle: file names, the listing, and canonical JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def object_path(digest: Digest) -> str:
 
 
 def ledger_path(seed: int, row: int, arm: str) -> str:
-    """Where the ledger of an arm lies; its name is for people, its header says what it is."""
+    """Return the path of an arm's ledger; the name is for people, the header identifies it."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", arm).strip("-")[:40]
     return f"ledgers/seed-{seed}/{row:02d}-{plain or 'arm'}.jsonl"
 
@@ -43,7 +43,7 @@ def code_folder(index: int) -> str:
 
 
 def check_name(name: str, where: str) -> str:
-    """Refuses a path that could lead out of the bundle, or that not every system can write."""
+    """Return the path, checked. Raises where it leaves the bundle, or not every system can write it."""
     parts = name.split("/")
     led_out = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name)
     if led_out or "" in parts or "." in parts or _ODD.search(name):
@@ -55,7 +55,7 @@ def check_name(name: str, where: str) -> str:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON that reads the same everywhere and differs only where the value does."""
+    """Encode a value as canonical JSON: equal values give equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return f"{text}\n".encode()
 
@@ -78,12 +78,12 @@ def sha256(path: Path) -> Digest:
 
 
 def listing(digests: Mapping[str, Digest]) -> bytes:
-    """The file that names every other one, as `sha256sum` writes it."""
+    """Return the listing of all files with their SHA-256, as `sha256sum` writes it."""
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
 def read_listing(content: bytes) -> dict[str, Digest]:
-    """The digests by path. Refuses a line that `listing` would not have written."""
+    """Parse a listing: digests by path. Raises for a line that `listing` would not have written."""
     digests: dict[str, Digest] = {}
     try:
         lines = content.decode().split("\n")

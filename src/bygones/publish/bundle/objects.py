@@ -1,4 +1,4 @@
-"""Outcomes as a store that can only be read: those of a bundle, or those that go into one."""
+"""Read-only stores: the objects of a bundle, or those that are written into one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEPT = 1 << 28  # bytes that are kept in memory: arms share the stretches befor
 
 
 class ReadOnly(AbstractStore):
-    """Objects that are read by a function; those that were read lately are not read again."""
+    """Objects that are read by a function, with a cache of the last ones."""
 
     def __init__(self, read: Callable[[Digest], bytes]) -> None:
         self._read = read
@@ -47,8 +47,8 @@ class ReadOnly(AbstractStore):
         return {}
 
 
-def bundled(folder: Path) -> ReadOnly:
-    """The objects of a bundle. Nothing is moved aside: a bundle is never changed by reading it."""
+def open_objects(folder: Path) -> ReadOnly:
+    """Open the objects of a bundle. Damaged ones are not moved aside: reading never changes a bundle."""
 
     def read(digest: Digest) -> bytes:
         name = object_path(digest)

@@ -1,4 +1,4 @@
-"""Which files a recipe's own code consists of: its file, and what that imports of its package or folder.
+"""Own code of a recipe: its file, and what that imports of its package or folder.
 
 Found by reading `import` statements, so nothing is run for it. A module that is imported by a name which is
 put together while the program runs is not found.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def own_files(root: Path, home: str) -> list[str]:
-    """Paths below `root` of the files that `home` needs of its own package or folder, and its own."""
+    """Return the paths below `root` of `home` and of the files that it needs of its own package or folder."""
     scope = home.split("/")[0] + "/" if "/" in home else ""
     found: set[str] = set()
     pending = [home, *_packages(root, home)]
@@ -27,7 +27,7 @@ def own_files(root: Path, home: str) -> list[str]:
 
 
 def _imported(path: Path, name: str) -> Iterator[str]:
-    """Names of modules that a file may import; some are names of functions, for which there is no file."""
+    """Return the names of modules that a file may import; some are functions, which have no file."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -44,7 +44,7 @@ def _imported(path: Path, name: str) -> Iterator[str]:
 
 
 def _files(root: Path, module: str) -> Iterator[str]:
-    """The file of a module below `root`, and those of the packages around it."""
+    """Return the file of a module below `root`, and those of the packages around it."""
     parts = [part for part in module.split(".") if part]
     for name in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):
         if parts and (root / name).is_file():

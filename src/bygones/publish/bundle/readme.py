@@ -1,4 +1,4 @@
-"""The page that a bundle brings for whoever finds it."""
+"""README of a bundle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bygones.publish.bundle import layout
 
 
 def text(study: Mapping[str, Any], about: Mapping[str, Any], extras: Sequence[str]) -> str:
-    """What this is, and how to check it with and without bygones."""
+    """Return the text: what the bundle is, and how to check it with and without bygones."""
     seeds, steps = study["seeds"], study["steps"]
     arms = "\n".join(f"- {arm['name']}: {arm['sentence']}" for arm in study["arms"])
     code = about["code"]

@@ -1,4 +1,4 @@
-"""Running a recipe's code in a process of its own, from a copy of it, so that a bundle stays as it is."""
+"""Re-run process: a recipe's code, run in a separate process from a copy, so that a bundle is not changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bygones.core.errors import BundleError
 
 
 def ask(question: Mapping[str, Any], code: Path, design: Mapping[str, Any]) -> dict[str, Any]:
-    """Has `bygones.study.rerun` answer a question about a design. This runs the code of the bundle.
+    """Ask `bygones.study.rerun` about a design. This runs the code of the bundle.
 
     `code`: the folder that the roots of the design's code are relative to. The process stays in the folder
     that this one is in, where a recipe may find its data; but no module is taken from there (-P).

@@ -1,4 +1,4 @@
-"""Checking a bundle: its bytes, then its chains, then what was worked out from them, then by training."""
+"""Verify a bundle: its bytes, its hash chains, its derived files, and by training seeds again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bygones.core.errors import BundleError, BygonesError, DesignError, LedgerEr
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout
-from bygones.publish.bundle.archive import files_of, unpacked_bundle
+from bygones.publish.bundle.archive import files_of, open_bundle
 from bygones.publish.bundle.grade import Grade, Side, differing_terms, grade
-from bygones.publish.bundle.objects import bundled
+from bygones.publish.bundle.objects import open_objects
 from bygones.publish.bundle.rerun_process import ask
 from bygones.publish.bundle.write import rerun_question
 from bygones.store import AbstractStore, FolderStore, ledger
@@ -31,7 +31,7 @@ _ROUNDING = 1e-6  # relative: effects worked out with another numpy or scipy
 
 @dataclass(frozen=True)
 class Verified:
-    """What was checked and holds: rows of what and how much. `rerun`: the grade, if it was run again."""
+    """Result of a verification: rows of what was checked, and how much. `rerun`: the grade of a re-run."""
 
     study: str
     digest: Digest
@@ -47,7 +47,7 @@ def verify_bundle(
     run_code: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Verified:
-    """Checks a bundle, a folder or a zip, and raises BundleError with the first place that is wrong.
+    """Verify a bundle, a folder or a zip. Raises BundleError with the first place that is wrong.
 
     `digest`: what the bundle's digest has to be; without it, only that the bundle agrees with itself is
     checked. `rerun`: so many seeds are trained again with the code of the bundle, which needs `run_code`.
@@ -58,7 +58,7 @@ def verify_bundle(
             "training seeds again runs the program that the bundle brings. Read its code/, and say "
             "--run-code if you trust it."
         )
-    with unpacked_bundle(Path(path)) as folder:
+    with open_bundle(Path(path)) as folder:
         about = _about(folder, path)
         listed = _check_listing(folder, digest)
         checks = [("files", f"{len(listed)} are listed, there, and have their SHA-256")]
@@ -86,7 +86,7 @@ def verify_bundle(
 
 
 def _about(folder: Path, path: str | Path) -> dict[str, Any]:
-    """What the bundle says it is; whatever else it may be is refused before it is read."""
+    """Read bundle.json. Raises BundleError for a folder that is no bundle of this format."""
     for name in (layout.ABOUT, layout.LISTING):
         if not (folder / name).is_file():
             raise BundleError(f"{path}: not a bundle, or not a whole one: there is no {name}.")
@@ -101,7 +101,7 @@ def _about(folder: Path, path: str | Path) -> dict[str, Any]:
 
 
 def _check_listing(folder: Path, expected: Digest | None) -> dict[str, Digest]:
-    """Every file is listed and every listed file is there, with its digest."""
+    """Check that every file is listed and every listed file exists, with its digest."""
     content = (folder / layout.LISTING).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     listed = layout.read_listing(content)
@@ -136,9 +136,9 @@ def _more(names: list[str]) -> str:
 def _check_content(
     folder: Path, about: dict[str, Any], listed: dict[str, Digest]
 ) -> tuple[Manifest, list[tuple[str, str]]]:
-    """Everything that follows from the manifest and the objects is worked out again."""
+    """Check all derived files by computing them again from the manifest and the objects."""
     manifest = Manifest.from_dict(layout.read_json(folder, layout.MANIFEST))
-    objects = bundled(folder)
+    objects = open_objects(folder)
     for name, expected in {
         layout.STUDY: derived.study_of(manifest),
         layout.CONTRACT: derived.contract_of(manifest),
@@ -167,7 +167,7 @@ def _check_content(
 def _check_ledgers(
     folder: Path, objects: AbstractStore, manifest: Manifest, listed: dict[str, Digest]
 ) -> int:
-    """Each ledger is whole, is the one of its seed and arm, and says what the objects say."""
+    """Check that each ledger is complete, belongs to its seed and arm, and agrees with the objects."""
     num_entries, wanted = 0, set()
     for row, arm in enumerate(manifest.facts.arms):
         for seed in manifest.seeds:
@@ -199,7 +199,7 @@ def _check_ledger(
                 f"{name}: another run's ledger. Its {key} is {read.header.get(key)!r:.80}; expected "
                 f"{header.get(key)!r:.80}."
             )
-    if not read.whole:
+    if not read.complete:
         raise BundleError(f"{name}: cut short; its last line is missing.")
     for number, (one, other) in enumerate(zip(read.entries, lines, strict=False), start=2):
         if {key: value for key, value in one.items() if key != "entry"} != other:
@@ -214,7 +214,7 @@ def _check_ledger(
 
 
 def _check_effects(folder: Path, outcomes: Any) -> str:
-    """The effects are worked out again from the outcomes."""
+    """Check the effects by computing them again from the outcomes."""
     if derived.effects_json(outcomes) == (folder / layout.EFFECTS).read_bytes():
         return "worked out again from the outcomes, equal to the bit"
     recorded = layout.read_json(folder, layout.EFFECTS)
@@ -229,7 +229,7 @@ def _check_effects(folder: Path, outcomes: Any) -> str:
 
 
 def _unequal(one: Any, other: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
-    """Places where two JSON values differ. `other` may say more, as a later version of bygones does."""
+    """Yield where two JSON values differ. `other` may have more keys, as of a later version."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() <= other.keys():
         for key in one:
             yield from _unequal(one[key], other[key], f"{place}/{key}")
@@ -241,7 +241,7 @@ def _unequal(one: Any, other: Any, place: str) -> Iterator[tuple[str, Any, Any]]
 
 
 def _check_code(folder: Path, about: dict[str, Any], facts: StudyFacts) -> str:
-    """What can be said of the code without running it."""
+    """Check the code as far as possible without running it."""
     if not about["code"]["runs_from"]:
         return f"not included: {about['code']['why_not']}"
     design = facts.design or {}
@@ -268,7 +268,7 @@ def _check_code(folder: Path, about: dict[str, Any], facts: StudyFacts) -> str:
 
 
 def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -> Grade:
-    """Trains some seeds again with the code of the bundle, and compares."""
+    """Train some seeds again with the code of the bundle, and grade the result."""
     facts = manifest.facts
     design = facts.design or {"kind": "other", "why_not": "its design is not recorded"}
     if design["kind"] != "recipe":
@@ -288,7 +288,7 @@ def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -
         other += differing_terms(design["recipe"]["versions"], found["versions"])
         try:
             return grade(
-                Side(bundled(folder), manifest),
+                Side(open_objects(folder), manifest),
                 Side(again, now),
                 tolerance,
                 tuple(dict.fromkeys(other)),
@@ -298,7 +298,7 @@ def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -
 
 
 def spread_evenly(digest: Digest, seeds: list[int], count: int) -> list[int]:
-    """Seeds that nobody chose: in the order of a hash of the bundle's digest and the seed.
+    """Sample seeds deterministically: in the order of a hash of the bundle's digest and the seed.
 
     >>> spread_evenly("00ff", [0, 1, 2, 3], 2)
     [1, 3]

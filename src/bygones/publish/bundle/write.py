@@ -1,4 +1,4 @@
-"""From a store to a bundle: files are written aside, described, listed, and moved into place whole."""
+"""Write a bundle from a store: into a temporary folder, which is then moved into place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, and the digest to publish beside it. `why_no_code`: empty if code is included."""
+    """A written bundle, with the digest to publish beside it. `why_no_code`: empty if code is included."""
 
     path: Path
     digest: Digest
@@ -48,7 +48,7 @@ def write_bundle(
     date: str | None = None,
     extras: Mapping[str, bytes] | None = None,
 ) -> Written:
-    """Writes a study of a store as a bundle: a folder, or a zip where `out` ends in `.zip`.
+    """Write a study of a store as a bundle: a folder, or a zip where `out` ends in `.zip`.
 
     `license`: an SPDX identifier. `date`: the day of publication, like 2026-01-31; without it, the day on
     which the last outcome was stored. `extras`: further files by path. Equal stores and arguments give
@@ -65,12 +65,12 @@ def write_bundle(
         folder.mkdir()
         code = _fill(folder, store, manifest, license, published, extras or {})
         digest = layout.sha256(folder / layout.LISTING)
-        whole = folder
+        finished = folder
         if out.suffix == ".zip":
-            whole = Path(name) / "bundle.zip"
-            write_zip(folder, whole)
+            finished = Path(name) / "bundle.zip"
+            write_zip(folder, finished)
         try:
-            os.rename(whole, out)
+            os.rename(finished, out)
         except OSError as error:
             raise StoreError(f"{out}: cannot be written: {error.strerror}.") from error
     return Written(out, digest, code["why_not"])
@@ -84,9 +84,9 @@ def _fill(
     date: str,
     extras: Mapping[str, bytes],
 ) -> dict[str, str]:
-    """Writes every file of the bundle; returns what is said of the code in it."""
+    """Write every file of the bundle, and return the description of the code in it."""
     objects = ReadOnly(store.get)
-    moved = derived.relocated(manifest)
+    moved = derived.relocate(manifest)
     study = derived.study_of(moved)
     for digest in derived.objects_of(manifest):
         _write(folder, layout.object_path(digest), objects.get(digest))
@@ -135,7 +135,7 @@ def _write(folder: Path, name: str, content: bytes) -> None:
 
 
 def _last_stored(store: FolderStore, manifest: Manifest) -> str:
-    """The day (UTC) on which the last of the study's outcomes was stored; they are never written again."""
+    """Return the day (UTC) on which the last of the study's outcomes was stored."""
     times = []
     for digest in derived.objects_of(manifest):
         path = store.folder / layout.object_path(digest)
@@ -155,7 +155,7 @@ def _checked_date(date: str | None) -> str | None:
 
 
 def _write_code(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """Copies the recipe's own files, if they still are what was run; returns from where a re-run takes it.
+    """Copy the recipe's own files, if they are unchanged, and return where a re-run finds the code.
 
     `runs_from`: the bundle, bygones, nowhere (a script, for reading), or "" where no code is included.
     """
@@ -191,8 +191,8 @@ def _why_no_code(folder: Path, manifest: Manifest, design: Mapping[str, Any]) ->
 
 
 def _why_not_the_code(folder: Path, manifest: Manifest) -> str:
-    """Whether the copy is the recipe that was run: it is imported, and digested as it was then."""
-    facts = derived.relocated(manifest).facts
+    """Return why the copied code is not the recipe that was run, "" if it is; the copy is imported."""
+    facts = derived.relocate(manifest).facts
     design = facts.design or {}
     try:
         found = ask(rerun_question(facts, manifest.seeds), folder, design)
@@ -219,7 +219,7 @@ def rerun_question(
 
 
 def _write_packaged(folder: Path, design: Mapping[str, Any]) -> str:
-    """A recipe of an installed package; one that comes with bygones is copied for reading."""
+    """Copy a recipe that comes with bygones, for reading; return why another package's is not copied."""
     module = str(design["recipe"]["function"]["name"]).partition(":")[0]
     source = Path(__file__).parents[3] / (module.replace(".", "/") + ".py")
     if module.startswith("bygones.") and source.is_file():

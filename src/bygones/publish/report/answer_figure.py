@@ -34,11 +34,11 @@ from bygones.publish.report.scales import Scale, scale
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
     Reading,
+    format_estimate,
+    format_share,
     number,
     share,
     steps,
-    written,
-    written_share,
 )
 
 
@@ -85,7 +85,7 @@ def _frame(width: float, num_rows: int, num_key_lines: int) -> Frame:
 
 def _draw_axis(ax: Axes, rows: Sequence[_AnswerRow], shares: bool, narrow: bool) -> Scale:
     """Draw the horizontal axis with the names of its two references, and return its scale."""
-    values = [value for row in rows for value in row.drawn]
+    values = [value for row in rows for value in row.values]
     axis = scale([*values, 1.0] if shares else values, GONE_SHARE / 10 if shares else 0.0)
     axis.apply(ax, "x")
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
@@ -154,7 +154,7 @@ class _AnswerRow:
     label: str
 
     @property
-    def drawn(self) -> tuple[float, ...]:
+    def values(self) -> tuple[float, ...]:
         return (self.value, self.high, self.null, self.first)
 
 
@@ -167,7 +167,7 @@ def _answer_row(reading: Reading, shares: bool) -> _AnswerRow:
     else:
         value, low, high = last.estimate.value, last.estimate.low, last.estimate.high
         start = first.estimate.value
-    label = written_share(last.fraction) if shares else written(last.estimate)
+    label = format_share(last.fraction) if shares else format_estimate(last.estimate)
     if last.num_diverged:
         label += f" · {last.num_diverged} diverged"
     return _AnswerRow(reading, value, max(low, 0.0), high, null, start, label)

@@ -1,4 +1,4 @@
-"""Several studies side by side: one page with a forest plot for every effect that was pooled."""
+"""Comparison report: one page with a forest plot for every pooled effect of several studies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bygones.publish.report import svg
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.forest import forest
 from bygones.publish.report.latex import write_latex
-from bygones.publish.report.page import capital, drawn, inline, rendered, slug
+from bygones.publish.report.page import capital, draw_inline, inline, render_template, slug
 from bygones.publish.report.tables import Table, write_csv
 
 
@@ -40,7 +40,7 @@ def write_comparison(pooled: Sequence[Pooled], folder: str | Path) -> Path:
     for place, one in enumerate(pooled, start=1):
         name = f"forest-{place:02d}-{slug(one.what)}"
         label = f"Forest plot. {one}"
-        wide = drawn(forest(one), folder / "figures", name, label)
+        wide = draw_inline(forest(one), folder / "figures", name, label)
         narrow = svg.to_svg(forest(one, width=NARROW), f"{name}-narrow")
         shown.append(
             {
@@ -52,7 +52,7 @@ def write_comparison(pooled: Sequence[Pooled], folder: str | Path) -> Path:
         )
     studies = list(dict.fromkeys(c.study for one in pooled for c in one.contributions))
     page = folder / "comparison.html"
-    text = rendered("comparison.html.j2", {"shown": shown, "studies": studies})
+    text = render_template("comparison.html.j2", {"shown": shown, "studies": studies})
     page.write_text(text, encoding="utf-8")
     return page
 

@@ -64,8 +64,10 @@ def figure_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the axes of a figure lie, in inches: `left` and `right` from the left edge, and what is
-    above (`head`) and below (`foot`)."""
+    """Position of the axes in a figure, in inches.
+
+    `left`, `right`: from the left edge; `head`, `foot`: the room above and below.
+    """
 
     width: float
     height: float
@@ -94,7 +96,7 @@ def draw_null(ax: Axes, x: float, y: float) -> None:
 
 
 def draw_interval(ax: Axes, value: float, low: float, high: float, y: float) -> None:
-    """A filled mark with its interval; the ends stand taller than the mark, so they always show."""
+    """Draw a filled mark with its interval; the ends stand taller than the mark, so they always show."""
     if math.isfinite(low) and math.isfinite(high):
         ax.plot([low, high], [y, y], "|-", color=EFFECT, linewidth=2.2, markersize=10,
                 markeredgewidth=1.1, zorder=5, clip_on=False)  # fmt: skip
@@ -108,7 +110,7 @@ def format_signed(value: float) -> str:
 
 
 def char_width(size: float) -> float:
-    """Inches that a character takes on average; DejaVu is wide, so other fonts fit as well."""
+    """Return the inches that a character takes on average; DejaVu is wide, so other fonts fit as well."""
     return 0.0073 * size
 
 
@@ -130,7 +132,7 @@ def draw_text(
     ax: Axes, x: float, y: float, words: str, size: float, color: str = INK,
     *, ha: str = "left", weight: str = "normal",
 ) -> None:  # fmt: skip
-    """Words at `x` inches from the figure's left edge, on the row `y`."""
+    """Draw words at `x` inches from the figure's left edge, on the row `y`."""
     ax.text(
         x, y, words, transform=_inches_across(ax), fontsize=size, color=color,
         ha=ha, va="center_baseline", fontweight=weight, clip_on=False,

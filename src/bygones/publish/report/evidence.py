@@ -1,7 +1,4 @@
-"""What a report weighs beside the effects themselves; nothing here draws.
-
-All comparisons together, absence of effect, the worth of pairing, the inputs moved, calibration.
-"""
+"""Evidence beside the effects: multiplicity, equivalence, pairing, inputs moved, calibration. No drawing."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ _STANDING: tuple[tuple[Kind, ...], ...] = (
 
 @dataclass(frozen=True)
 class Absence:
-    """Whether one arm has no effect to speak of in one metric; `str` is the sentence."""
+    """Equivalence test of one arm in one metric; `str` is the sentence."""
 
     arm: str
     sentence: str
@@ -73,7 +70,7 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a report's later sections are about; `moved` is None where no arm can be judged."""
+    """The evidence in a report's later sections; `moved` is None where no arm can be judged."""
 
     adjusted: Adjusted
     is_declared: bool
@@ -85,7 +82,7 @@ class Evidence:
 def gather(
     outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
 ) -> Evidence:
-    """All of it from the outcomes, and from the effects that are there already."""
+    """Gather the evidence from the outcomes, and from the effects that are already estimated."""
     declared = facts_of(outcomes).family
     family = _default_family(readings) if declared is None else Family(**declared)
     return Evidence(
@@ -106,7 +103,7 @@ def _default_family(readings: Sequence[Reading]) -> Family:
 def _with_those_of(
     family: Family, outcomes: xr.Dataset, effects: Sequence[Effect]
 ) -> Sequence[Effect]:
-    """The effects, and those that the family declares and are not among them."""
+    """Return the effects, with those of the family that are missing among them."""
     there = {(effect.arm, effect.metric, effect.horizon) for effect in effects}
     missing = [
         metric
@@ -136,7 +133,7 @@ def _absences(outcomes: xr.Dataset, readings: Sequence[Reading]) -> list[Absence
 def _pairings(
     outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
 ) -> list[PairingGain]:
-    """Of the headline distance and of the scores that are shown, in the order of the answer."""
+    """Return the pairing gains of the headline distance and the shown scores, in the order of the answer."""
     shown = dict.fromkeys(effect.metric for effect in effects)
     metrics = [readings[0].last.metric, *(m for m in shown if METRICS[m].kind == "score")]
     found = [
@@ -150,7 +147,7 @@ def _pairings(
 
 
 def leading(readings: Sequence[Reading]) -> tuple[Reading, Effect] | None:
-    """The arm whose field is looked at, and the effect whose step it is looked at.
+    """Choose the arm whose field is shown, and the effect at whose step.
 
     The largest of those beyond their matched null; else the largest that still stands, at the last
     horizon; else the largest at its peak. None where nothing moved, or with fewer than two pairs.

@@ -11,7 +11,7 @@ from bygones.publish.report.tables import Row, Table, estimate_cells
 
 
 def evidence_tables(evidence: Evidence) -> list[Table]:
-    """Every table that there is something to put into; the first three always."""
+    """Return every table that is not empty, and the first three always."""
     tables = [_family(evidence), _equivalence(evidence), _pairing(evidence)]
     moved = evidence.moved
     if moved is not None:

@@ -1,4 +1,4 @@
-"""Figures of which inputs a treatment moves, and of calibration; each from one function.
+"""Figures of the function field and of calibration, each from one function.
 
 As in `figures`: effect filled, matched null hollow and dashed, sham and "no change" dotted.
 """
@@ -38,10 +38,10 @@ from bygones.publish.report.drawing import (
     figure_style,
     format_signed,
 )
-from bygones.publish.report.verdicts import number, written
+from bygones.publish.report.verdicts import format_estimate, number
 
 _TILE, _GAP, _UNDER = 0.74, 0.16, 0.48  # inches: a picture, between two, for the words below one
-_HELD = 0.002  # share of all predictions from which a bin is part of the curve
+_LEAST_SHARE = 0.002  # share of all predictions from which a bin is part of the curve
 _OF = {
     "classes": "change of probability",
     "label": "change of the label's probability",
@@ -56,7 +56,7 @@ def field_picture(
     num_shown: int = 24,
     width: float = WIDE,
 ) -> Figure:
-    """Which inputs a treatment moves: every input as a dot with its interval, the moved ones as pictures.
+    """Draw which inputs a treatment moves: a dot with its interval an input, the moved ones as pictures.
 
     Above, all N inputs in the order of their change (the scale is logarithmic beyond a hundredth of
     the largest); vertical lines are simultaneous intervals, those
@@ -111,7 +111,7 @@ def field_picture(
 
 
 def _counts(figure: Figure, y: float, field: FunctionField) -> None:
-    """How many inputs are moved, by the treatment and by its matched null, in their colours."""
+    """Write how many inputs are moved, by the treatment and by its matched null, in their colours."""
     said = [(f"{int(field.moved.sum())} of {len(field.moved)} inputs moved", EFFECT)]
     if field.null is not None:
         said.append((f"its matched null (dashed): {int(field.null.moved.sum())}", NULL))
@@ -168,7 +168,7 @@ def _strip(ax: Axes, field: FunctionField) -> None:
 
 
 def _two_sided(ax: Axes, numbers: np.ndarray) -> None:
-    """A vertical scale for both signs, logarithmic but for the innermost hundredth around 0.
+    """Apply a vertical scale for both signs, logarithmic but for the innermost hundredth around 0.
 
     A few inputs move by half and most by a thousandth: on a linear scale those are one flat line.
     """
@@ -225,7 +225,7 @@ def _tile(
 
 
 def breakdown_figure(groups: Sequence[Group], *, title: str = "", factor: float = 100.0) -> Figure:
-    """What a treatment does to each group of inputs: one row a group, 0 dotted, the matched null hollow.
+    """Draw the effect on each group of inputs: one row a group, 0 dotted, the matched null hollow.
 
     Intervals are simultaneous over the groups. `factor` 100: percentage points of the label's
     probability; 1 for plain values. `title`: what the groups are, in words.
@@ -236,7 +236,7 @@ def breakdown_figure(groups: Sequence[Group], *, title: str = "", factor: float 
         figure = Figure(figsize=(width, height))
         names = [f"{g.name} · {g.num_inputs}" for g in groups]
         left = min(max([len(n) * char_width(SMALL) for n in names], default=0.5) + 0.2, 0.4 * width)
-        words = [written(g.shift, factor, signed=True) for g in groups]
+        words = [format_estimate(g.shift, factor, signed=True) for g in groups]
         right = width - max([len(w) * char_width(SMALL) for w in words], default=1.0) - 0.24
         ax = figure.add_axes(
             (left / width, foot / height, (right - left) / width, 1 - (head + foot) / height)
@@ -281,7 +281,7 @@ def breakdown_figure(groups: Sequence[Group], *, title: str = "", factor: float 
 def reliability_diagram(
     treated: ReliabilityCurve, control: ReliabilityCurve, *, width: float = HALF
 ) -> Figure:
-    """How often predictions of like confidence are right, of control and treated, with seed intervals.
+    """Draw the reliability diagram: accuracy by confidence, of control and treated, with seed intervals.
 
     On the dotted diagonal a prediction's confidence can be taken at its word; below it, it is too
     sure. Bins with less than 0.2 % of the predictions are dots beside the line. The strip shows
@@ -362,8 +362,10 @@ def _reliability(
                     markersize=5, alpha=0.8, clip_on=False)  # fmt: skip
     style = (0, ()) if filled else (0, (4, 2))
     # A line through bins that hold hardly a prediction would be a line through noise.
-    held = [(at, up) for at, up, b in zip(x, y, curve.bins, strict=True) if b.share >= _HELD]
-    ax.plot([at for at, _ in held], [up for _, up in held], color=color, linewidth=1.1,
+    points = [
+        (at, up) for at, up, b in zip(x, y, curve.bins, strict=True) if b.share >= _LEAST_SHARE
+    ]
+    ax.plot([at for at, _ in points], [up for _, up in points], color=color, linewidth=1.1,
             linestyle=style, zorder=4)  # fmt: skip
     ax.plot(x, y, "o", color=color, markersize=4.5, markerfacecolor=color if filled else PAPER,
             zorder=5, clip_on=False)  # fmt: skip

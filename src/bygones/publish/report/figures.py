@@ -41,8 +41,8 @@ from bygones.publish.report.drawing import (
 from bygones.publish.report.scales import Scale, distance_scale, horizon_scale
 from bygones.publish.report.verdicts import (
     Reading,
+    format_estimate,
     number,
-    written,
 )
 
 # ---------------------------------------------------------------- one arm over time
@@ -55,7 +55,7 @@ def course(
     lifetime: float | None = None,
     unit: str = "TV",
 ) -> Figure:
-    """One arm's effect over the steps after the fork, with floor, matched null and ceiling.
+    """Draw one arm's effect over the steps after the fork, with floor, matched null and ceiling.
 
     Bands are intervals, cut at 0 (a distance is never negative). `vertical`: the scale, if it is to
     be shared with other arms (`distance_scale`). `lifetime`: the carrier's, in steps (infinite:
@@ -162,7 +162,7 @@ def _lifetime_bar(ax: Axes, horizontal: Scale, lifetime: float | None) -> None:
 
 
 def score(effects: Sequence[Effect], label: str, *, factor: float = 1.0) -> Figure:
-    """The change of one score at the last horizon, one row an arm, 0 in the middle.
+    """Draw the change of one score at the last horizon, one row an arm, 0 in the middle.
 
     `effects` in the order of the rows; numbers are multiplied by `factor` (100 for points).
     """
@@ -195,7 +195,7 @@ def score(effects: Sequence[Effect], label: str, *, factor: float = 1.0) -> Figu
                 draw_null(ax, factor * null.value, at)
             ends = (factor * estimate.value, factor * estimate.low, factor * estimate.high)
             draw_interval(ax, *ends, at)
-            words = written(estimate, factor, signed=True)
+            words = format_estimate(estimate, factor, signed=True)
             if effect.num_diverged:
                 words += f" · {effect.num_diverged} diverged"
             room = width - 0.3 - len(words) * char_width(SMALL)

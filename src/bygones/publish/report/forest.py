@@ -1,4 +1,4 @@
-"""The forest plot: one effect in several studies, and what a further study is expected to show."""
+"""Forest plot: one effect in several studies, with the pooled mean and the prediction interval."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from bygones.publish.report.drawing import (
     draw_title,
     figure_style,
 )
-from bygones.publish.report.verdicts import number, percent, written
+from bygones.publish.report.verdicts import format_estimate, number, percent
 
 
 def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:
-    """One effect in several studies: a row a study, the pooled mean, and where one more would lie.
+    """Draw one effect in several studies: a row a study, the pooled mean, and the prediction interval.
 
     Squares have the area of a study's weight; a hollow mark has none and is left out of the mean.
     Diamond: the pooled mean, as wide as its interval. Thin bar: the prediction interval, for the
@@ -52,12 +52,14 @@ def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:
             ax.plot([low, high], [at, at], color=HAIR, linewidth=0.7, zorder=0)
             _draw_study(ax, study, at)
             weight = "no weight" if study.weight is None else percent(study.weight)
-            _draw_words(ax, index, (study.study, written(study.estimate), weight), frame)
+            _draw_words(ax, index, (study.study, format_estimate(study.estimate), weight), frame)
         num_studies, mean = len(pooled.contributions), pooled.estimate
         rule = num_studies - 0.4
         ax.plot([low, high], [rule, rule], color=INK, linewidth=0.8, clip_on=False)
         _draw_diamond(ax, mean, num_studies + 0.1 + down, 0.16 if frame.narrow else 0.24)
-        _draw_words(ax, num_studies + 0.1, ("all studies", written(mean), ""), frame, bold=True)
+        _draw_words(
+            ax, num_studies + 0.1, ("all studies", format_estimate(mean), ""), frame, bold=True
+        )
         index = num_studies + 0.1 + 1
         _draw_prediction(ax, pooled, index + down)
         _draw_words(ax, index, ("a further study", _prediction_in_words(pooled), ""), frame)
@@ -125,11 +127,11 @@ def _prediction_in_words(pooled: Pooled) -> str:
         return "takes three studies"
     mean = pooled.estimate
     further = Estimate(mean.value, *ends, mean.level, mean.num_pairs, "")
-    return written(further)[len(further.number.replace("-", "−")) :].strip()
+    return format_estimate(further)[len(further.number.replace("-", "−")) :].strip()
 
 
 def _reach(pooled: Pooled) -> tuple[float, float]:
-    """The axis: every interval, the prediction as far as it does not dwarf them, and 0."""
+    """Return the ends of the axis: all intervals, 0, and the prediction as far as it does not dwarf them."""
     estimates = [pooled.estimate, *(study.estimate for study in pooled.contributions)]
     ends = [end for e in estimates for end in (e.value, e.low, e.high) if math.isfinite(end)]
     ends.append(0.0)
@@ -144,7 +146,7 @@ def _reach(pooled: Pooled) -> tuple[float, float]:
 
 
 def _upright(rows: Sequence[float], down: float) -> list[tuple[float, float]]:
-    """The ends of an upright line: whole, or in pieces where it would strike through words."""
+    """Return the ends of an upright line: in one, or in pieces where it would strike through words."""
     if not down:
         return [(-0.5, rows[-1] + 0.7)]
     return [(row + down - 0.17, row + down + 0.17) for row in rows]

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that asks for nothing from outside itself."""
+"""HTML report: one self-contained page."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bygones.publish.report import figures, svg, tables
 from bygones.publish.report.answer_figure import answer
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
-from bygones.publish.report.page import capital, drawn, inline, plain, rendered, slug
+from bygones.publish.report.page import capital, draw_inline, inline, plain, render_template, slug
 from bygones.publish.report.scales import distance_scale
 from bygones.publish.report.sections import sections
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
     GROUPS,
     Reading,
+    format_estimate,
+    format_share,
     number,
     steps,
-    written,
-    written_share,
 )
 
 _NAMED = 4  # arms named in one line of the summary before it says "and so many more"
@@ -43,8 +43,8 @@ def render(
     folder: Path,
     all_tables: Mapping[str, tables.Table],
 ) -> str:
-    """The page's text; every figure drawn on the way is also saved under `folder`."""
-    return rendered(
+    """Render the page; every figure is also saved under `folder`."""
+    return render_template(
         "template.html.j2", _context(outcomes, effects, readings, evidence, folder, all_tables)
     )
 
@@ -89,7 +89,7 @@ def _context(
 
 
 def _summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
-    """The answer as a few lines: a group's words, the arms in it, and how many are not named."""
+    """Return the answer as a few lines: a group's words, the arms in it, and how many are not named."""
     lines = []
     for words, kinds in GROUPS:
         members = [reading for reading in readings if reading.kind in kinds]
@@ -105,12 +105,12 @@ def _aside(reading: Reading) -> str:
     if reading.kind in ("sham", "nothing", "never"):
         return ""
     if reading.last.fraction is None:
-        return written(reading.last.estimate)
-    return written_share(reading.last.fraction)
+        return format_estimate(reading.last.estimate)
+    return format_share(reading.last.fraction)
 
 
 def _floor_words(readings: Sequence[Reading]) -> str:
-    """What the sham did, in words; every arm of a study has the same sham."""
+    """Describe the effect of the sham; every arm of a study has the same sham."""
     floors = [effect.floor for effect in readings[0].course if effect.floor is not None]
     if not floors:
         return "no sham arm was run"
@@ -120,7 +120,7 @@ def _floor_words(readings: Sequence[Reading]) -> str:
 
 
 def _coverage_words(last: Effect) -> str:
-    """How often intervals of this kind were right in simulated studies; nothing of somebody's own kind."""
+    """Describe the coverage of intervals of this kind in simulated studies; "" for a user's own estimator."""
     try:
         words = measured_coverage(last.estimate.method, last.estimate.num_pairs)
     except UnknownName:
@@ -145,8 +145,8 @@ def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Mark
 
 def _share_words(effect: Effect) -> str:
     if effect.fraction is None:
-        return written(effect.estimate)
-    return f"{written_share(effect.fraction)} of what another seed would change"
+        return format_estimate(effect.estimate)
+    return f"{format_share(effect.fraction)} of what another seed would change"
 
 
 def _course_figures(
@@ -160,7 +160,7 @@ def _course_figures(
         lifetime = by_name[reading.arm].lifetime_steps
         figure = figures.course(reading, vertical, lifetime=lifetime, unit=unit)
         label = f"{reading.arm} over steps after the fork: {reading.verdict}. {reading.last}"
-        svg = drawn(figure, folder, name, label)
+        svg = draw_inline(figure, folder, name, label)
         panels.append({"reading": reading, "svg": svg})
     return panels
 
@@ -183,7 +183,7 @@ def _score_figures(
         title = f"change in {metric.label}{unit}"
         figure = figures.score(ranked, f"treated minus control{unit}", factor=metric.scale)
         label = capital(title) + ". " + " ".join(str(effect) for effect in ranked)
-        svg = drawn(figure, folder, f"score-{name}", label)
+        svg = draw_inline(figure, folder, f"score-{name}", label)
         panels.append({"name": name, "title": title, "svg": svg, "effects": ranked})
     return panels
 
@@ -192,7 +192,7 @@ def _score_figures(
 
 
 def _grids(effects: Sequence[Effect]) -> list[dict[str, Any]]:
-    """The full table, one part a metric."""
+    """Return the full table, one part a metric."""
     return [
         {"metric": METRICS[name], "effects": [e for e in effects if e.metric == name]}
         for name in dict.fromkeys(effect.metric for effect in effects)

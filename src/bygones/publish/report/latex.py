@@ -1,4 +1,4 @@
-r"""Tables as LaTeX, rounded as people quote them: `0.0081 [0.0075, 0.0087]`, for booktabs.
+r"""LaTeX tables for booktabs, rounded for reading: `0.0081 [0.0075, 0.0087]`.
 
 What is the same in every row (95%, 32 pairs, paired t) is said once, in the caption. A column with
 nothing in it, and whole sentences, are left to the CSV.
@@ -15,7 +15,7 @@ from typing import Any
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS
 from bygones.publish.report.tables import Row, Table
-from bygones.publish.report.verdicts import number, percent, written, written_share
+from bygones.publish.report.verdicts import format_estimate, format_share, number, percent
 
 _LONG = 35  # rows from which a table goes over pages
 _WIDE = 6  # columns from which its letters are smaller
@@ -40,7 +40,7 @@ _RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def escape(text: str) -> str:
-    r"""Any text as LaTeX that prints it.
+    r"""Escape a text for LaTeX.
 
     >>> print(escape("50%_&<b>"), escape("3.1×10⁻⁷"))
     50\%\_\&\textless{}b\textgreater{} 3.1$\times$10$^{-7}$
@@ -53,7 +53,7 @@ def escape(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """The whole file: one table, or one for each value of the column it is split by."""
+    """Format a file: one table, or one for each value of the column it is split by."""
     packages = r"% \usepackage{booktabs,longtable,textcomp}"
     values = [None]
     if table.split_by is not None:
@@ -107,7 +107,7 @@ def _one(table: Table, rows: Sequence[Row], label: str) -> str:
 
 
 def _quoted(table: Table) -> list[str]:
-    """The columns that people quote: an interval's ends go beside its value.
+    """Return the columns to show: an interval's ends go beside its value.
 
     A note goes with the sentence, where there is one.
     """
@@ -137,7 +137,7 @@ def _cell(table: Table, row: Row, name: str) -> str:
     scale = _scale(row) if name in table.in_unit else 1.0
     if f"{name}_low" in table.columns:
         estimate = _estimate(row, name)
-        return written_share(estimate) if name in table.shares else written(estimate, scale)
+        return format_share(estimate) if name in table.shares else format_estimate(estimate, scale)
     if name in table.shares:
         return percent(value)
     if name in _CHANCES:

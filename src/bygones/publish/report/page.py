@@ -1,4 +1,4 @@
-"""What every page of a report shares: its templates, and figures set into it."""
+"""Pages of a report: templates, inline figures and text filters."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bygones.publish.report import svg
-from bygones.publish.report.verdicts import number, percent, steps, written, written_share
+from bygones.publish.report.verdicts import format_estimate, format_share, number, percent, steps
 
 
-def rendered(template: str, context: Mapping[str, Any]) -> str:
-    """The text of a page, everything in it escaped."""
+def render_template(template: str, context: Mapping[str, Any]) -> str:
+    """Render a template, with everything in it escaped."""
     environment = Environment(
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "number": number, "percent": percent, "steps": steps, "estimate": written,
-        "shared": written_share, "bytes": byte_count, "sentence": capital,
+        "number": number, "percent": percent, "steps": steps, "estimate": format_estimate,
+        "shared": format_share, "bytes": byte_count, "sentence": capital,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 
@@ -33,13 +33,13 @@ def _template(name: str) -> str:
     return files("bygones.publish.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def drawn(figure: Figure, folder: Path, name: str, label: str) -> Markup:
-    """The figure for the page, with `label` for those who cannot see it; saved on the way."""
+def draw_inline(figure: Figure, folder: Path, name: str, label: str) -> Markup:
+    """Save a figure, and return it for the page, with `label` as its text for screen readers."""
     return inline(svg.save_figure(figure, folder, name), name, label)
 
 
 def inline(text: str, name: str, label: str) -> Markup:
-    """An SVG's text for the page."""
+    """Return an SVG's text for the page."""
     # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
     return Markup(svg.inline_svg(text, name, label))
 
@@ -68,7 +68,7 @@ def capital(text: str) -> str:
 
 
 def plain(value: Any) -> str:
-    """A contract's or certificate's value as words, nested ones flattened."""
+    """Format a contract's or certificate's value as words, nested ones flattened."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items()) or "none"
     if isinstance(value, (list, tuple)):

@@ -22,7 +22,7 @@ class Scale:
 
     @property
     def low(self) -> float:
-        """A little below 0, so that a mark at exactly 0 is drawn whole."""
+        """A little below 0, so that a mark at exactly 0 is not cut."""
         return -0.03 * self.high if self.threshold is None else -0.35 * self.threshold
 
     def apply(self, ax: Axes, axis: str) -> None:
@@ -36,7 +36,7 @@ class Scale:
 
 
 def scale(values: Iterable[float], smallest: float) -> Scale:
-    """The scale on which both the small and the large of `values` can be read.
+    """Choose a scale on which both the small and the large of `values` can be read.
 
     Linear (honest lengths) while the values span less than a factor of 30; otherwise logarithmic
     down to the power of ten below `smallest`, the size under which a difference has no meaning.
@@ -58,7 +58,7 @@ def scale(values: Iterable[float], smallest: float) -> Scale:
 
 
 def horizon_scale(horizons: Sequence[int]) -> Scale:
-    """Steps after the fork: logarithmic with 0 shown where the horizons are spread that way."""
+    """Choose the scale of steps after the fork: logarithmic, with 0 shown, for widely spread horizons."""
     positive = sorted(horizon for horizon in horizons if horizon > 0)
     last = max(horizons)
     if not positive or last / positive[0] < 20:
@@ -71,7 +71,7 @@ def horizon_scale(horizons: Sequence[int]) -> Scale:
 
 
 def distance_scale(readings: Sequence[Reading]) -> Scale:
-    """One vertical scale for every arm's panel, so that panels can be compared by eye."""
+    """Choose one vertical scale for every arm's panel, so that panels can be compared by eye."""
     effects = [effect for reading in readings for effect in reading.course]
     values = [effect.estimate.value for effect in effects]
     values += [effect.estimate.high for effect in effects]

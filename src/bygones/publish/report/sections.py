@@ -1,4 +1,4 @@
-"""The later sections of a report: what stands in them, and their figures."""
+"""Later sections of a report: multiplicity, equivalence, pairing, inputs moved, calibration."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bygones.publish.report.field_figures import (
     field_picture,
     reliability_diagram,
 )
-from bygones.publish.report.page import drawn, inline
-from bygones.publish.report.verdicts import Reading, written
+from bygones.publish.report.page import draw_inline, inline
+from bygones.publish.report.verdicts import Reading, format_estimate
 
 _CHANGES = ("total", "reliability", "generalised_resolution")
 
 
 def sections(evidence: Evidence, readings: Sequence[Reading], folder: Path) -> dict[str, Any]:
-    """What the template needs for them; every figure drawn on the way is saved under `folder`."""
+    """Return the template's values for these sections; every figure is saved under `folder`."""
     moved = evidence.moved
     return {
         "adjusted": evidence.adjusted,
@@ -39,7 +39,7 @@ def sections(evidence: Evidence, readings: Sequence[Reading], folder: Path) -> d
 
 
 def _pairing(pairings: Sequence[PairingGain]) -> list[dict[str, Any]]:
-    """A grid a metric: arms by horizons, and a line where pairing does not pay."""
+    """Return a grid a metric: arms by horizons, and a line where pairing does not pay."""
     grids = []
     for name in dict.fromkeys(pairing.metric for pairing in pairings):
         own = [pairing for pairing in pairings if pairing.metric == name]
@@ -57,7 +57,7 @@ def _pairing(pairings: Sequence[PairingGain]) -> list[dict[str, Any]]:
 
 
 def _where_idle(over_time: Sequence[PairingGain]) -> str:
-    """The horizons at which pairing does not pay, in words; empty where it always does.
+    """Describe the horizons at which pairing does not pay; "" where it always does.
 
     >>> course = [PairingGain("a", "nll", h, 32, 0.5, r) for h, r in ((0, None), (1, 9.0), (10, 1.1))]
     >>> _where_idle(course), _where_idle(course[:2])
@@ -80,7 +80,7 @@ def _where_idle(over_time: Sequence[PairingGain]) -> str:
 def _moved(moved: Moved, readings: Sequence[Reading], folder: Path) -> dict[str, Any]:
     reading = next(reading for reading in readings if reading.arm == moved.arm)
     field, images = moved.field, moved.images
-    wide = drawn(field_picture(field, images), folder, "field", str(field))
+    wide = draw_inline(field_picture(field, images), folder, "field", str(field))
     thin = field_picture(field, images, num_shown=12, width=NARROW)
     thin_svg = inline(svg.to_svg(thin, "field-narrow"), "field-narrow", str(field))
     groups = []
@@ -88,7 +88,9 @@ def _moved(moved: Moved, readings: Sequence[Reading], folder: Path) -> dict[str,
         if found:
             words = f"by {by}, with the number of inputs"
             label = f"{moved.arm}, {words}. " + " ".join(f"{group}." for group in found)
-            drawing = drawn(breakdown_figure(found, title=words), folder, f"field-by-{by}", label)
+            drawing = draw_inline(
+                breakdown_figure(found, title=words), folder, f"field-by-{by}", label
+            )
             groups.append({"by": by, "svg": drawing})
     return {
         "arm": moved.arm, "horizon": moved.horizon, "field": field, "why": _why(reading),
@@ -97,7 +99,7 @@ def _moved(moved: Moved, readings: Sequence[Reading], folder: Path) -> dict[str,
 
 
 def _why(reading: Reading) -> str:
-    """Why this arm is the one that is looked at."""
+    """Describe why this arm's field is the one that is shown."""
     if reading.kind == "beyond":
         return f"the largest effect that is more than {reading.last.null_is}"
     if reading.kind in ("gone", "never"):
@@ -118,7 +120,7 @@ def _calibration(moved: Moved, folder: Path) -> dict[str, Any] | None:
         f"miss the share that is right by {gaps[0]:.2g} and {gaps[1]:.2g} points on average."
     )
     return {
-        "svg": drawn(reliability_diagram(treated, control), folder, "reliability", label),
+        "svg": draw_inline(reliability_diagram(treated, control), folder, "reliability", label),
         "label": label,
         "changes": _changes(moved),
         "method": moved.brier["total"].method,
@@ -128,4 +130,6 @@ def _calibration(moved: Moved, folder: Path) -> dict[str, Any] | None:
 
 def _changes(moved: Moved) -> Iterable[tuple[str, str]]:
     brier = moved.brier or {}
-    return [(part.replace("_", " "), written(brier[part], signed=True)) for part in _CHANGES]
+    return [
+        (part.replace("_", " "), format_estimate(brier[part], signed=True)) for part in _CHANGES
+    ]

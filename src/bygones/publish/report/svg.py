@@ -13,7 +13,7 @@ from bygones.publish.report.drawing import CSS_VARIABLES, figure_style
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG file's text; equal figures and names give equal text."""
+    """Return a figure as SVG text; equal figures and names give equal text."""
     with figure_style(), matplotlib.rc_context({"svg.hashsalt": name}):
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -22,7 +22,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def inline_svg(text: str, name: str, label: str) -> str:
-    """An SVG to stand inside the page: own ids, CSS variables for colours, nothing from outside.
+    """Return an SVG for use inside the page: own ids, CSS variables for colours, no outside references.
 
     `name` goes before every id, so that two figures in one page cannot reach each other's clip
     paths; `label` is what a screen reader says. Both are escaped here.

@@ -45,7 +45,7 @@ def _table(
 
 
 def estimate_cells(name: str, estimate: Any) -> dict[str, Any]:
-    """A value and the ends of its interval, each a cell."""
+    """Return a value and the ends of its interval, each a cell."""
     if estimate is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -61,7 +61,7 @@ _EFFECT_COLUMNS = (
 
 
 def effects_table(effects: Iterable[Effect]) -> Table:
-    """Arm x horizon x metric: each estimate with its interval, pairs, method and references."""
+    """Return the effects by arm, horizon and metric: estimates, intervals, pairs, methods, references."""
     rows = []
     for effect in effects:
         row: dict[str, Any] = {"arm": effect.arm, "metric": effect.metric}
@@ -87,7 +87,7 @@ _ANSWER_COLUMNS = (
 
 
 def answer_table(readings: Iterable[Reading]) -> Table:
-    """One row a treated arm: the effect at the last horizon, its references and its verdict."""
+    """Return one row a treated arm: the effect at the last horizon, its references and its verdict."""
     rows = []
     for reading in readings:
         last = reading.last
@@ -117,7 +117,7 @@ _LIFETIME_COLUMNS = (
 
 
 def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Table:
-    """The carrier's lifetime beside the effect's washout, one row a treatment."""
+    """Return the source's lifetime beside the effect's washout, one row a treatment."""
     by_name = {arm.name: arm for arm in arms}
     rows = []
     for reading in readings:
@@ -139,7 +139,7 @@ def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Ta
 
 
 def sources_table(sources: Iterable[SourceFacts]) -> Table:
-    """What crosses the boundary of this run."""
+    """Return the sources: what crosses the step boundary of a run."""
     columns = ("name", "origin", "visibility", "lifetime", "leaves", "bytes")
     return _table(
         "sources",
@@ -150,7 +150,7 @@ def sources_table(sources: Iterable[SourceFacts]) -> Table:
 
 
 def diverged_table(outcomes: xr.Dataset) -> Table:
-    """Every run whose loss stopped being finite: which seed, which arm, at which step."""
+    """Return every run whose loss stopped being finite: which seed, which arm, at which step."""
     found = []
     for arm in outcomes["arm"].values.tolist():
         for seed in outcomes["seed"].values.tolist():
@@ -161,7 +161,7 @@ def diverged_table(outcomes: xr.Dataset) -> Table:
 
 
 def orders_table(orders: OrderFacts) -> Table:
-    """The hash of the order that each seed really saw."""
+    """Return the hash of the order that each seed really saw."""
     seen = orders.realised.items()
     rows = ({"seed": seed, "order_hash": digest} for seed, digest in seen if digest)
     return _table("orders", rows, ("seed", "order_hash"), "The order that each seed saw")

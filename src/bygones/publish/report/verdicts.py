@@ -1,4 +1,4 @@
-"""How a table of effects is read: which arm first, and the plain verdict beside each."""
+"""Verdicts: the order of arms in a report, and a verdict in words for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = Literal["beyond", "like", "less", "alone", "unclear", "gone", "never", "s
 
 @dataclass(frozen=True)
 class Reading:
-    """One treated arm in the headline distance: its course over horizons and what to say of it.
+    """One treated arm in the headline distance: its effects over horizons, and its verdict.
 
     `lead` is the verdict in a few words, `rest` what has to be known with it.
     """
@@ -54,7 +54,7 @@ class Reading:
 
 
 def readings(effects: Iterable[Effect], metric: str) -> list[Reading]:
-    """Every treated arm's reading in `metric`, the largest effect at the last horizon first."""
+    """Return every treated arm's reading in `metric`, the largest effect at the last horizon first."""
     courses: dict[str, list[Effect]] = {}
     for effect in effects:
         if effect.metric == metric:
@@ -117,7 +117,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 
 
 def at_floor(effect: Effect) -> bool:
-    """Whether an effect is exactly what doing nothing gives, in value and in interval."""
+    """Return whether an effect equals the sham exactly, in value and in interval."""
     floor = effect.floor
     if floor is None:
         return False
@@ -125,7 +125,7 @@ def at_floor(effect: Effect) -> bool:
 
 
 def share(effect: Effect, value: float) -> float:
-    """A value of the effect's metric as a share of its ceiling; NaN where there is no ceiling."""
+    """Return a value of the effect's metric as a share of its ceiling; NaN where there is no ceiling."""
     if effect.ceiling is None or not effect.ceiling.value > 0:
         return math.nan
     return value / effect.ceiling.value
@@ -140,7 +140,7 @@ def steps(count: int) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: three significant digits, a true minus, 0 only when it is exactly 0.
+    """Format a number: three significant digits, a true minus, 0 only when it is exactly 0.
 
     >>> number(0.0081234), number(0.0), number(-0.04), number(3.1e-7), number(None)
     ('0.00812', '0', '−0.04', '3.1×10⁻⁷', '–')
@@ -163,7 +163,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage: as many decimals as mean something, "< 0.01%" below that.
+    """Format a share as a percentage: as many decimals as are significant, "< 0.01%" below that.
 
     >>> percent(0.3712), percent(0.0123), percent(0.0), percent(0.00001), percent(15.5)
     ('37%', '1.2%', '0%', '< 0.01%', '1550%')
@@ -179,8 +179,8 @@ def percent(value: float | None) -> str:
     return f"{value * 100:.{decimals}f}%".replace("-", "−")
 
 
-def written(estimate: Estimate | None, factor: float = 1.0, *, signed: bool = False) -> str:
-    """An estimate in a row or cell, `0.0081 [0.0075, 0.0087]`; level and method stand beside it.
+def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: bool = False) -> str:
+    """Format an estimate for a row or cell, `0.0081 [0.0075, 0.0087]`; level and method stand beside it.
 
     Rounded to its own error, as `str(estimate)` is. `factor`: the metric's scale.
     """
@@ -196,8 +196,8 @@ def written(estimate: Estimate | None, factor: float = 1.0, *, signed: bool = Fa
     return f"{value} {interval}".replace("-", "−")
 
 
-def written_share(estimate: Estimate | None) -> str:
-    """A share of the ceiling in a row or cell: `37% [35%, 39%]`, cut at 0."""
+def format_share(estimate: Estimate | None) -> str:
+    """Format a share of the ceiling for a row or cell: `37% [35%, 39%]`, cut at 0."""
     if estimate is None or math.isnan(estimate.value):
         return "–"
     if estimate.value == estimate.low == estimate.high == 0:
