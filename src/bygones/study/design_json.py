@@ -9,7 +9,9 @@ What is no JSON is written as an object of one key that says what it is:
     {"is": {"name": address, "code": i}, "fields": {…}}      a frozen value of a class
 
 An address is `module:name` or `file.py:name`, found from the root of code `i`; one without `code` belongs
-to an installed package. A study that cannot be written down so is still a study: it says why not.
+to an installed package. What bygones publishes is written by its public name, like `bygones:Reset`; the
+addresses that earlier versions wrote are read too. A study that cannot be written down so is still a
+study: it says why not.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import torch
 from bygones.core.code_digest import SCRIPTS, code_parts, package_digest
 from bygones.core.digest import as_array, digest, is_array
 from bygones.core.errors import DesignError
-from bygones.core.importing import load_object
+from bygones.core.importing import current_address, load_object, public_address
 from bygones.core.values import Digest, Window
 from bygones.study.design import Arm, ScriptProgram, Study
 from bygones.training.recipe import Recipe
@@ -145,7 +147,7 @@ class _Writer:
             case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 fields = [f.name for f in dataclasses.fields(value) if f.init]
                 return {
-                    "is": self.address(_address(type(value))),
+                    "is": self.address(public_address(type(value))),
                     "fields": {name: self.write(getattr(value, name)) for name in fields},
                 }
             case _:
@@ -196,7 +198,7 @@ class _Reader:
         return self._kinds[kind](value)
 
     def source(self, address: Mapping[str, Any]) -> str:
-        name = str(address["name"])
+        name = current_address(str(address["name"]))
         in_file = name.rpartition(":")[0].endswith(".py")
         return f"{self._roots[address['code']] / name}" if in_file else name
 
@@ -205,11 +207,6 @@ class _Reader:
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
             raise DesignError(f"{value['is']['name']} is no class of frozen values.")
         return kind(**{name: self.read(item) for name, item in value["fields"].items()})
-
-
-def _address(kind: Any) -> str:
-    """Where a class is found: the same way as a recipe."""
-    return Recipe.of(kind).source
 
 
 def _array(value: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -10,13 +11,23 @@ from typing import Any
 import numpy as np
 
 from bygones.core.digest import digest
+from bygones.core.errors import StoreError, UnknownName
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, MemoryStore
+from bygones.store.outcomes import read_manifest
 from bygones.study.describe import describe_study, state_bytes
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.design_json import design_to_json
 from bygones.study.segment import SeedsJob
-from bygones.study.tree import Addresses, Tree, donor_boundaries, donor_steps, plan_tree, remaining
+from bygones.study.tree import (
+    Addresses,
+    Tree,
+    Work,
+    donor_boundaries,
+    donor_steps,
+    plan_tree,
+    remaining,
+)
 from bygones.training.contract import Contract
 from bygones.training.lanes.lane_width import Choice, Width, choose_lanes, narrower, too_large
 from bygones.training.probes import AbstractProbe
@@ -50,6 +61,7 @@ class Plan:
     looks_left: int
     seeds_left: frozenset[int]
     pending: tuple[tuple[Digest, str, int], ...]  # address, record and steps of what is left to do
+    note: str = ""  # on what the store holds already, for the person who trains into it
 
     def seconds_left(self, workers: int) -> float:
         """About how long the rest takes, beside what it takes workers to start.
@@ -105,7 +117,7 @@ def plan(
     takes and which state the optimizer creates on its first.
     """
     store = store if store is not None else MemoryStore()
-    choice = _choice(study, store, lanes, workers, device)
+    choice = _choose_lanes(study, store, lanes, workers, device)
     contract = Contract.here(choice.lanes, device)
     with contract.in_force():
         run = Run(study.recipe, study.seeds[0], device)
@@ -113,30 +125,17 @@ def plan(
         check_design(study, run)
         seconds = choice.seconds_a_step or _seconds_a_step(run)
         arms = add_reference_arms(study, run)
+        attributes = _attributes(study, arms, run, contract, choice)
         tree = plan_tree(arms, study.steps)
-        addresses = Addresses.of(study, contract)
-        order = {
-            "policy": type(run.parts.order).__name__,
-            "policy_hash": run.parts.order.policy_hash(),
-        }
-        left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
-        attributes = {
-            **describe_study(study, arms, run, order),
-            "findings": design_findings(study, run),
-            "contract": contract.to_dict(),
-            "design": design_to_json(study),
-            "rng": addressed_contract(run),
-            "lanes": choice.to_dict(),
-        }
-        observed = run.observe(study.probe)
+        addresses = Addresses.of(study, contract)  # after the run: a recipe may change its constants
+        seed_bytes = _seed_bytes(study, arms, tree, run)
         look = _seconds_a_look(run, study.probe)
         images = run.parts.probe_images
-        snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
-    num_seeds = len(study.seeds)
-    donors = donor_steps(arms)
+    left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
+    num_seeds, donors = len(study.seeds), donor_steps(arms)
     steps_naive = num_seeds * (len(arms) * study.end + donors)
     steps_shared = num_seeds * (tree.num_steps + donors)
-    per_seed = len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
+    steps_left = sum(_steps_left(tree, works) for works in left.values())
     return Plan(
         study=study,
         arms=arms,
@@ -149,31 +148,87 @@ def plan(
         images=None if images is None else images.float().cpu().numpy(),
         steps_naive=steps_naive,
         steps_shared=steps_shared,
-        steps_left=sum(
-            sum(work.num_steps for work in works) + max(donor_boundaries(tree, works), default=0)
-            for works in left.values()
-        ),
-        bytes_total=num_seeds * per_seed,
+        steps_left=steps_left,
+        bytes_total=num_seeds * seed_bytes,
         seconds_a_step=seconds,
         seconds_a_look=look,
         looks_left=sum(len(work.steps) for works in left.values() for work in works),
         seeds_left=frozenset(seed for seed, works in left.items() if works),
-        pending=tuple(
-            (
-                addresses.history(seed, tree.segments[work.index].history),
-                work.record_name(addresses.probe),
-                work.num_steps,
-            )
-            for seed, works in left.items()
-            for work in works
-        ),
+        pending=_pending(tree, addresses, left),
+        note=note_other_version(study, store, contract) if steps_left == steps_shared else "",
     )
 
 
-def _choice(
+def note_other_version(study: Study, store: AbstractStore, contract: Contract) -> str:
+    """A sentence on results of this study that another version of bygones stored; "" if there are none.
+
+    Addresses name the version that trained, so such results are found by the study's name alone.
+    """
+    try:
+        stored = read_manifest(store, study.name)
+    except (StoreError, UnknownName):
+        return ""
+    version = stored.attributes["contract"].get("bygones")
+    if version == contract.bygones:
+        return ""
+    return (
+        f"This store holds results of '{study.name}' that another version of bygones trained ({version}; "
+        f"this one is {contract.bygones}). They can be read and reported until this run is finished; "
+        f"training starts anew, because addresses in the store have changed. Use another --store to keep "
+        f"both."
+    )
+
+
+def _attributes(
+    study: Study, arms: tuple[Arm, ...], run: Run, contract: Contract, choice: Choice
+) -> dict[str, Any]:
+    """What is stored of the study besides its outcomes."""
+    order = {
+        "policy": type(run.parts.order).__name__,
+        "policy_hash": run.parts.order.policy_hash(),
+    }
+    return {
+        **describe_study(study, arms, run, order),
+        "findings": design_findings(study, run),
+        "contract": contract.to_dict(),
+        "design": design_to_json(study),
+        "rng": addressed_contract(run),
+        "lanes": choice.to_dict(),
+    }
+
+
+def _seed_bytes(study: Study, arms: tuple[Arm, ...], tree: Tree, run: Run) -> int:
+    """About how many bytes one seed takes: an observation an arm and step, a snapshot a segment."""
+    observed = run.observe(study.probe)
+    snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
+    return len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
+
+
+def _steps_left(tree: Tree, works: Sequence[Work]) -> int:
+    """Steps to train for one seed: of its segments, and of its donor."""
+    donor = max(donor_boundaries(tree, works), default=0)
+    return sum(work.num_steps for work in works) + donor
+
+
+def _pending(
+    tree: Tree, addresses: Addresses, left: Mapping[int, Sequence[Work]]
+) -> tuple[tuple[Digest, str, int], ...]:
+    """Address, record name and steps of each piece of work that is left."""
+    return tuple(
+        (
+            addresses.history(seed, tree.segments[work.index].history),
+            work.record_name(addresses.probe),
+            work.num_steps,
+        )
+        for seed, works in left.items()
+        for work in works
+    )
+
+
+def _choose_lanes(
     study: Study, store: AbstractStore, lanes: Width | None, workers: int, device: str
 ) -> Choice:
-    """How wide the lanes are: as asked, else as this store was filled before."""
+    """Choose how many seeds train in one step: as given, else as this store was filled before."""
     contract = Contract.here(device=device)
     known = store.records(_choice_address(study, contract)).get("choice")
     if known is not None and lanes in (None, "auto", known["lanes"]):

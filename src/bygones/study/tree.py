@@ -18,7 +18,7 @@ from bygones.study.design import Arm, Study, probe_digest
 from bygones.training.contract import Contract
 from bygones.training.treatment import Treatment
 
-_FORMAT = 2  # a change here gives every segment a new address
+_FORMAT = 3  # a change here gives every segment a new address
 
 
 @dataclass(frozen=True)
