@@ -1,8 +1,8 @@
-"""A study written down as plain JSON, and made again from it: what a bundle re-runs.
+"""Study designs as JSON: written so that a bundle can run the study again, and read back.
 
     {"kind": "recipe", "recipe": …, "arms": […], "probe": …, "code": [{"root": folder, "home": file}]}
 
-What is no JSON is written as an object of one key that says what it is:
+A value that JSON does not have is written as an object with one key for its kind:
 
     {"tuple": […]}  {"list": […]}  {"map": [[key, value], …]}  {"float": "inf"}
     {"array": base64, "dtype": …, "shape": […]}      also of tensors
@@ -41,12 +41,12 @@ _VERSION = "version of "
 
 
 def design_to_json(study: Study) -> dict[str, Any]:
-    """The study as JSON: enough to run it again where its code lies, or why that cannot be."""
+    """Write the study as JSON: enough to run it again where its code lies, or why that cannot be."""
     recipe = study.recipe
     if isinstance(recipe, ScriptProgram):
         return _script_to_json(recipe)
     if not isinstance(recipe, Recipe):
-        return {"kind": "other", "why_not": "its runs are made by a program of somebody else's"}
+        return {"kind": "other", "why_not": "its runs are built by another program than a recipe"}
     writer = _Writer()
     try:
         parts = code_parts(recipe.load())
@@ -76,7 +76,7 @@ def design_to_json(study: Study) -> dict[str, Any]:
 
 
 def split_versions(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
-    """The digest of the recipe's own source alone, and the versions of the packages that it uses."""
+    """Split code parts into the digest of the recipe's own source, and the versions of packages it uses."""
     own = {name: text for name, text in parts.items() if not name.startswith(_VERSION)}
     versions = {
         name.removeprefix(_VERSION): text
@@ -87,7 +87,7 @@ def split_versions(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
 
 
 def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[int]) -> Study:
-    """The study that was written down. `roots`: where the code lies now. Imports that code."""
+    """Read a study back. `roots`: the folders where its code lies now. Imports that code."""
     reader = _Reader(roots)
     function, settings = written["recipe"]["function"], reader.read(written["recipe"]["settings"])
     arms = [
@@ -108,7 +108,7 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
 
 
 def _script_to_json(script: ScriptProgram) -> dict[str, Any]:
-    """What the script's digest is made of, for checking by hand: a bundle cannot run a script again."""
+    """Write what the script's digest is made of: it can be checked, while the script cannot be run again."""
     path = Path(script.path).resolve()
     return {
         "kind": "script",
@@ -125,7 +125,7 @@ def _treatment(writer: _Writer, one: Treatment) -> list[Any]:
 
 
 class _Writer:
-    """Writes values, and notes where the code lies that they need."""
+    """Writes values as JSON, and collects the files of the code that they need in `code`."""
 
     def __init__(self) -> None:
         self.code: list[dict[str, str]] = []
@@ -154,11 +154,11 @@ class _Writer:
                 raise DesignError(f"its design holds a {type(value).__name__}, {value!r:.60}")
 
     def address(self, source: str) -> dict[str, Any]:
-        """An address without the folders of this machine."""
+        """Write an address without the folders of this machine."""
         place, _, name = source.rpartition(":")
         if place.endswith(".py"):
             path = Path(place).resolve()
-            return {"name": f"{path.name}:{name}", "code": self._noted(path.parent, path.name)}
+            return {"name": f"{path.name}:{name}", "code": self._code_index(path.parent, path.name)}
         load_object(source)
         file = getattr(sys.modules[place], "__file__", None) or ""
         if not file or "site-packages" in file or place.partition(".")[0] == "bygones":
@@ -166,9 +166,9 @@ class _Writer:
         path = Path(file).resolve()
         depth = place.count(".") + (path.name == "__init__.py")
         root = path.parents[depth]
-        return {"name": source, "code": self._noted(root, path.relative_to(root).as_posix())}
+        return {"name": source, "code": self._code_index(root, path.relative_to(root).as_posix())}
 
-    def _noted(self, root: Path, home: str) -> int:
+    def _code_index(self, root: Path, home: str) -> int:
         row = {"root": str(root), "home": home}
         if row not in self.code:
             self.code.append(row)
@@ -176,7 +176,7 @@ class _Writer:
 
 
 class _Reader:
-    """Reads what was written; classes come from the code that the bundle brings, or from packages."""
+    """Reads values from JSON; classes come from the code of the bundle, or from installed packages."""
 
     def __init__(self, roots: list[Path]) -> None:
         self._roots = roots
@@ -186,7 +186,7 @@ class _Reader:
             "map": lambda v: {self.read(k): self.read(item) for k, item in v["map"]},
             "float": lambda v: float(v["float"]),
             "array": _array_of,
-            "is": self._made,
+            "is": self._instance,
         }
 
     def read(self, value: Any) -> Any:
@@ -202,7 +202,7 @@ class _Reader:
         in_file = name.rpartition(":")[0].endswith(".py")
         return f"{self._roots[address['code']] / name}" if in_file else name
 
-    def _made(self, value: Mapping[str, Any]) -> Any:
+    def _instance(self, value: Mapping[str, Any]) -> Any:
         kind = load_object(self.source(value["is"]))
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
             raise DesignError(f"{value['is']['name']} is no class of frozen values.")
@@ -228,5 +228,5 @@ def _array_of(value: Mapping[str, Any]) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Tuples as lists, all the way down: what JSON would make of them."""
+    """Replace tuples by lists, at every depth, as JSON does."""
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -37,7 +37,7 @@ from bygones.training.run import Run
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that has been checked, with what it will cost.
+    """A study that has been checked, with its cost.
 
     `steps_naive`: every arm of every seed from the beginning. `steps_shared`: each shared stretch once.
     `steps_left`: what the store does not hold yet. `bytes_total`: what the store will hold, about.
@@ -64,26 +64,26 @@ class Plan:
     note: str = ""  # on what the store holds already, for the person who trains into it
 
     def seconds_left(self, workers: int) -> float:
-        """About how long the rest takes, beside what it takes workers to start.
+        """Estimate the time that is left, in seconds, without the time that workers take to start.
 
-        rounds · (seeds of a job) · (a seed's steps and looks), where a job with empty lanes is no cheaper
+        rounds · (seeds of a job) · (a seed's steps and observations); a job with empty lanes is no cheaper
         """
         num_seeds, width = len(self.seeds_left), self.contract.lanes
         if not num_seeds:
             return 0.0
         steps, looks = self.steps_left / num_seeds, self.looks_left / num_seeds
         rounds = ceil(ceil(num_seeds / width) / workers)
-        looking = min(width, num_seeds) * looks * self.seconds_a_look
-        return rounds * (width * steps * self.seconds_a_step + looking)
+        observing = min(width, num_seeds) * looks * self.seconds_a_look
+        return rounds * (width * steps * self.seconds_a_step + observing)
 
     def steps_done(self) -> int:
-        """Steps of what was left that have been trained since: cheap, whoever trains them."""
+        """Count the pending steps that have been trained since, by this process or another."""
         return sum(
             steps for address, name, steps in self.pending if self.store.has_record(address, name)
         )
 
     def jobs(self) -> list[SeedsJob]:
-        """The seeds that have something left to do, as many to a job as there are lanes."""
+        """The jobs that are left: seeds with missing segments, as many to a job as there are lanes."""
         study, width = self.study, self.contract.lanes
         left = [seed for seed in study.seeds if seed in self.seeds_left]
         return [
@@ -108,7 +108,7 @@ def plan(
     device: str = "cpu",
     workers: int = 1,
 ) -> Plan:
-    """Checks a study and says what it costs, training no more than a few steps.
+    """Check a study and estimate its cost, training no more than a few steps.
 
     `lanes`: seeds that take their steps together; "auto" for what is fastest on so many `workers`. A store
     goes on as it was filled unless a number says otherwise; without one, seeds are trained one by one.
@@ -123,13 +123,15 @@ def plan(
         run = Run(study.recipe, study.seeds[0], device)
         run.advance(2)
         check_design(study, run)
-        seconds = choice.seconds_a_step or _seconds_a_step(run)
+        seconds = choice.seconds_a_step or _time_step(run)
         arms = add_reference_arms(study, run)
         attributes = _attributes(study, arms, run, contract, choice)
         tree = plan_tree(arms, study.steps)
-        addresses = Addresses.of(study, contract)  # after the run: a recipe may change its constants
+        addresses = Addresses.of(
+            study, contract
+        )  # after the run: a recipe may change its constants
         seed_bytes = _seed_bytes(study, arms, tree, run)
-        look = _seconds_a_look(run, study.probe)
+        observation = _time_observation(run, study.probe)
         images = run.parts.probe_images
     left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
     num_seeds, donors = len(study.seeds), donor_steps(arms)
@@ -151,7 +153,7 @@ def plan(
         steps_left=steps_left,
         bytes_total=num_seeds * seed_bytes,
         seconds_a_step=seconds,
-        seconds_a_look=look,
+        seconds_a_look=observation,
         looks_left=sum(len(work.steps) for works in left.values() for work in works),
         seeds_left=frozenset(seed for seed, works in left.items() if works),
         pending=_pending(tree, addresses, left),
@@ -245,7 +247,7 @@ def _choose_lanes(
 
 
 def remember_choice(planned: Plan) -> None:
-    """Notes how this store was filled, so that what is added later is trained alike."""
+    """Record the number of lanes in the store, so that later seeds are trained under the same contract."""
     alone = replace(planned.contract, lanes=1)
     address, said = _choice_address(planned.study, alone), planned.choice.to_dict()
     if planned.store.records(address).get("choice") != said:
@@ -257,7 +259,7 @@ def _choice_address(study: Study, alone: Contract) -> Digest:
 
 
 def halve_lanes(planned: Plan, workers: int) -> Plan:
-    """The same study with fewer seeds in a step. It is another contract, so it starts from nothing."""
+    """Plan the same study with fewer seeds in a step: another contract, so nothing stored can be used."""
     width, device = planned.contract.lanes, planned.contract.device
     newer = plan(
         planned.study,
@@ -270,15 +272,15 @@ def halve_lanes(planned: Plan, workers: int) -> Plan:
     return replace(newer, choice=choice, attributes={**newer.attributes, "lanes": choice.to_dict()})
 
 
-def _seconds_a_look(run: Run, probe: AbstractProbe) -> float:
+def _time_observation(run: Run, probe: AbstractProbe) -> float:
     began = time.perf_counter()
     run.observe(probe, check=False)
     run.entry()
     return time.perf_counter() - began
 
 
-def _seconds_a_step(run: Run, num_steps: int = 8) -> float:
-    """The time of a step of this run, here and now; the run is left where it was."""
+def _time_step(run: Run, num_steps: int = 8) -> float:
+    """Time a step of this run, in seconds; the run is restored afterwards."""
     kept = run.snapshot()
     began = time.perf_counter()
     run.advance(run.step + num_steps)
