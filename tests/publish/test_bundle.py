@@ -535,15 +535,20 @@ def retouched(store: FolderStore, manifest: Manifest, change: Callable[[np.ndarr
     return Side(other, replace(manifest, entries=entries))
 
 
-def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store, monkeypatch):
-    """Everything agrees with everything else, and with a list made anew; but it is not what is trained."""
+@pytest.fixture
+def rerun_here(monkeypatch) -> None:
+    """A re-run happens in this process, which has torch already."""
 
     def ask_here(question: dict, code: Path, design: dict) -> dict:
         roots = [str(code / row["root"]) for row in design["code"]]
         return answer({**question, "design": design, "roots": roots})
 
-    monkeypatch.setattr(verifying, "ask", ask_here)  # in this process, which has torch already
+    monkeypatch.setattr(verifying, "ask", ask_here)
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store, rerun_here):
+    """Everything agrees with everything else, and with a list made anew; but it is not what is trained."""
     published = digest_of(bundle)
     made_up = retouched(store, read_manifest(store), lambda seen: seen * 1.01)
     manifest = derived.relocated(made_up.manifest)
@@ -727,7 +732,9 @@ def with_former_addresses(attributes: dict) -> None:
     attributes["design"] = json.loads(text)
 
 
-def test_a_bundle_with_addresses_of_an_earlier_version_runs_again_to_the_bit(store, tmp_path):
+def test_a_bundle_with_addresses_of_an_earlier_version_runs_again_to_the_bit(
+    store, tmp_path, rerun_here
+):
     made = write_bundle(with_design(store, tmp_path / "s", with_former_addresses), tmp_path / "b")
     assert made.why_no_code == ""
     found = verify_bundle(made.path, rerun=1, run_code=True).rerun
@@ -735,7 +742,7 @@ def test_a_bundle_with_addresses_of_an_earlier_version_runs_again_to_the_bit(sto
     assert (found.grade, found.other) == ("bitwise", ())
 
 
-def test_a_regime_of_an_earlier_version_is_graded_and_said_to_be_another(tmp_path):
+def test_a_regime_of_an_earlier_version_is_graded_and_said_to_be_another(tmp_path, rerun_here):
     """bygones' own code is not in a bundle, so its regimes run again as this version has them."""
     at = Treatment("moments", Reset(), Window(2, 3))
     folder = FolderStore(tmp_path / "store")
