@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.helpers.study_recipes import plain, small
 
+from bygones import Arm, Reset, Study, Treatment, Window
 from bygones.cli.app import main
 from bygones.core.code_digest import SCRIPTS, package_digest, source_digest
 from bygones.core.digest import digest
@@ -36,6 +37,7 @@ from bygones.store.ledger import read_ledger, write_ledger
 from bygones.store.outcomes import Manifest, read_manifest, read_outcomes, write_manifest
 from bygones.study.measure import measure
 from bygones.study.rerun import answer
+from bygones.zoo.regimes import digits
 
 pytestmark = pytest.mark.xdist_group("bundle")  # what they share is made once
 
@@ -539,15 +541,20 @@ def retouched(store: FolderStore, manifest: Manifest, change: Callable[[np.ndarr
     return Side(other, replace(manifest, entries=entries))
 
 
-def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store, monkeypatch):
-    """Everything agrees with everything else, and with a list made anew; but it is not what is trained."""
+@pytest.fixture
+def rerun_here(monkeypatch) -> None:
+    """A re-run happens in this process, which has torch already."""
 
     def ask_here(question: dict, code: Path, design: dict) -> dict:
         roots = [str(code / row["root"]) for row in design["code"]]
         return answer({**question, "design": design, "roots": roots})
 
-    monkeypatch.setattr(verifying, "ask", ask_here)  # in this process, which has torch already
+    monkeypatch.setattr(verifying, "ask", ask_here)
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store, rerun_here):
+    """Everything agrees with everything else, and with a list made anew; but it is not what is trained."""
     published = digest_of(bundle)
     made_up = retouched(store, read_manifest(store), lambda seen: seen * 1.01)
     manifest = derived.relocate(made_up.manifest)
@@ -716,3 +723,57 @@ def test_a_scripts_files_are_included_if_they_are_what_was_run(store, tmp_path):
     without = write_bundle(other, tmp_path / "without")
     assert "train.py has been changed" in without.why_no_code
     verify_bundle(without.path)
+
+
+# ------------------------------------------------------------------ bundles of earlier versions
+
+FORMER = {
+    "bygones:Reset": "bygones.interventions.reset:Reset",
+    "bygones:Logits": "bygones.probes.logits:Logits",
+    "bygones.zoo.regimes.digits:recipe": "bygones.regimes.digits:recipe",
+}
+
+
+def with_former_addresses(attributes: dict) -> None:
+    """The design as it was written before modules moved into rooms."""
+    text = json.dumps(attributes["design"])
+    for now, then in FORMER.items():
+        text = text.replace(json.dumps(now), json.dumps(then))
+    assert '"bygones.interventions.reset:Reset"' in text
+    assert '"bygones.probes.logits:Logits"' in text
+    attributes["design"] = json.loads(text)
+
+
+def test_a_bundle_with_addresses_of_an_earlier_version_runs_again_to_the_bit(
+    store, tmp_path, rerun_here
+):
+    made = write_bundle(with_design(store, tmp_path / "s", with_former_addresses), tmp_path / "b")
+    assert made.why_no_code == ""
+    found = verify_bundle(made.path, rerun=1, run_code=True).rerun
+    assert found is not None
+    assert (found.grade, found.other) == ("bitwise", ())
+
+
+def test_a_regime_of_an_earlier_version_is_graded_and_said_to_be_another(tmp_path, rerun_here):
+    """bygones' own code is not in a bundle, so its regimes run again as this version has them."""
+    at = Treatment("moments", Reset(), Window(2, 3))
+    folder = FolderStore(tmp_path / "store")
+    measure(Study(digits.recipe, [Arm("reset", at)], 2, (0, 1), (0, 1), "digits"), folder)
+
+    def earlier(attributes: dict) -> None:
+        with_former_addresses(attributes)
+        assert attributes["design"]["recipe"]["function"]["name"] == "bygones.regimes.digits:recipe"
+        attributes["design"]["recipe"]["own"] = digest("as it was")
+
+    def another_version(attributes: dict) -> None:
+        earlier(attributes)
+        attributes["contract"]["bygones"] = "0.0.9 (0123456789ab)"
+
+    made = write_bundle(with_design(folder, tmp_path / "s", another_version), tmp_path / "b")
+    found = verify_bundle(made.path, rerun=1, run_code=True).rerun
+    assert found is not None
+    assert found.grade == "bitwise"
+    assert "bygones 0.1.0" in str(found)
+    assert "code of the recipe, which comes with bygones: " in str(found)
+    same = write_bundle(with_design(folder, tmp_path / "t", earlier), tmp_path / "c")
+    assert "not the code that the study was run with" in refused(same.path, rerun=1, run_code=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,13 @@ import pytest
 import torch
 from tests.helpers.study_recipes import at, classifier, one, plain, small
 
+import bygones
 from bygones.cli.load import load_study, parse_seeds
 from bygones.core.errors import DesignError, UnknownName
+from bygones.core.importing import current_address, load_object
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
+from bygones.study.design_json import design_to_json
 from bygones.study.plan import plan
 from bygones.training.interventions import (
     AbstractIntervention,
@@ -37,6 +42,8 @@ from bygones.training.probes import Values
 from bygones.training.recipe import Parts, Recipe
 from bygones.training.run import Run
 from bygones.training.treatment import Treatment, check_pair, matched_null
+from bygones.zoo.regimes import digits
+from bygones.zoo.worlds import heavy_ball
 
 ARM = one("reset", Reset(), at(4))
 
@@ -425,3 +432,42 @@ def test_kicks_of_equal_arrays_have_equal_digests():
     assert kicks[0].digest() == kicks[1].digest()
     other = Treatment("weights", Kick({"w": torch.tensor([1.0, 2.5])}), at(4))
     assert other.digest() != kicks[0].digest()
+
+
+# ------------------------------------------------------------------ written down
+
+
+def test_what_bygones_publishes_is_written_by_its_public_name():
+    arms = [
+        one("reset", Reset(), at(4)),
+        one("kick", Kick({"w": np.arange(3.0)}), at(4)),
+        one("null", MatchedNull(Scale(0.5)), at(4)),
+    ]
+    written = json.dumps(design_to_json(design(arms=arms, probe=Values())))
+    names = set(re.findall(r'"name": "([^"]*:[^"]*)"', written))
+    assert names == {
+        "bygones:Reset", "bygones:Kick", "bygones:MatchedNull", "bygones:Scale", "bygones:Values",
+        "tests.helpers.study_recipes:classifier",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("former", "name"),
+    [
+        ("bygones.interventions.matched_null:MatchedNull", "MatchedNull"),
+        ("bygones.probes.carrier:Carrier", "Carrier"),
+        ("bygones.orders.reshuffle:Reshuffle", "Reshuffle"),
+        ("bygones.multiplicity:Family", "Family"),
+        ("bygones.values:Window", "Window"),
+        ("bygones.treatment:Treatment", "Treatment"),
+        ("bygones.recipe:Recipe", "Recipe"),
+    ],
+)
+def test_addresses_of_earlier_versions_are_found_where_they_lie_now(former: str, name: str):
+    assert load_object(current_address(former)) is getattr(bygones, name)
+
+
+def test_addresses_of_built_in_runs_of_earlier_versions_are_found():
+    assert load_object(current_address("bygones.regimes.digits:recipe")) is digits.recipe
+    assert load_object(current_address("bygones.worlds.heavy_ball:recipe")) is heavy_ball.recipe
+    assert current_address("bygones_like.regimes:recipe") == "bygones_like.regimes:recipe"

@@ -14,10 +14,12 @@ import xarray as xr
 from tests.helpers import study_recipes
 from tests.helpers.study_recipes import TRAINED, WeightSum, at, classifier, one, plain, pool, small
 
+from bygones.cli.terminal import plan_lines
 from bygones.core.code_digest import code_digest
 from bygones.core.errors import BygonesError, DesignError, ForkError, RecipeError, StoreError
 from bygones.core.values import Window
 from bygones.store import FolderStore, MemoryStore
+from bygones.store.outcomes import read_manifest, read_outcomes, write_manifest
 from bygones.study.certificate import certify
 from bygones.study.design import Arm, Study
 from bygones.study.executors import Processes, Serial
@@ -639,8 +641,6 @@ def test_arms_that_have_the_name_of_another_arms_null_are_refused():
 
 
 def test_names_of_studies_may_hold_anything_that_can_be_typed(tmp_path):
-    from bygones.store.outcomes import read_manifest, read_outcomes
-
     store = FolderStore(tmp_path)
     names = ("my study", "my-study", "a/b: ü?", "..", "s" * 200)
     for name in names:
@@ -666,3 +666,22 @@ def test_the_order_of_seeds_and_arms_is_the_studys_own():
     ]  # fmt: skip
     swapped = measure(small(("reset", "swap"), seeds=(2, 5)))
     assert same(outcomes.sel(seed=[2, 5], arm=swapped.arm.values.tolist()), swapped)
+
+
+def test_a_plan_names_results_that_another_version_of_bygones_stored():
+    study = small(("reset",), horizons=(0, 1), seeds=(0,))
+    store, earlier = MemoryStore(), MemoryStore()
+    assert plan(study, earlier).note == ""
+    measure(study, store)
+    manifest = read_manifest(store)
+    contract = {**manifest.facts.contract, "bygones": "0.0.9 (0123456789ab)"}
+    facts = replace(manifest.facts, contract=contract)
+    write_manifest(earlier, replace(manifest, facts=facts))  # its records lie elsewhere
+    planned = plan(study, earlier)
+    assert "'small' that another version of bygones trained (0.0.9 (0123456789ab)" in planned.note
+    assert "can be read and reported" in planned.note
+    assert "training starts anew" in planned.note
+    assert plan_lines(planned, 1)[-1] == planned.note
+    assert plan(replace(study, name="other"), earlier).note == ""
+    measure(study, earlier)
+    assert plan(study, earlier).note == ""

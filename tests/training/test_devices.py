@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bygones.core.errors import DesignError
-from bygones.study.rerun import _here
+from bygones.study.rerun import available_device
 from bygones.training.contract import Contract
 from bygones.training.devices import check_device, deterministic_arithmetic, to_device
 from bygones.training.generators import device_generator
@@ -43,7 +43,7 @@ def test_a_device_that_is_not_here_is_told_with_the_reason(device: str) -> None:
 
 @NO_GPU
 def test_a_bundle_from_a_gpu_is_run_again_on_the_cpu_where_there_is_none() -> None:
-    assert _here("cuda") == _here("cpu") == "cpu"
+    assert available_device("cuda") == available_device("cpu") == "cpu"
 
 
 def test_a_batch_keeps_its_shape_wherever_it_is_put() -> None:

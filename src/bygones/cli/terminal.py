@@ -195,6 +195,7 @@ def script_lines(planned: ScriptPlan, num_workers: int) -> list[str]:
         f"worker{'s' if num_workers > 1 else ''} ({plan.seconds_a_step * 1e3:.2f} ms a step, timed here), "
         f"besides what the script does before its first step.",
         *(f"Note: {finding}" for finding in findings),
+        *([plan.note] if plan.note else []),
     ]
 
 
@@ -226,6 +227,7 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
         planned.choice.why,
         f"Time left: about {duration(seconds)} with {num_workers} worker{'s' if num_workers > 1 else ''} "
         f"({planned.seconds_a_step * 1e3:.2f} ms a seed's step, timed here).",
+        *([planned.note] if planned.note else []),
     ]
 
 

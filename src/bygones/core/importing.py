@@ -14,6 +14,19 @@ from bygones.core.errors import DesignError, RecipeError
 
 _STUDY_MODULE = "bygones_study_"  # prefix of the module names of files imported by path
 
+# Where modules lay when addresses were written as `bygones.interventions.reset:Reset`, and lie now.
+_MOVED = {
+    "bygones.interventions": "bygones.training.interventions",
+    "bygones.multiplicity": "bygones.analysis.multiplicity",
+    "bygones.orders": "bygones.training.orders",
+    "bygones.probes": "bygones.training.probes",
+    "bygones.recipe": "bygones.training.recipe",
+    "bygones.regimes": "bygones.zoo.regimes",
+    "bygones.treatment": "bygones.training.treatment",
+    "bygones.values": "bygones.core.values",
+    "bygones.worlds": "bygones.zoo.worlds",
+}
+
 
 def load_object(source: str) -> Any:
     """Import the object at an address.
@@ -55,6 +68,33 @@ def address_of(function: Callable[..., Any]) -> str:
     if file and (module.__name__ == "__main__" or module.__name__.startswith(_STUDY_MODULE)):
         return f"{Path(file).resolve()}:{name}"
     return f"{module.__name__}:{name}"
+
+
+def public_address(member: Any) -> str:
+    """Return the address of a class or function by its public name, else as `address_of` gives it.
+
+    >>> from bygones.core.values import Window
+    >>> public_address(Window)
+    'bygones:Window'
+    """
+    package, name = sys.modules["bygones"], getattr(member, "__qualname__", "")
+    of_bygones = str(getattr(member, "__module__", "")).startswith("bygones.")
+    if of_bygones and name in package.__all__ and getattr(package, name) is member:
+        return f"bygones:{name}"
+    return address_of(member)
+
+
+def current_address(source: str) -> str:
+    """Return the address at which something lies now that an earlier version of bygones wrote down.
+
+    >>> current_address("bygones.regimes.digits:recipe"), current_address("mine.regimes:recipe")
+    ('bygones.zoo.regimes.digits:recipe', 'mine.regimes:recipe')
+    """
+    module, colon, name = source.rpartition(":")
+    for former, current in _MOVED.items():
+        if module == former or module.startswith(f"{former}."):
+            return f"{current}{module.removeprefix(former)}{colon}{name}"
+    return source
 
 
 def _load_module(name: str) -> ModuleType:

@@ -1,7 +1,8 @@
-"""Plan a study: what it will train, and what that costs."""
+"""Plan a script's study: run the script up to the fork, and say what its study costs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,15 +13,16 @@ from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.live_run import Live
 from bygones.core.errors import DesignError
 from bygones.core.importing import load_object
-from bygones.core.study_facts import OrderFacts
+from bygones.core.study_facts import OrderFacts, StudyFacts
+from bygones.core.values import Digest
 from bygones.scripts.arm_process import Job, record_name
 from bygones.scripts.arm_syntax import default_arms, parse_arm
 from bygones.scripts.pilot import PilotResult, run_pilot
 from bygones.store import FolderStore
 from bygones.study.describe import describe_study
-from bygones.study.design import Study, add_reference_arms, check_design, design_findings
+from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.design_json import design_to_json
-from bygones.study.plan import Plan
+from bygones.study.plan import Plan, note_other_version
 from bygones.study.tree import Addresses, donor_steps, plan_tree
 from bygones.training.contract import Contract
 from bygones.training.lanes.lane_width import Choice
@@ -30,7 +32,7 @@ ASKED_FOR = "it was asked for"
 
 @dataclass(frozen=True)
 class ScriptRequest:
-    """What a person asks of a script, as it was typed."""
+    """A script's study as it was typed: the script, the arms as text, and where to fork."""
 
     script: Script
     fork_at: int
@@ -48,7 +50,7 @@ class ScriptRequest:
 
 @dataclass(frozen=True)
 class ScriptPlan:
-    """A script's study that has been checked: what it will cost, and how it will be done.
+    """A script's study that has been checked: what it costs, and how its arms are made.
 
     `replays`: why arms are run from the start instead of forked, in words; empty if they are forked.
     """
@@ -62,36 +64,25 @@ class ScriptPlan:
 
 
 def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptPlan:
-    """Runs the script up to the fork, once, and says what its study is and what it costs."""
-    check_script(asked.script)
-    probe = load_object(str(asked.probe)) if asked.probe else None
-    if not asked.seeds:
-        raise DesignError("a study needs seeds; got none. Try --seeds 0-7.")
-    warm()
-    found = run_pilot(asked.script, home, asked.seeds[0], asked.fork_at, _ask(asked), probe)
-    warm_for(found.libraries)
-    found, replays = _how(asked, home, found, probe)
+    """Run the script up to the fork, and return what its study is, how arms are made, and what it costs.
+
+    Raises `DesignError` where an arm means nothing in this run, and `ScriptError` where the script cannot
+    be studied.
+    """
+    found, replays = _run_pilots(asked, home)
     if found.inputs is None:
         assert found.why_no_inputs is not None
         raise found.why_no_inputs
-    asked = replace(asked, script=found.script)
-    if asked.sufficiency and (replays or len(asked.seeds) < 2):
-        why = replays or "only one seed was given"
-        raise DesignError(
-            f"--sufficiency moves all memory of one seed's run into another's forked run, which is not "
-            f"possible here: {why.rstrip('.')}."
-        )
+    _check_sufficiency(asked, replays)
     study, arms, notes, described = found.answer
-    study = _with_probe(study, found, asked)
+    study = replace(study, recipe=found.script, probe=found.inputs.probe())
     contract = replace(Contract.here(), deterministic=False, threads=found.threads)
-    addresses = Addresses.of(study, contract)
-    tree = plan_tree(arms, study.steps)
     job = Job(
         script=found.script,
         home=home,
         study=study,
-        tree=tree,
-        addresses=addresses,
+        tree=plan_tree(arms, study.steps),
+        addresses=Addresses.of(study, contract),
         store=store,
         inputs=found.inputs,
         shape=found.shape,
@@ -100,61 +91,102 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
         emulates=found.emulates,
     )
     todo = {seed: _missing(job, seed) for seed in study.seeds}
-    leaves = [segment for segment in tree.segments if segment.leaf]
-    num_seeds, donors = len(study.seeds), donor_steps(arms)
-    whole = len(leaves) * study.end + donors
-    shared = (whole if replays else tree.num_steps) + donors * (not replays)
-    left = sum(
-        _steps_left(job, seed, missing) + donors * bool(missing) for seed, missing in todo.items()
+    facts = replace(
+        described,
+        recipe=str(found.script),
+        orders=found.order,
+        digests={"study": study.digest(), "recipe": found.script.code()},
+        headline=study.headline,
+        family=asdict(study.declared),
+        findings=tuple(notes),
+        contract=contract.to_dict(),
+        design=design_to_json(study),
+        rng=found.rng,
+        way=_describe_way(replays, found, job),
     )
-    plan = Plan(
-        study=study,
-        arms=arms,
-        tree=tree,
-        addresses=addresses,
-        contract=contract,
-        choice=Choice(1, "Each seed is a process of its own."),
-        store=store,
-        facts=replace(
-            described,
-            recipe=str(found.script),
-            orders=found.order,
-            digests={"study": study.digest(), "recipe": found.script.code()},
-            headline=study.headline,
-            family=asdict(study.declared),
-            findings=tuple(notes),
-            contract=contract.to_dict(),
-            design=design_to_json(study),
-            rng=found.rng,
-            way=_way(replays, found, job),
-            num_steps={"naive": num_seeds * whole, "shared": num_seeds * shared},
-        ),
-        images=None,
-        steps_naive=num_seeds * whole,
-        steps_shared=num_seeds * shared,
-        steps_left=left,
-        bytes_total=num_seeds * len(arms) * len(study.steps) * _size(found.shape),
-        seconds_a_step=found.seconds_a_step,
-        seconds_a_look=0.0,
-        looks_left=0,
-        seeds_left=frozenset(seed for seed, missing in todo.items() if missing),
-        pending=tuple(
-            (
-                addresses.history(seed, tree.segments[index].history),
-                record_name(job, index),
-                tree.segments[index].stop - tree.segments[index].start,
-            )
-            for seed, missing in todo.items()
-            for index in missing
-        ),
-    )
+    plan = _plan(job, arms, contract, todo, facts, found.seconds_a_step)
     return ScriptPlan(plan, job, found, replays, todo, asked.sufficiency)
 
 
-def _ask(asked: ScriptRequest) -> Callable[[Live], Any]:
-    """What has to be found out at the fork: the arms, their nulls, and whether they mean anything."""
+def _run_pilots(asked: ScriptRequest, home: Path) -> tuple[PilotResult, str]:
+    """Run the script up to the fork, and say why arms cannot be forked; "" if they can."""
+    check_script(asked.script)
+    probe = load_object(str(asked.probe)) if asked.probe else None
+    if not asked.seeds:
+        raise DesignError("a study needs seeds; got none. Try --seeds 0-7.")
+    warm()
+    found = run_pilot(asked.script, home, asked.seeds[0], asked.fork_at, _query(asked), probe)
+    warm_for(found.libraries)
+    return _compare_emulation(asked, home, found, probe)
 
-    def ask(live: Live) -> Any:
+
+def _check_sufficiency(asked: ScriptRequest, replays: str) -> None:
+    if asked.sufficiency and (replays or len(asked.seeds) < 2):
+        why = replays or "only one seed was given"
+        raise DesignError(
+            f"--sufficiency moves all memory of one seed's run into another's forked run, which is not "
+            f"possible here: {why.rstrip('.')}."
+        )
+
+
+def _plan(
+    job: Job,
+    arms: tuple[Arm, ...],
+    contract: Contract,
+    todo: Mapping[int, frozenset[int]],
+    facts: StudyFacts,
+    seconds_a_step: float,
+) -> Plan:
+    """The cost of what is left to do. `todo`: the missing segments of each seed."""
+    study, tree = job.study, job.tree
+    num_seeds, donors = len(study.seeds), donor_steps(arms)
+    whole = sum(segment.leaf for segment in tree.segments) * study.end + donors
+    shared = tree.num_steps + donors if job.forks else whole
+    left = {seed: _steps_left(job, missing) for seed, missing in todo.items()}
+    unfinished = frozenset(seed for seed, missing in todo.items() if missing)
+    steps_left = sum(left.values()) + donors * len(unfinished)
+    steps_naive, steps_shared = num_seeds * whole, num_seeds * shared
+    return Plan(
+        study=study,
+        arms=arms,
+        tree=tree,
+        addresses=job.addresses,
+        contract=contract,
+        choice=Choice(1, "Each seed is a process of its own."),
+        store=job.store,
+        facts=replace(facts, num_steps={"naive": steps_naive, "shared": steps_shared}),
+        images=None,
+        steps_naive=steps_naive,
+        steps_shared=steps_shared,
+        steps_left=steps_left,
+        bytes_total=num_seeds * len(arms) * len(study.steps) * 4 * math.prod(job.shape),
+        seconds_a_step=seconds_a_step,
+        seconds_a_look=0.0,
+        looks_left=0,
+        seeds_left=unfinished,
+        pending=_pending(job, todo),
+        note=note_other_version(study, job.store, contract) if steps_left == steps_shared else "",
+    )
+
+
+def _pending(job: Job, todo: Mapping[int, frozenset[int]]) -> tuple[tuple[Digest, str, int], ...]:
+    """Address, record name and steps of each missing segment."""
+    segments = job.tree.segments
+    return tuple(
+        (
+            job.addresses.history(seed, segments[index].history),
+            record_name(job, index),
+            segments[index].stop - segments[index].start,
+        )
+        for seed, missing in todo.items()
+        for index in missing
+    )
+
+
+def _query(asked: ScriptRequest) -> Callable[[Live], Any]:
+    """The question to the pilot at the fork: check the design there, and find its reference arms."""
+
+    def query(live: Live) -> Any:
         study = Study(
             recipe=asked.script,
             arms=[parse_arm(text, asked.fork_at) for text in asked.arms]
@@ -175,7 +207,7 @@ def _ask(asked: ScriptRequest) -> Callable[[Live], Any]:
             describe_study(study, arms, live, OrderFacts()),
         )
 
-    return ask
+    return query
 
 
 def _check_transplants(study: Study) -> None:
@@ -188,18 +220,16 @@ def _check_transplants(study: Study) -> None:
                 )
 
 
-def _with_probe(study: Study, found: PilotResult, asked: ScriptRequest) -> Study:
-    assert found.inputs is not None
-    return replace(study, recipe=asked.script, probe=found.inputs.probe())
-
-
-def _how(
+def _compare_emulation(
     asked: ScriptRequest, home: Path, found: PilotResult, probe: Any
 ) -> tuple[PilotResult, str]:
-    """Whether arms can be forked: why not, in words, and what was found the way that it will be done."""
+    """Run the pilot with real worker processes too, and say why arms cannot be forked; "" if they can.
+
+    Returns the result of the pilot that ran as the arms will.
+    """
     if found.num_workers and found.emulates:
         script, seed = found.script, asked.seeds[0]
-        real = run_pilot(script, home, seed, asked.fork_at, _ask(asked), probe, emulates=False)
+        real = run_pilot(script, home, seed, asked.fork_at, _query(asked), probe, emulates=False)
         if real.chain != found.chain:
             return replace(real, script=script), (
                 "its loader's worker processes deliver other batches than the same work done in one "
@@ -210,8 +240,8 @@ def _how(
     return found, found.why_not_fork or ""
 
 
-def _way(replays: str, found: PilotResult, job: Job) -> str:
-    """How arms were made from one run, in a sentence for the report."""
+def _describe_way(replays: str, found: PilotResult, job: Job) -> str:
+    """Describe for the report how arms were made from one run."""
     if replays == ASKED_FOR:
         return (
             "Each arm was run from the start, as was asked for. A pair counts only if data, losses and "
@@ -232,7 +262,7 @@ def _way(replays: str, found: PilotResult, job: Job) -> str:
 
 
 def _missing(job: Job, seed: int) -> frozenset[int]:
-    """Segments of a seed that the store does not hold."""
+    """The segments of a seed that the store does not hold."""
     missing = set()
     for index, segment in enumerate(job.tree.segments):
         records = job.store.records(job.addresses.history(seed, segment.history))
@@ -242,8 +272,8 @@ def _missing(job: Job, seed: int) -> frozenset[int]:
     return frozenset(missing)
 
 
-def _steps_left(job: Job, seed: int, missing: frozenset[int]) -> int:
-    """Steps to run for what is missing: its own, and those that lead there."""
+def _steps_left(job: Job, missing: frozenset[int]) -> int:
+    """Steps to run for the missing segments: their own, and those that lead there."""
     segments = job.tree.segments
     if not missing:
         return 0
@@ -252,17 +282,5 @@ def _steps_left(job: Job, seed: int, missing: frozenset[int]) -> int:
             sum(segments[i].stop for i in missing if segments[i].leaf)
             or segments[max(missing)].stop
         )
-    needed: set[int] = set()
-    for index in missing:
-        at: int | None = index
-        while at is not None:
-            needed.add(at)
-            at = segments[at].parent
+    needed = {index for leaf in missing for index in job.tree.line(leaf)}
     return sum(segments[i].stop - segments[i].start for i in needed)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 4
-    for length in shape:
-        size *= length
-    return size

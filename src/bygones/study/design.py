@@ -1,4 +1,4 @@
-"""The design of a study, as frozen values: what is compared, over which seeds, and when."""
+"""Study design: arms, seeds, fork and horizons, as frozen values that are checked when they are made."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HasSources(Protocol):
 
 @dataclass(frozen=True)
 class Arm:
-    """A name, and the treatments that set this arm apart from the control."""
+    """An arm: a name, and the treatments that distinguish it from the control."""
 
     name: str
     treatments: tuple[Treatment, ...]
@@ -122,7 +122,7 @@ class Study:
 
     @property
     def headline(self) -> str:
-        """The distance that a study of this probe leads with."""
+        """The headline metric: the distance that reports of this study lead with."""
         return self.probe.headline or {"logits": "tv", "values": "rms"}[self.probe.kind]
 
     @property
@@ -133,7 +133,7 @@ class Study:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The boundaries at which the function is observed."""
+        """The boundaries at which the function is observed: `fork_at` plus each horizon."""
         return tuple(self.fork_at + horizon for horizon in self.horizons)
 
     @property
@@ -159,7 +159,7 @@ def probe_digest(probe: Any) -> Digest:
 
 
 def add_reference_arms(study: Study, run: HasSources) -> tuple[Arm, ...]:
-    """The control, the sham, then each arm followed by its matched null where one is defined.
+    """Add the reference arms: control, sham, and after each arm its matched null where one is defined.
 
     The sham goes through the same motions as the arms: it copies and restores every source that any
     arm treats, at every boundary at which one does.
@@ -188,7 +188,7 @@ def _null_name(arm: str) -> str:
 
 
 def check_design(study: Study, run: HasSources) -> None:
-    """Refuses a study whose treatments mean nothing in this run: names, pairs, leaves, windows."""
+    """Raise `DesignError` where a treatment means nothing in this run: its source, rule, leaves or window."""
     for arm in study.arms:
         for treatment in arm.treatments:
             source = run.sources[treatment.source]
@@ -202,7 +202,7 @@ def check_design(study: Study, run: HasSources) -> None:
 
 
 def design_findings(study: Study, run: HasSources) -> list[str]:
-    """What a reader has to know about this design: windows that do not match their source's lifetime."""
+    """List the windows that do not match the lifetime of their source, a sentence each, for the report."""
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
         for treatment in arm.treatments:
@@ -229,7 +229,7 @@ def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[
 
 
 def _check(study: Study) -> None:
-    """What can be refused without building a run."""
+    """Check everything that can be checked without building a run."""
     if study.fork_at < 0:
         raise DesignError(f"fork_at is a step, 0 or later; got {study.fork_at}.")
     if not study.horizons:
@@ -279,7 +279,7 @@ def _check_arm(study: Study, arm: Arm) -> None:
 
 
 def _check_declared(study: Study) -> None:
-    """Family and margins speak of arms, metrics and horizons that there are."""
+    """Check that family and margins name arms, metrics and horizons of this study."""
     family = study.declared
     known = {"arm": [arm.name for arm in study.arms], "horizon": [*map(str, study.horizons)]}
     for arm in family.arms:

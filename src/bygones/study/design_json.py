@@ -1,15 +1,17 @@
-"""A study written down as plain JSON, and made again from it: what a bundle re-runs.
+"""Study designs as JSON: written so that a bundle can run the study again, and read back.
 
     {"kind": "recipe", "recipe": …, "arms": […], "probe": …, "code": [{"root": folder, "home": file}]}
 
-What is no JSON is written as an object of one key that says what it is:
+A value that JSON does not have is written as an object with one key for its kind:
 
     {"tuple": […]}  {"list": […]}  {"map": [[key, value], …]}  {"float": "inf"}
     {"array": base64, "dtype": …, "shape": […]}      also of tensors
     {"is": {"name": address, "code": i}, "fields": {…}}      a frozen value of a class
 
 An address is `module:name` or `file.py:name`, found from the root of code `i`; one without `code` belongs
-to an installed package. A study that cannot be written down so is still a study: it says why not.
+to an installed package. What bygones publishes is written by its public name, like `bygones:Reset`; the
+addresses that earlier versions wrote are read too. A study that cannot be written down so is still a
+study: it says why not.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import torch
 from bygones.core.code_digest import SCRIPTS, code_parts, package_digest
 from bygones.core.digest import as_array, digest, is_array
 from bygones.core.errors import DesignError
-from bygones.core.importing import load_object
+from bygones.core.importing import current_address, load_object, public_address
 from bygones.core.values import Digest, Window
 from bygones.study.design import Arm, ScriptProgram, Study
 from bygones.training.recipe import Recipe
@@ -39,12 +41,12 @@ _VERSION = "version of "
 
 
 def design_to_json(study: Study) -> dict[str, Any]:
-    """The study as JSON: enough to run it again where its code lies, or why that cannot be."""
+    """Write the study as JSON: enough to run it again where its code lies, or why that cannot be."""
     recipe = study.recipe
     if isinstance(recipe, ScriptProgram):
         return _script_to_json(recipe)
     if not isinstance(recipe, Recipe):
-        return {"kind": "other", "why_not": "its runs are made by a program of somebody else's"}
+        return {"kind": "other", "why_not": "its runs are built by another program than a recipe"}
     writer = _Writer()
     try:
         parts = code_parts(recipe.load())
@@ -74,7 +76,7 @@ def design_to_json(study: Study) -> dict[str, Any]:
 
 
 def split_versions(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
-    """The digest of the recipe's own source alone, and the versions of the packages that it uses."""
+    """Split code parts into the digest of the recipe's own source, and the versions of packages it uses."""
     own = {name: text for name, text in parts.items() if not name.startswith(_VERSION)}
     versions = {
         name.removeprefix(_VERSION): text
@@ -85,7 +87,7 @@ def split_versions(parts: Mapping[str, str]) -> tuple[Digest, dict[str, str]]:
 
 
 def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[int]) -> Study:
-    """The study that was written down. `roots`: where the code lies now. Imports that code."""
+    """Read a study back. `roots`: the folders where its code lies now. Imports that code."""
     reader = _Reader(roots)
     function, settings = written["recipe"]["function"], reader.read(written["recipe"]["settings"])
     arms = [
@@ -106,7 +108,7 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
 
 
 def _script_to_json(script: ScriptProgram) -> dict[str, Any]:
-    """What the script's digest is made of, for checking by hand: a bundle cannot run a script again."""
+    """Write what the script's digest is made of: it can be checked, while the script cannot be run again."""
     path = Path(script.path).resolve()
     return {
         "kind": "script",
@@ -123,7 +125,7 @@ def _treatment(writer: _Writer, one: Treatment) -> list[Any]:
 
 
 class _Writer:
-    """Writes values, and notes where the code lies that they need."""
+    """Writes values as JSON, and collects the files of the code that they need in `code`."""
 
     def __init__(self) -> None:
         self.code: list[dict[str, str]] = []
@@ -145,18 +147,18 @@ class _Writer:
             case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 fields = [f.name for f in dataclasses.fields(value) if f.init]
                 return {
-                    "is": self.address(_address(type(value))),
+                    "is": self.address(public_address(type(value))),
                     "fields": {name: self.write(getattr(value, name)) for name in fields},
                 }
             case _:
                 raise DesignError(f"its design holds a {type(value).__name__}, {value!r:.60}")
 
     def address(self, source: str) -> dict[str, Any]:
-        """An address without the folders of this machine."""
+        """Write an address without the folders of this machine."""
         place, _, name = source.rpartition(":")
         if place.endswith(".py"):
             path = Path(place).resolve()
-            return {"name": f"{path.name}:{name}", "code": self._noted(path.parent, path.name)}
+            return {"name": f"{path.name}:{name}", "code": self._code_index(path.parent, path.name)}
         load_object(source)
         file = getattr(sys.modules[place], "__file__", None) or ""
         if not file or "site-packages" in file or place.partition(".")[0] == "bygones":
@@ -164,9 +166,9 @@ class _Writer:
         path = Path(file).resolve()
         depth = place.count(".") + (path.name == "__init__.py")
         root = path.parents[depth]
-        return {"name": source, "code": self._noted(root, path.relative_to(root).as_posix())}
+        return {"name": source, "code": self._code_index(root, path.relative_to(root).as_posix())}
 
-    def _noted(self, root: Path, home: str) -> int:
+    def _code_index(self, root: Path, home: str) -> int:
         row = {"root": str(root), "home": home}
         if row not in self.code:
             self.code.append(row)
@@ -174,7 +176,7 @@ class _Writer:
 
 
 class _Reader:
-    """Reads what was written; classes come from the code that the bundle brings, or from packages."""
+    """Reads values from JSON; classes come from the code of the bundle, or from installed packages."""
 
     def __init__(self, roots: list[Path]) -> None:
         self._roots = roots
@@ -184,7 +186,7 @@ class _Reader:
             "map": lambda v: {self.read(k): self.read(item) for k, item in v["map"]},
             "float": lambda v: float(v["float"]),
             "array": _array_of,
-            "is": self._made,
+            "is": self._instance,
         }
 
     def read(self, value: Any) -> Any:
@@ -196,20 +198,15 @@ class _Reader:
         return self._kinds[kind](value)
 
     def source(self, address: Mapping[str, Any]) -> str:
-        name = str(address["name"])
+        name = current_address(str(address["name"]))
         in_file = name.rpartition(":")[0].endswith(".py")
         return f"{self._roots[address['code']] / name}" if in_file else name
 
-    def _made(self, value: Mapping[str, Any]) -> Any:
+    def _instance(self, value: Mapping[str, Any]) -> Any:
         kind = load_object(self.source(value["is"]))
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
             raise DesignError(f"{value['is']['name']} is no class of frozen values.")
         return kind(**{name: self.read(item) for name, item in value["fields"].items()})
-
-
-def _address(kind: Any) -> str:
-    """Where a class is found: the same way as a recipe."""
-    return Recipe.of(kind).source
 
 
 def _array(value: Any) -> dict[str, Any]:
@@ -231,5 +228,5 @@ def _array_of(value: Mapping[str, Any]) -> Any:
 
 
 def _tuples_to_lists(value: Any) -> Any:
-    """Tuples as lists, all the way down: what JSON would make of them."""
+    """Replace tuples by lists, at every depth, as JSON does."""
     return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value

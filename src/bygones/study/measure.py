@@ -1,4 +1,4 @@
-"""A study from beginning to end: check, plan, train what is missing, gather."""
+"""Measure a study: plan it, train what the store does not hold, and gather the outcomes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure(
     on_job: Callable[[int], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> xr.Dataset:
-    """Runs a study and returns its outcomes: what is stored is not trained again.
+    """Run a study and return its outcomes. What is stored is not trained again.
 
     `store`: a `FolderStore` or `RemoteStore` to keep it; without one it is kept in memory. `executor`:
     `Serial()` unless said otherwise. `lanes` and `device` as in `plan`. `on_job` is called with the steps
@@ -67,7 +67,7 @@ def _train(planned: Plan, executor: AbstractExecutor, on_job: Callable[[int], No
 
 
 def run_seeds_elsewhere(job: SeedsJob) -> int:
-    """Trains seeds in another process, perhaps on another machine, if that is all as it is here.
+    """Train seeds in a worker process, after checking that its contract, code and store are the planned ones.
 
     Addresses say under which contract and from which code something was trained, so what a worker with
     other versions or an older copy of the recipe trained would lie under a wrong name.
@@ -100,7 +100,7 @@ def run_seeds_elsewhere(job: SeedsJob) -> int:
 
 
 def _check_stored(planned: Plan) -> None:
-    """What workers say they have trained has to be here: a shared disk may show it late, or never."""
+    """Raise `StoreError` where a worker's results are not in the store: a shared disk may show them late."""
     study = planned.study
     unseen = [
         seed

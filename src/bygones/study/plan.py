@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
 from bygones.core.digest import digest
+from bygones.core.errors import StoreError, UnknownName
 from bygones.core.study_facts import OrderFacts, StudyFacts
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, MemoryStore
+from bygones.store.outcomes import read_manifest
 from bygones.study.describe import describe_study, state_bytes
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.design_json import design_to_json
 from bygones.study.segment import SeedsJob
-from bygones.study.tree import Addresses, Tree, donor_boundaries, donor_steps, plan_tree, remaining
+from bygones.study.tree import (
+    Addresses,
+    Tree,
+    Work,
+    donor_boundaries,
+    donor_steps,
+    plan_tree,
+    remaining,
+)
 from bygones.training.contract import Contract
 from bygones.training.lanes.lane_width import Choice, Width, choose_lanes, narrower, too_large
 from bygones.training.probes import AbstractProbe
@@ -26,7 +37,7 @@ from bygones.training.run import Run
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that has been checked, with what it will cost.
+    """A study that has been checked, with its cost.
 
     `steps_naive`: every arm of every seed from the beginning. `steps_shared`: each shared stretch once.
     `steps_left`: what the store does not hold yet. `bytes_total`: what the store will hold, about.
@@ -50,28 +61,29 @@ class Plan:
     looks_left: int
     seeds_left: frozenset[int]
     pending: tuple[tuple[Digest, str, int], ...]  # address, record and steps of what is left to do
+    note: str = ""  # on what the store holds already, for the person who trains into it
 
     def seconds_left(self, workers: int) -> float:
-        """About how long the rest takes, beside what it takes workers to start.
+        """Estimate the time that is left, in seconds, without the time that workers take to start.
 
-        rounds · (seeds of a job) · (a seed's steps and looks), where a job with empty lanes is no cheaper
+        rounds · (seeds of a job) · (a seed's steps and observations); a job with empty lanes is no cheaper
         """
         num_seeds, width = len(self.seeds_left), self.contract.lanes
         if not num_seeds:
             return 0.0
         steps, looks = self.steps_left / num_seeds, self.looks_left / num_seeds
         rounds = ceil(ceil(num_seeds / width) / workers)
-        looking = min(width, num_seeds) * looks * self.seconds_a_look
-        return rounds * (width * steps * self.seconds_a_step + looking)
+        observing = min(width, num_seeds) * looks * self.seconds_a_look
+        return rounds * (width * steps * self.seconds_a_step + observing)
 
     def steps_done(self) -> int:
-        """Steps of what was left that have been trained since: cheap, whoever trains them."""
+        """Count the pending steps that have been trained since, by this process or another."""
         return sum(
             steps for address, name, steps in self.pending if self.store.has_record(address, name)
         )
 
     def jobs(self) -> list[SeedsJob]:
-        """The seeds that have something left to do, as many to a job as there are lanes."""
+        """The jobs that are left: seeds with missing segments, as many to a job as there are lanes."""
         study, width = self.study, self.contract.lanes
         left = [seed for seed in study.seeds if seed in self.seeds_left]
         return [
@@ -96,7 +108,7 @@ def plan(
     device: str = "cpu",
     workers: int = 1,
 ) -> Plan:
-    """Checks a study and says what it costs, training no more than a few steps.
+    """Check a study and estimate its cost, training no more than a few steps.
 
     `lanes`: seeds that take their steps together; "auto" for what is fastest on so many `workers`. A store
     goes on as it was filled unless a number says otherwise; without one, seeds are trained one by one.
@@ -105,35 +117,26 @@ def plan(
     takes and which state the optimizer creates on its first.
     """
     store = store if store is not None else MemoryStore()
-    choice = _choice(study, store, lanes, workers, device)
+    choice = _choose_lanes(study, store, lanes, workers, device)
     contract = Contract.here(choice.lanes, device)
     with contract.in_force():
         run = Run(study.recipe, study.seeds[0], device)
         run.advance(2)
         check_design(study, run)
-        seconds = choice.seconds_a_step or _seconds_a_step(run)
+        seconds = choice.seconds_a_step or _time_step(run)
         arms = add_reference_arms(study, run)
+        facts = _describe(study, arms, run, contract, choice)
         tree = plan_tree(arms, study.steps)
+        # After the run, since a recipe may change its constants.
         addresses = Addresses.of(study, contract)
-        order = OrderFacts(type(run.parts.order).__name__, run.parts.order.policy_hash())
-        left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
-        facts = replace(
-            describe_study(study, arms, run, order),
-            findings=tuple(design_findings(study, run)),
-            contract=contract.to_dict(),
-            design=design_to_json(study),
-            rng=addressed_contract(run),
-            lanes=choice.to_dict(),
-        )
-        observed = run.observe(study.probe)
-        look = _seconds_a_look(run, study.probe)
+        seed_bytes = _seed_bytes(study, arms, tree, run)
+        observation = _time_observation(run, study.probe)
         images = run.parts.probe_images
-        snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
-    num_seeds = len(study.seeds)
-    donors = donor_steps(arms)
+    left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
+    num_seeds, donors = len(study.seeds), donor_steps(arms)
     steps_naive = num_seeds * (len(arms) * study.end + donors)
     steps_shared = num_seeds * (tree.num_steps + donors)
-    per_seed = len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
+    steps_left = sum(_steps_left(tree, works) for works in left.values())
     return Plan(
         study=study,
         arms=arms,
@@ -146,31 +149,84 @@ def plan(
         images=None if images is None else images.float().cpu().numpy(),
         steps_naive=steps_naive,
         steps_shared=steps_shared,
-        steps_left=sum(
-            sum(work.num_steps for work in works) + max(donor_boundaries(tree, works), default=0)
-            for works in left.values()
-        ),
-        bytes_total=num_seeds * per_seed,
+        steps_left=steps_left,
+        bytes_total=num_seeds * seed_bytes,
         seconds_a_step=seconds,
-        seconds_a_look=look,
+        seconds_a_look=observation,
         looks_left=sum(len(work.steps) for works in left.values() for work in works),
         seeds_left=frozenset(seed for seed, works in left.items() if works),
-        pending=tuple(
-            (
-                addresses.history(seed, tree.segments[work.index].history),
-                work.record_name(addresses.probe),
-                work.num_steps,
-            )
-            for seed, works in left.items()
-            for work in works
-        ),
+        pending=_pending(tree, addresses, left),
+        note=note_other_version(study, store, contract) if steps_left == steps_shared else "",
     )
 
 
-def _choice(
+def note_other_version(study: Study, store: AbstractStore, contract: Contract) -> str:
+    """A sentence on results of this study that another version of bygones stored; "" if there are none.
+
+    Addresses name the version that trained, so such results are found by the study's name alone.
+    """
+    try:
+        stored = read_manifest(store, study.name)
+    except (StoreError, UnknownName):
+        return ""
+    version = stored.facts.contract.get("bygones")
+    if version == contract.bygones:
+        return ""
+    return (
+        f"This store holds results of '{study.name}' that another version of bygones trained ({version}; "
+        f"this one is {contract.bygones}). They can be read and reported until this run is finished; "
+        f"training starts anew, because addresses in the store have changed. Use another --store to keep "
+        f"both."
+    )
+
+
+def _describe(
+    study: Study, arms: tuple[Arm, ...], run: Run, contract: Contract, choice: Choice
+) -> StudyFacts:
+    """Return what is stored of the study besides its outcomes."""
+    order = OrderFacts(type(run.parts.order).__name__, run.parts.order.policy_hash())
+    return replace(
+        describe_study(study, arms, run, order),
+        findings=tuple(design_findings(study, run)),
+        contract=contract.to_dict(),
+        design=design_to_json(study),
+        rng=addressed_contract(run),
+        lanes=choice.to_dict(),
+    )
+
+
+def _seed_bytes(study: Study, arms: tuple[Arm, ...], tree: Tree, run: Run) -> int:
+    """About how many bytes one seed takes: an observation an arm and step, a snapshot a segment."""
+    observed = run.observe(study.probe)
+    snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
+    return len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
+
+
+def _steps_left(tree: Tree, works: Sequence[Work]) -> int:
+    """Steps to train for one seed: of its segments, and of its donor."""
+    donor = max(donor_boundaries(tree, works), default=0)
+    return sum(work.num_steps for work in works) + donor
+
+
+def _pending(
+    tree: Tree, addresses: Addresses, left: Mapping[int, Sequence[Work]]
+) -> tuple[tuple[Digest, str, int], ...]:
+    """Address, record name and steps of each piece of work that is left."""
+    return tuple(
+        (
+            addresses.history(seed, tree.segments[work.index].history),
+            work.record_name(addresses.probe),
+            work.num_steps,
+        )
+        for seed, works in left.items()
+        for work in works
+    )
+
+
+def _choose_lanes(
     study: Study, store: AbstractStore, lanes: Width | None, workers: int, device: str
 ) -> Choice:
-    """How wide the lanes are: as asked, else as this store was filled before."""
+    """Choose how many seeds train in one step: as given, else as this store was filled before."""
     contract = Contract.here(device=device)
     known = store.records(_choice_address(study, contract)).get("choice")
     if known is not None and lanes in (None, "auto", known["lanes"]):
@@ -187,7 +243,7 @@ def _choice(
 
 
 def remember_choice(planned: Plan) -> None:
-    """Notes how this store was filled, so that what is added later is trained alike."""
+    """Record the number of lanes in the store, so that later seeds are trained under the same contract."""
     alone = replace(planned.contract, lanes=1)
     address, said = _choice_address(planned.study, alone), planned.choice.to_dict()
     if planned.store.records(address).get("choice") != said:
@@ -199,7 +255,7 @@ def _choice_address(study: Study, alone: Contract) -> Digest:
 
 
 def halve_lanes(planned: Plan, workers: int) -> Plan:
-    """The same study with fewer seeds in a step. It is another contract, so it starts from nothing."""
+    """Plan the same study with fewer seeds in a step: another contract, so nothing stored can be used."""
     width, device = planned.contract.lanes, planned.contract.device
     newer = plan(
         planned.study,
@@ -212,15 +268,15 @@ def halve_lanes(planned: Plan, workers: int) -> Plan:
     return replace(newer, choice=choice, facts=replace(newer.facts, lanes=choice.to_dict()))
 
 
-def _seconds_a_look(run: Run, probe: AbstractProbe) -> float:
+def _time_observation(run: Run, probe: AbstractProbe) -> float:
     began = time.perf_counter()
     run.observe(probe, check=False)
     run.ledger_entry()
     return time.perf_counter() - began
 
 
-def _seconds_a_step(run: Run, num_steps: int = 8) -> float:
-    """The time of a step of this run, here and now; the run is left where it was."""
+def _time_step(run: Run, num_steps: int = 8) -> float:
+    """Time a step of this run, in seconds; the run is restored afterwards."""
     kept = run.snapshot()
     began = time.perf_counter()
     run.advance(run.step + num_steps)

@@ -1,4 +1,4 @@
-"""A recipe's run, written down boundary by boundary."""
+"""Record a recipe's run as a ledger: one hash-chained entry at every few boundaries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bygones.training.run import Run
 
 @dataclass(frozen=True)
 class Recorded:
-    """A ledger that was written: its entries, the boundary of the last, and the hash of its last line."""
+    """A ledger that was written: its number of entries, the last boundary, and the last line's digest."""
 
     path: str
     entries: int
@@ -30,7 +30,7 @@ class Recorded:
 
 
 def record(recipe: Recipe, seed: int, until: int, every: int, path: Path) -> Recorded:
-    """Trains a recipe to a boundary, with an entry at each `every`-th boundary and at the last one."""
+    """Train a recipe to a boundary, and write an entry at each `every`-th boundary and at the last one."""
     if until < 0 or every < 1:
         raise DesignError(f"a ledger needs until >= 0 and every >= 1; got {until} and {every}.")
     contract = Contract.here()

@@ -1,4 +1,4 @@
-"""Runs a study again from its written design: a program of its own, which `bygones.publish.bundle` starts.
+"""Re-run a study from its written design, as a process that `bygones.publish.bundle` starts.
 
     python -m bygones.study.rerun question.json answer.json
 
@@ -39,20 +39,20 @@ class _RecordedRecipe:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Imports the code, says what it is, and trains what is asked for."""
+    """Import the code, return its digests, and train the seeds if a store is given."""
     sys.path[:0] = question["roots"]
     roots = [Path(root) for root in question["roots"]]
     study = study_from_json(question["design"], roots, question["seeds"])
     own, versions = split_versions(code_parts(study.recipe.load()))
     recorded = replace(study, recipe=_RecordedRecipe(question["recipe"]))
     if question["store"] is not None:
-        store, device = FolderStore(question["store"]), _here(question["device"])
+        store, device = FolderStore(question["store"]), available_device(question["device"])
         measure(study, store, lanes=question["lanes"], device=device)
     return {"own": own, "versions": versions, "study": recorded.digest()}
 
 
-def _here(device: str) -> str:
-    """The device that the study was trained on, or the CPU where there is no such; the contract tells."""
+def available_device(device: str) -> str:
+    """The recorded device, or the CPU where there is none like it; the contract then differs and says so."""
     try:
         return check_device(device)
     except DesignError:
@@ -62,12 +62,12 @@ def _here(device: str) -> str:
 def main() -> None:
     question, place = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        said = answer(json.loads(question.read_text()))
+        result = answer(json.loads(question.read_text()))
     except BygonesError as error:
-        said = {"error": str(error)}
+        result = {"error": str(error)}
     except Exception as error:
-        said = {"error": f"it raised {type(error).__name__}: {error}"}
-    place.write_text(json.dumps(said))
+        result = {"error": f"it raised {type(error).__name__}: {error}"}
+    place.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

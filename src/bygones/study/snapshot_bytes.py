@@ -1,4 +1,4 @@
-"""Snapshots as bytes and back, exact to the bit, without pickle."""
+"""Snapshot serialization: to safetensors bytes and back, exact to the bit, without pickle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEPARATOR = "\x1f"
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """safetensors: tensors as they are, everything else in one JSON entry of the header."""
+    """Encode a snapshot as safetensors bytes: tensors as they are, the rest as JSON in the header."""
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def decode(content: bytes, device: str = "cpu") -> Snapshot:
-    """The snapshot that was encoded. Raises if the bytes are not a snapshot.
+    """Decode a snapshot. Raises `RecipeError` if the bytes are not one.
 
     `device`: where those tensors are put that were on a device.
     """

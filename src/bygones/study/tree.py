@@ -1,4 +1,4 @@
-"""The tree of segments: arms that share a past share the computation.
+"""Segment tree: arms with a common past share the training of it (prefix sharing).
 
 A segment trains from one boundary to another under some treatments. What it makes is addressed by its
 *history*: recipe, seed, contract, and every treatment that acts before it ends. The address does not
@@ -19,7 +19,7 @@ from bygones.study.design import Arm, Study, probe_digest
 from bygones.training.contract import Contract
 from bygones.training.treatment import Treatment
 
-_FORMAT = 2  # a change here gives every segment a new address
+_FORMAT = 3  # a change here gives every segment a new address
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Tree:
 
     @property
     def num_steps(self) -> int:
-        """Steps to train, with every shared stretch trained once."""
+        """Steps to train, with every shared segment trained once."""
         return sum(segment.stop - segment.start for segment in self.segments)
 
     def path(self, arm: str) -> list[int]:
@@ -63,7 +63,7 @@ class Tree:
 
 
 def plan_tree(arms: Sequence[Arm], steps: Sequence[int]) -> Tree:
-    """Cuts where arms part and nowhere else."""
+    """Build the tree: it is cut where the treatments of arms begin to differ, and nowhere else."""
     segments: list[Segment] = []
     _grow(list(arms), 0, None, tuple(steps), segments)
     return Tree(tuple(segments))
@@ -72,13 +72,13 @@ def plan_tree(arms: Sequence[Arm], steps: Sequence[int]) -> Tree:
 def _grow(
     arms: list[Arm], start: int, parent: int | None, steps: tuple[int, ...], out: list[Segment]
 ) -> None:
-    """Arms that agree before `start`: divide them there, and train each group to where it parts."""
+    """Append the segments of arms that agree before `start`, grouped by what begins there, to `out`."""
     for group in _grouped(arms, start):
-        parting = _parting(group, start)
-        stop = steps[-1] if parting is None else parting
-        out.append(_segment(group, start, stop, parent, steps, leaf=parting is None))
-        if parting is not None:
-            _grow(group, parting, len(out) - 1, steps, out)
+        divergence = _divergence(group, start)
+        stop = steps[-1] if divergence is None else divergence
+        out.append(_segment(group, start, stop, parent, steps, leaf=divergence is None))
+        if divergence is not None:
+            _grow(group, divergence, len(out) - 1, steps, out)
 
 
 def _segment(
@@ -103,14 +103,14 @@ def _beginning(arm: Arm, step: int) -> tuple[Digest, ...]:
 
 
 def _grouped(arms: Iterable[Arm], step: int) -> list[list[Arm]]:
-    """Arms by the treatments that begin at a step."""
+    """Group arms by the treatments that begin at a step."""
     groups: dict[tuple[Digest, ...], list[Arm]] = {}
     for arm in arms:
         groups.setdefault(_beginning(arm, step), []).append(arm)
     return list(groups.values())
 
 
-def _parting(arms: Sequence[Arm], after: int) -> int | None:
+def _divergence(arms: Sequence[Arm], after: int) -> int | None:
     """The first step after `after` at which not every arm begins the same treatments in the same order."""
     starts = {t.window.start for arm in arms for t in arm.treatments if t.window.start > after}
     parts = (step for step in sorted(starts) if len({_beginning(arm, step) for arm in arms}) > 1)
@@ -119,7 +119,7 @@ def _parting(arms: Sequence[Arm], after: int) -> int | None:
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to do of a segment: train from `start` to `stop`, and observe at `steps`."""
+    """The missing part of a segment: train from `start` to `stop`, and observe at `steps`."""
 
     index: int
     start: int
@@ -138,7 +138,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Addresses:
-    """What all addresses of a study have in common."""
+    """The digests that all addresses of a study are made from."""
 
     recipe: Digest
     contract: Digest
@@ -149,13 +149,13 @@ class Addresses:
         return Addresses(study.recipe.code(), contract.digest(), probe_digest(study.probe))
 
     def history(self, seed: int, treatments: Sequence[Treatment]) -> Digest:
-        """Where everything lies that was trained from this seed under these treatments."""
+        """The address of everything trained from this seed under these treatments."""
         acts = [treatment.digest() for treatment in treatments]
         return digest(["bygones.history", _FORMAT, self.recipe, self.contract, seed, acts])
 
 
 def remaining(tree: Tree, seed: int, addresses: Addresses, store: AbstractStore) -> list[Work]:
-    """The work that the store does not hold yet, parents first.
+    """List the work that the store does not hold yet, parents first.
 
     A segment is trained if an observation or a loss is missing, or if a child needs the state at its end
     and no snapshot of it is stored. It begins at the latest stored snapshot that is early enough, and ends
@@ -197,7 +197,7 @@ def _snapshots(records: Iterable[SegmentRecord], store: AbstractStore) -> dict[i
 
 
 def _is_sound(record: SegmentRecord, store: AbstractStore) -> bool:
-    """Whether a record's losses and observations can be read."""
+    """Check that a record's losses and observations can be read."""
     if not record.observed:
         return False
     try:
@@ -220,7 +220,7 @@ def donor_steps(arms: Sequence[Arm]) -> int:
 
 
 def donor_boundaries(tree: Tree, work: Iterable[Work]) -> list[int]:
-    """The boundaries at which some work looks at the donor's run, in order."""
+    """The boundaries at which some work reads the donor's run, in order."""
     return sorted(
         {
             t.window.start

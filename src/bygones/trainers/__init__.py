@@ -1,5 +1,6 @@
-"""Doors for other people's trainers: a library each, imported in one file each.
+"""Trainers: treat and measure other libraries' trainers; one file imports each library.
 
-`huggingface` is for transformers.Trainer, `lightning` for lightning.Trainer. What they share knows
-neither: `boundaries` (what is done in one run), `studying` (runs side by side), `surgery` (checkpoints).
+`huggingface` is for transformers.Trainer, `lightning` for lightning.Trainer. They share `boundary_hooks`
+(treat and observe one run), `measure` (a study of such runs) and `checkpoint_surgery` (rewrite a saved
+checkpoint), which import neither library.
 """

@@ -1,9 +1,9 @@
-"""What is done at the boundaries of one run of a trainer: rewriting, looking, and leaving no trace.
+"""Boundary hooks: treat and observe one run of a trainer between its optimizer steps.
 
     boundary s: after s optimizer updates, before the forward pass of the next batch
 
-A library's callback says when an update is done and when the next step begins; all that happens then
-happens here. Knows no library.
+A library's callback reports when an update is done and when the next step begins; everything that is
+done then is here. Imports no library.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Fingerprint = Mapping[str, Mapping[str, Digest]]  # source -> leaf -> digest
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What a trainer hands over when it is about to train."""
+    """The state of a trainer when training is about to begin."""
 
     found: LiveObjects
     model: nn.Module
@@ -49,7 +49,7 @@ class TrainerState:
 
 @dataclass(frozen=True)
 class LiveSources:
-    """The sources of a run that is under way, by name."""
+    """The memory sources of a run in progress, by name."""
 
     sources: Catalogue[AbstractSource]
 
@@ -58,7 +58,7 @@ class AtBoundaries:
     """The treatments and observations of one run.
 
     `before` and `after`: what else is to be done at a boundary, before its treatments and after its
-    observation. `stops`: nothing is asked of the run after the last of these, so it may end there.
+    observation. `stops`: the run may end after the last of these.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class AtBoundaries:
         acts = {s for t in self.treatments for s in range(t.window.start, t.window.stop)}
         # Boundaries that have to come; and those at which something is put back, if training goes on so long.
         self._required = frozenset({*self.observe_at, *acts, *self._before, *self._after})
-        self._wanted = self._required | {t.window.stop for t in self.treatments if _puts_back(t)}
-        self._check_asked()
+        self._wanted = self._required | {t.window.stop for t in self.treatments if _restores(t)}
+        self._check_request()
 
-    # ------------------------------------------------------------------ what a library's callback says
+    # ------------------------------------------------------------------ called by a library's callback
 
     def begin(self, handed: TrainerState) -> None:
-        """Training is about to begin: everything is built, and nothing is trained yet."""
+        """Call before training begins, once everything is built: finds the sources and checks the steps."""
         seed = self.seed if self.seed is not None else handed.seed
         self.model = handed.model
         self.device = str(next((p.device for p in handed.model.parameters()), "cpu"))
@@ -110,15 +110,15 @@ class AtBoundaries:
         self._check_reach(handed.step, handed.last)
 
     def descended(self, loss: Any) -> None:
-        """A batch was trained on; several of them are added up, as accumulation adds their gradients."""
+        """Call after each backward pass with its loss: summed over the batches of an accumulated update."""
         value = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
         self._loss = value if self._loss is None else self._loss + value
 
     def updated(self, step: int, over: bool) -> None:
-        """The weights were updated and `step` updates are done; `over`: training ends with this one.
+        """Call after each update, when `step` updates are done; `over`: training ends with this one.
 
-        The last boundary is taken here already, where nothing is trained after it or nothing is changed
-        at it: a trainer may put other weights into its model before it says that it is at its end.
+        The last boundary is handled here where nothing is trained after it or nothing is changed at it: a
+        trainer may load other weights into its model before it reports its end.
         """
         if self._loss is not None:
             self.losses[step - 1], self._loss = self._loss, None
@@ -127,7 +127,7 @@ class AtBoundaries:
                 self.reached(step)
 
     def reached(self, step: int) -> None:
-        """The next step is about to begin, after `step` updates. Nothing is done twice."""
+        """Call before each step, after `step` updates: treats and observes, once for each boundary."""
         self._check_passed_over(step)
         if step in self._handled or step not in self._wanted:
             return
@@ -141,11 +141,11 @@ class AtBoundaries:
 
     @property
     def may_stop(self) -> bool:
-        """Whether everything that was asked of this run has been done, and nobody wants the rest."""
+        """True once every boundary has been handled and the run may end."""
         return self._stops and self._required <= self._handled
 
     def ended(self, step: int) -> None:
-        """Training is over after `step` updates."""
+        """Call after training of `step` updates. Raises `DesignError` for boundaries that are missing."""
         self.reached(step)
         missed = sorted(self._required - self._handled)
         if missed:
@@ -154,7 +154,7 @@ class AtBoundaries:
                 f"train for longer (max_steps, or whatever stopped it early), or ask for an earlier one."
             )
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ observing
 
     def rows(self) -> list[dict[str, Any]]:
         """Every source of the run as it stands now: origin, visibility, lifetime, leaves and bytes."""
@@ -163,7 +163,7 @@ class AtBoundaries:
         return [source.to_dict() for source in describe_sources(self.live)]
 
     def fingerprint(self) -> Fingerprint:
-        """The digest of every leaf of every source: what two runs are compared by."""
+        """The digest of every leaf of every source; two runs are compared by it."""
         assert self.live is not None
         return {
             name: {leaf: digest(value) for leaf, value in source.capture().items()}
@@ -196,14 +196,14 @@ class AtBoundaries:
             )
         return _as_rows(said)
 
-    # ------------------------------------------------------------------ what can be refused
+    # ------------------------------------------------------------------ checks
 
     def _is_treated(self, step: int) -> bool:
         return any(
-            step in t.window or (step == t.window.stop and _puts_back(t)) for t in self.treatments
+            step in t.window or (step == t.window.stop and _restores(t)) for t in self.treatments
         )
 
-    def _check_asked(self) -> None:
+    def _check_request(self) -> None:
         if self.observe_at and self.probe is None:
             raise DesignError(
                 "steps to observe at were given, and no probe. Give probe=, a function of the model that "
@@ -245,7 +245,7 @@ class AtBoundaries:
 
 
 def _catalogue(found: LiveObjects, seed: int, device: str) -> Catalogue[AbstractSource]:
-    """The sources of what a trainer holds; averages of the trained module are added to those."""
+    """Build the sources of a trainer's objects, with averages of the trained module."""
     if device.startswith("cuda"):  # dropout on a GPU draws from that GPU's own generator
         drawn = torch.cuda.default_generators[torch.device(device).index or 0]
         found = replace(found, generators={**found.generators, "cuda": drawn})
@@ -259,7 +259,7 @@ def _catalogue(found: LiveObjects, seed: int, device: str) -> Catalogue[Abstract
 
 @contextmanager
 def _untouched(model: nn.Module, device: str) -> Iterator[None]:
-    """Whatever happens inside, modes of modules and global generators are as before afterwards."""
+    """Restore the modes of modules and the global generators at the end, whatever happens inside."""
     modes = [(module, module.training) for module in model.modules()]
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     with preserve_global_generators(), torch.random.fork_rng(devices=cuda), torch.no_grad():
@@ -270,13 +270,13 @@ def _untouched(model: nn.Module, device: str) -> Iterator[None]:
                 module.training = mode
 
 
-def _as_rows(said: Any) -> np.ndarray:
-    """What a probe said as numbers [N, C]: of more dimensions, every position is an input of its own."""
-    said = getattr(said, "logits", said)
-    if isinstance(said, Tensor):
-        said = said.detach().cpu()
-        said = (said if said.dtype == torch.float64 else said.float()).numpy()
-    array = np.array(said)
+def _as_rows(result: Any) -> np.ndarray:
+    """A probe's result as numbers [N, C]: of more dimensions, every position is an input of its own."""
+    result = getattr(result, "logits", result)
+    if isinstance(result, Tensor):
+        result = result.detach().cpu()
+        result = (result if result.dtype == torch.float64 else result.float()).numpy()
+    array = np.array(result)
     if array.ndim < 2 or not np.issubdtype(array.dtype, np.number):
         raise ProbeError(
             f"the probe must return numbers of two dimensions [inputs, outputs]; it returned "
@@ -285,7 +285,7 @@ def _as_rows(said: Any) -> np.ndarray:
     return array.reshape(-1, array.shape[-1])
 
 
-def _puts_back(treatment: Treatment) -> bool:
+def _restores(treatment: Treatment) -> bool:
     return treatment.intervention.restores_at_end
 
 

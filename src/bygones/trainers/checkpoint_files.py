@@ -36,7 +36,7 @@ from bygones.training.sources import AbstractSource
 
 
 class AbstractCheckpoint(ABC):
-    """A checkpoint that was opened: the step at which it was saved, and the sources that it keeps."""
+    """An opened checkpoint: the step at which it was saved, and its sources."""
 
     step: int
     sources: Catalogue[AbstractSource]
@@ -46,7 +46,7 @@ class AbstractCheckpoint(ABC):
 
     @abstractmethod
     def write(self, to: Path, source: str) -> None:
-        """A copy in which only what holds this source is written anew."""
+        """Write a copy in which only the files of this source are written anew."""
 
     def _catalogue(self, found: Iterable[AbstractSource | None]) -> Catalogue[AbstractSource]:
         kind = f"memory source in {self.place.name}"
@@ -150,7 +150,7 @@ def _global_step(folder: Path) -> int:
 
 
 def load_checkpoint(path: Path, keys: Iterable[str]) -> Any:
-    """A file's content, without running anything that is in it."""
+    """Load a file, running no code from it. Raises `StoreError` if it cannot be read or lacks `keys`."""
     made_by = np.zeros(0).__reduce__()[0]  # what numpy names in a pickle as the maker of an array
     allowed = [made_by, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
     try:
@@ -180,7 +180,7 @@ def load_checkpoint(path: Path, keys: Iterable[str]) -> Any:
 
 
 def _foreign(path: Path) -> str:
-    """The names of the objects that keep a file from being opened, if they can be told."""
+    """Name the objects that a file may not hold, if they can be found; "" otherwise."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:

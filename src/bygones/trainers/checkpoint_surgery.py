@@ -30,7 +30,7 @@ def rewrite_checkpoint(
     leaves: str = "*",
     seed: int = 0,
 ) -> Path:
-    """Copies a checkpoint to `out` with one source rewritten, and returns `out`: resume it as any other.
+    """Copy a checkpoint to `out` with one source rewritten, and return `out`: resume it as any other.
 
     `source`: weights, moments, scheduler, batchnorm or streams, as far as the checkpoint keeps them.
     `donor`: the checkpoint that a `Transplant` takes the source from. `leaves`: the leaves to rewrite.
@@ -45,7 +45,7 @@ def rewrite_checkpoint(
     window = Window(opened.step, opened.step + 1)
     treatment = Treatment(source, intervention, window, leaves)
     _check(treatment, rewritten, opened, donor)
-    given = None if donor is None else _donated(open_checkpoint(Path(donor), seed), rewritten)
+    given = None if donor is None else _donor_state(open_checkpoint(Path(donor), seed), rewritten)
     states = None if given is None else lambda step: given
     Rewriter(opened.sources, seed).intervene(opened.step, [treatment], states)
     partial = out.with_name(f"{out.name}.partial")
@@ -82,8 +82,8 @@ def _check(
         )
 
 
-def _donated(donor: AbstractCheckpoint, source: AbstractSource) -> dict[str, State]:
-    """The donor's state of this source, if it fits."""
+def _donor_state(donor: AbstractCheckpoint, source: AbstractSource) -> dict[str, State]:
+    """The donor's state of this source. Raises `DesignError` where its leaves do not fit."""
     given, mine = donor.sources[source.name].capture(), source.capture()
     for name in sorted(given.keys() | mine.keys()):
         here, there = _kind(mine, name), _kind(given, name)
@@ -98,7 +98,7 @@ def _donated(donor: AbstractCheckpoint, source: AbstractSource) -> dict[str, Sta
 
 
 def _kind(state: State, name: str) -> str:
-    """What a leaf is like, in words; plain values are all alike."""
+    """Describe a leaf's type and shape; all plain values count as one kind."""
     if name not in state:
         return "missing"
     leaf = state[name]

@@ -1,4 +1,4 @@
-"""The door for transformers.Trainer. The one file that imports transformers."""
+"""Hugging Face: treat and measure a transformers.Trainer. The only file that imports transformers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Boundaries(TrainerCallback):
 
     @property
     def observed(self) -> dict[int, np.ndarray]:
-        """What the probe saw, by step: [inputs, outputs]."""
+        """The probe's outputs, by step: [inputs, outputs]."""
         return self._work.observed
 
     @property
@@ -65,7 +65,11 @@ class Boundaries(TrainerCallback):
             )
         self._work.begin(
             TrainerState(
-                _alive(handed), handed["model"], args.seed, state.global_step, state.max_steps
+                _live_objects(handed),
+                handed["model"],
+                args.seed,
+                state.global_step,
+                state.max_steps,
             )
         )
 
@@ -107,8 +111,8 @@ measure = measure_with(
 )
 
 
-def _alive(handed: Mapping[str, Any]) -> LiveObjects:
-    """What the Trainer holds, out of the wrappers that accelerate puts around it."""
+def _live_objects(handed: Mapping[str, Any]) -> LiveObjects:
+    """The objects of the Trainer, without the wrappers that accelerate puts around them."""
     optimizer, scheduler = handed["optimizer"], handed["lr_scheduler"]
     scaler = getattr(optimizer, "scaler", None)
     model = handed["model"]
@@ -125,7 +129,7 @@ def _alive(handed: Mapping[str, Any]) -> LiveObjects:
 
 
 def _unwrapped(thing: Any, name: str) -> Any:
-    """accelerate keeps the true optimizer and scheduler in an attribute of that name."""
+    """Remove accelerate's wrappers: they keep the optimizer or scheduler in an attribute of that name."""
     while type(thing).__module__.startswith("accelerate.") and hasattr(thing, name):
         thing = getattr(thing, name)
     return thing

@@ -1,4 +1,4 @@
-"""The door for lightning.Trainer. The one file that imports lightning, under either of its names."""
+"""Lightning: treat and measure a lightning.Trainer. The only file that imports the library."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Boundaries(Callback):
 
     @property
     def observed(self) -> dict[int, np.ndarray]:
-        """What the probe saw, by step: [inputs, outputs]."""
+        """The probe's outputs, by step: [inputs, outputs]."""
         return self._work.observed
 
     @property
@@ -79,7 +79,7 @@ class Boundaries(Callback):
             )
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self._step = trainer.global_step
-        found = _alive(trainer, pl_module)
+        found = _live_objects(trainer, pl_module)
         self._work.begin(TrainerState(found, pl_module, seed, self._step, _last(trainer)))
 
     def on_train_batch_start(
@@ -121,8 +121,8 @@ measure = measure_with(
 )
 
 
-def _alive(trainer: Any, module: nn.Module) -> LiveObjects:
-    """What the Trainer holds: its optimizers, schedulers, scaler, and the averages of its callbacks."""
+def _live_objects(trainer: Any, module: nn.Module) -> LiveObjects:
+    """The objects of the Trainer: optimizers, schedulers, scaler, and the averages of its callbacks."""
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     averaged = [
@@ -167,7 +167,7 @@ def _checked(made: Any, seed: int) -> Sequence[Any]:
 
 @contextmanager
 def _kept_environment() -> Iterator[None]:
-    """seed_everything tells worker processes by the environment; afterwards it is as before."""
+    """Restore the environment variables that `seed_everything` sets for worker processes."""
     before = {name: os.environ.get(name) for name in _SEEDED_BY}
     try:
         yield

@@ -26,13 +26,13 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class SavedSource(AbstractSource):
-    """A source of memory that lies in a file: read and written as a live one is."""
+    """A memory source in a file, captured and restored as a live one is."""
 
     visibility: Visibility = "state_dict"
 
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
-        """A recipe's sources are alive; see `bygones.training.sources`."""
+        """None: the sources of a recipe are live; see `bygones.training.sources`."""
         return None
 
     def lifetime(self) -> Lifetime:
@@ -214,7 +214,7 @@ class SavedStreams(CarriedStreams):
         raise refuse_reset(self.name, self.reset_refusal)
 
     def check_redrawn(self) -> None:
-        """Re-drawing only the CPU's generators would leave a GPU's dropout as it was."""
+        """Refuse to re-draw the CPU's generators alone: a GPU's dropout would stay as it was."""
         if self._others:
             raise DesignError(
                 f"the streams of {', '.join(self._others)} in rng_state.pth cannot be drawn again without "
@@ -222,7 +222,7 @@ class SavedStreams(CarriedStreams):
             )
 
     def saved(self) -> dict[str, Any]:
-        """As transformers.Trainer writes it."""
+        """The content of rng_state.pth as transformers.Trainer writes it."""
         python, numpy, cpu = (self._generators[name] for name in ("python", "numpy", "torch"))
         return {
             "python": python.getstate(),
@@ -233,7 +233,7 @@ class SavedStreams(CarriedStreams):
 
 
 def model_sources(tensors: Mapping[str, Tensor]) -> list[SavedTensors]:
-    """Weights and statistics, told apart by the names that torch gives the statistics."""
+    """The sources of a state dict: weights, and the statistics of normalisation layers, by torch's names."""
     statistics = {n: t for n, t in tensors.items() if n.rpartition(".")[2] in _STATISTICS}
     weights = {n: t for n, t in tensors.items() if n not in statistics}
     found: list[SavedTensors] = [SavedWeights(weights)] if weights else []
@@ -241,5 +241,5 @@ def model_sources(tensors: Mapping[str, Tensor]) -> list[SavedTensors]:
 
 
 def _as_tuples(state: Any) -> Any:
-    """python's generator wants tuples; a file may give lists."""
+    """Replace lists by tuples, at every depth: python's generator takes tuples, a file may hold lists."""
     return tuple(_as_tuples(s) for s in state) if isinstance(state, list | tuple) else state

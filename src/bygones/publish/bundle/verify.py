@@ -274,17 +274,22 @@ def _run_again(folder: Path, manifest: Manifest, count: int, tolerance: float) -
         raise DesignError(
             f"this study cannot be trained again from its bundle: {design['why_not']}."
         )
-    if not layout.read_json(folder, layout.ABOUT)["code"]["runs_from"]:
+    runs_from = layout.read_json(folder, layout.ABOUT)["code"]["runs_from"]
+    if not runs_from:
         raise DesignError("this study cannot be trained again: its code is not in the bundle.")
     seeds = spread_evenly(layout.sha256(folder / layout.LISTING), manifest.seeds, count)
     with TemporaryDirectory(prefix="bygones-rerun-") as name:
         store = Path(name) / "store"
         found = ask(rerun_question(facts, seeds, store), folder, design)
-        _check_design(found, facts)
+        _check_design(found, facts, may_differ=runs_from == "bygones")
         again = FolderStore(store)
         now = read_manifest(again)
-        other = differing_terms(facts.contract, now.facts.contract)
+        then, here = facts.contract, now.facts.contract
+        if then.get("bygones") == here.get("bygones"):
+            _check_design(found, facts, may_differ=False)
+        other = differing_terms(then, here)
         other += differing_terms(design["recipe"]["versions"], found["versions"])
+        other += differing_terms(*(_own_code(recipe) for recipe in (design["recipe"], found)))
         try:
             return grade(
                 Side(open_objects(folder), manifest),
@@ -306,10 +311,19 @@ def spread_evenly(digest: Digest, seeds: list[int], count: int) -> list[int]:
     return sorted(order[:count])
 
 
-def _check_design(found: dict[str, Any], facts: StudyFacts) -> None:
-    if facts.design is None or found["own"] != facts.design["recipe"]["own"]:
+def _check_design(found: dict[str, Any], facts: StudyFacts, *, may_differ: bool) -> None:
+    """Refuse another recipe or another design than was recorded.
+
+    `may_differ`: the recipe comes with bygones, so it is another one in another version of bygones.
+    """
+    recorded = None if facts.design is None else facts.design["recipe"]["own"]
+    if found["own"] != recorded and not may_differ:
         raise BundleError("code/: this is not the code that the study was run with.")
     if found["study"] != facts.digests["study"]:
         raise BundleError(
             f"{layout.STUDY}: the design that is written there does not have the study's digest."
         )
+
+
+def _own_code(recipe: dict[str, Any]) -> dict[str, str]:
+    return {"code of the recipe, which comes with bygones:": recipe["own"][:12]}

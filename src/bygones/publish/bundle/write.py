@@ -15,6 +15,7 @@ from typing import Any
 
 from bygones.core.code_digest import source_digest
 from bygones.core.errors import BundleError, DesignError, StoreError
+from bygones.core.importing import current_address
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout, readme
@@ -220,7 +221,7 @@ def rerun_question(
 
 def _write_packaged(folder: Path, design: Mapping[str, Any]) -> str:
     """Copy a recipe that comes with bygones, for reading; return why another package's is not copied."""
-    module = str(design["recipe"]["function"]["name"]).partition(":")[0]
+    module = current_address(str(design["recipe"]["function"]["name"])).partition(":")[0]
     source = Path(__file__).parents[3] / (module.replace(".", "/") + ".py")
     if module.startswith("bygones.") and source.is_file():
         _write(folder, f"code/{module.replace('.', '/')}.py", source.read_bytes())

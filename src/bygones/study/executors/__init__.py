@@ -1,4 +1,4 @@
-"""Executors: WHERE jobs run. Packages of clusters are imported when one is used."""
+"""Executors: where jobs run. The packages of clusters are imported when one is used."""
 
 from bygones.core.catalogue import Catalogue
 from bygones.study.executors.base import AbstractExecutor

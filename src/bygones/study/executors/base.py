@@ -1,4 +1,4 @@
-"""What an executor is: something that maps a function over jobs, somewhere."""
+"""The executor interface: map a function over jobs, in processes here or elsewhere."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class AbstractExecutor(ABC):
     num_workers: int | None = 1  # how many jobs go on at once; None: as many as there is room for
 
     def get_ready(self) -> None:  # noqa: B027 - most have nothing to begin
-        """Begins in the background what takes long and needs no jobs; what is done meanwhile hides it."""
+        """Start in the background what takes long and needs no jobs, such as worker processes."""
 
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-        """Results of `function(job)`, as they come. The first error stops the rest and is raised."""
+        """Yield results of `function(job)` as they finish. The first error stops the rest, and is raised."""

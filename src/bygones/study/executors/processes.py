@@ -1,4 +1,4 @@
-"""Jobs over the cores of this machine, a process and a thread each."""
+"""Process pool: one worker process with one thread for each core of this machine."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 
 @contextmanager
 def _ctrl_c_is_ours() -> Iterator[None]:
-    """Workers that are started here are born with Ctrl-C blocked, so none dies of it while it starts."""
+    """Block SIGINT while workers are started: they inherit the mask, so Ctrl-C kills none as it starts."""
     resource_tracker.ensure_running()  # some versions let Ctrl-C through again once they have begun it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -102,7 +102,7 @@ def _ctrl_c_is_ours() -> Iterator[None]:
 
 
 def _prepare_worker(environment: dict[str, str]) -> None:
-    """A worker leaves Ctrl-C and standard output to its parent, and does not outlive it.
+    """Initialise a worker: it ignores Ctrl-C, writes nothing to standard output, and dies with its parent.
 
     Its environment is the parent's of now, and not of when the server that forked it was begun.
     """

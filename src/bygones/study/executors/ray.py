@@ -1,4 +1,4 @@
-"""Jobs over the machines of a Ray cluster. The one file that imports ray."""
+"""Ray: jobs as tasks of a Ray cluster. The only file that imports ray."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ray(AbstractExecutor):
 
     @contextmanager
     def _session(self, ray: Any) -> Iterator[None]:
-        if ray.is_initialized():  # whoever began it ends it
+        if ray.is_initialized():  # the process that initialised it shuts it down
             yield
             return
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -95,7 +95,7 @@ class Ray(AbstractExecutor):
 
 @contextmanager
 def _sentences(ray: Any) -> Iterator[None]:
-    """Ray's own troubles, in one sentence; those of the job come in its parcel."""
+    """Translate Ray's own errors into one sentence; a job's errors come back in its result."""
     lost = (
         ray.exceptions.WorkerCrashedError,
         ray.exceptions.NodeDiedError,

@@ -1,4 +1,4 @@
-"""One job after the other, in this process."""
+"""Serial executor: one job after the other, in this process."""
 
 from __future__ import annotations
 

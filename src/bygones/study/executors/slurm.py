@@ -1,4 +1,4 @@
-"""Jobs as jobs of a Slurm cluster, through submitit. The one file that imports submitit."""
+"""Slurm: jobs of a Slurm cluster, through submitit. The only file that imports submitit."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Slurm(AbstractExecutor):
             ) from error
 
     def _outcome(self, submitit: Any, job: Any) -> bytes | None:
-        """What came back; None if the job died or was stopped before anything could."""
+        """The packed result; None if the job died or was stopped before it had one."""
         utils = submitit.core.utils
         try:
             return job.result()
@@ -112,7 +112,7 @@ class Slurm(AbstractExecutor):
 
 @dataclass(frozen=True)
 class _Errand:
-    """A parcel that may be interrupted: submitit asks for its `checkpoint`, and has Slurm begin that anew."""
+    """A packed job that may be preempted: submitit calls `checkpoint`, and Slurm queues it again."""
 
     parcel: bytes
 

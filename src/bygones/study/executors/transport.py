@@ -1,4 +1,4 @@
-"""How a job travels to a worker, and how its result or its error comes back: as bytes that we packed."""
+"""Transport: jobs, results and errors as bytes, to a worker and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bygones.core.errors import BygonesError, DesignError, WorkerError
 
 
 def pack_job(function: Callable[[Any], Any], job: Any) -> bytes:
-    """A job as bytes, before any worker is asked for: what cannot travel is told at once."""
+    """Pack a job as bytes, before any worker starts: raises at once where it cannot be pickled."""
     try:
         return pickle.dumps((function, job))
     except BygonesError:
@@ -25,7 +25,7 @@ def pack_job(function: Callable[[Any], Any], job: Any) -> bytes:
 
 
 def run_packed(parcel: bytes) -> bytes:
-    """Does a packed job, on the worker. Gives its result, or the error that it raised, packed too."""
+    """Run a packed job on the worker, and return its result, or the error that it raised, packed."""
     try:
         function, job = pickle.loads(parcel)
     except BygonesError as error:
@@ -44,7 +44,7 @@ def run_packed(parcel: bytes) -> bytes:
 
 
 def unpack_result(outcome: bytes) -> Any:
-    """The result that comes out of a parcel; an error is raised as it was raised on the worker."""
+    """Unpack a result; an error is raised again as it was raised on the worker."""
     succeeded, value = pickle.loads(outcome)
     if succeeded:
         return value
@@ -52,7 +52,7 @@ def unpack_result(outcome: bytes) -> Any:
 
 
 def _packed_error(error: Exception) -> bytes:
-    """With where it was raised as a note, which a traceback shows and the sentence does not."""
+    """Add the worker's traceback as a note: a traceback shows it, and the sentence does not."""
     error.add_note("".join(traceback.format_exception(error)))
     try:
         content = pickle.dumps((False, error))
