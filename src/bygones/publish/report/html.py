@@ -22,7 +22,7 @@ from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
 from bygones.publish.report.page import draw_inline, inline, render_template, slug
 from bygones.publish.report.scales import distance_scale
-from bygones.publish.report.sections import sections
+from bygones.publish.report.sections import PageData, render_sections
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
     GROUPS,
@@ -83,7 +83,10 @@ def _context(
         "checklist": filled,
         "checklist_words": headline_of(filled),
         "plain": format_value,
-    } | sections(evidence, readings, folder)
+        "sections": render_sections(
+            PageData(evidence, readings, folder), {"metrics": METRICS, "last": last}
+        ),
+    }
 
 
 # ---------------------------------------------------------------- the summary
