@@ -1,5 +1,12 @@
 """Dynamics: quantities that describe the kind of memory, such as its lifetime."""
 
+from bygones.core.catalogue import Catalogue
+from bygones.dynamics.base import AbstractQuantity
+from bygones.dynamics.carrier_half_life import CarrierHalfLife
 from bygones.dynamics.lifetime import half_life
 
-__all__ = ["half_life"]
+QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
+    "quantity", {"carrier-half-life": CarrierHalfLife}
+)
+
+__all__ = ["QUANTITIES", "AbstractQuantity", "CarrierHalfLife", "half_life"]

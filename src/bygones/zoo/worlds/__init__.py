@@ -1,5 +1,9 @@
 """Worlds: runs whose treatment effects are known in closed form."""
 
+from bygones.core.catalogue import Catalogue
+from bygones.training.recipe import RecipeFunction
 from bygones.zoo.worlds import heavy_ball
 
-__all__ = ["heavy_ball"]
+WORLDS: Catalogue[RecipeFunction] = Catalogue("world", {"heavy-ball": heavy_ball.recipe})
+
+__all__ = ["WORLDS", "heavy_ball"]

@@ -1,0 +1,70 @@
+"""Every quantity of dynamics gives the exact answer in a world where it is known."""
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import bygones
+from bygones.dynamics import QUANTITIES, AbstractQuantity, CarrierHalfLife
+
+FORK_AT, SEEDS = 8, range(2)
+DECAY = 0.8
+
+
+def recipe(seed: int, momentum: float = 0.1) -> bygones.Parts:
+    """A small network whose BatchNorm statistics and EMA never feed back into training."""
+    inputs = torch.randn(64, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = (inputs[:, 0] > 0).long()
+    norm = nn.BatchNorm1d(8, momentum=momentum)
+    model = nn.Sequential(nn.Linear(4, 8), norm, nn.Tanh(), nn.Linear(8, 2)).double()
+    return bygones.Parts(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
+        averages=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY)),
+        data=(inputs, labels),
+        order=bygones.Reshuffle(num_examples=64, batch_size=16),
+        probe_set=(inputs[:8], labels[:8]),
+    )
+
+
+class Case(NamedTuple):
+    quantity: AbstractQuantity
+    exact: float
+    momentum: float = 0.1
+
+
+CASES = {
+    "carrier-half-life": [
+        Case(CarrierHalfLife("batchnorm", "*running*"), 6.578813478960585),
+        Case(CarrierHalfLife("batchnorm", "*running*"), 1.0, momentum=0.5),
+        Case(CarrierHalfLife("averages", "*weight"), -math.log(2) / math.log(DECAY)),
+    ]
+}
+
+
+def test_every_quantity_has_a_case() -> None:
+    assert CASES.keys() == set(QUANTITIES)
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+@pytest.mark.parametrize("place", range(3))
+def test_the_estimate_is_the_exact_answer(name: str, place: int) -> None:
+    case = CASES[name][place]
+    given = bygones.Recipe.of(recipe, momentum=case.momentum)
+    study = case.quantity.design(given, FORK_AT, SEEDS)
+    found = case.quantity.estimate(bygones.measure(study))
+    assert found.num_pairs == len(SEEDS)
+    assert found.value == pytest.approx(case.exact, abs=1e-6)
+    assert found.high - found.low < 1e-5
+
+
+def test_a_treated_arm_that_equals_the_control_has_no_half_life() -> None:
+    quantity = CarrierHalfLife("batchnorm", "*running*")
+    outcomes = bygones.measure(quantity.design(bygones.Recipe.of(recipe), FORK_AT, SEEDS))
+    outcomes["values"][:] = 0.0
+    with pytest.raises(ValueError, match="positive distances"):
+        quantity.estimate(outcomes)
