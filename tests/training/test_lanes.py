@@ -302,7 +302,7 @@ def test_empty_lanes_and_rounds_of_workers_count_in_what_is_gained() -> None:
     """Nine seeds in lanes of eight are two rounds: as long as sixteen, or as one round of two workers."""
     for workers, gain in ((1, "4.5"), (2, "5")):
         choice = chosen(lane_recipes.sgd, range(9), asked=8, workers=workers)
-        assert f"{gain} times as fast" in choice.why, choice.why
+        assert f"together, {gain} times as fast" in choice.why, choice.why
 
 
 def test_every_worker_is_left_a_job() -> None:
