@@ -6,12 +6,13 @@ BIN := .venv/bin
 # Were it told to keep nothing of that, every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types coverage bench clean
+.PHONY: demo test lint types compile coverage bench clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
 
-test: .venv/ready lint types
+test: .venv/ready
+	$(MAKE) --jobs 2 types lint compile
 	$(BIN)/pytest -n 2 -q
 
 lint: .venv/ready
@@ -21,6 +22,10 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/pyright
+
+# Compiles what the tests import, beside the checks of types: else both of pytest's processes would.
+compile: .venv/ready
+	-$(BIN)/pytest --collect-only -qq > /dev/null
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -1,6 +1,7 @@
 """One thread for every test, as the numeric contract of a study has it; and what several files use."""
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -13,6 +14,11 @@ from tests.helpers.commands import Commands, ask, start_server, stop_server
 from bygones.publish.report import svg
 
 torch.set_num_threads(1)
+
+# Where the tests run in the background Ctrl-C may be ignored, and every process that they start would
+# inherit that: jobs that are cancelled by it would go on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore_glob = ["specimens/*"]  # scripts: the collector would run them in search of doctests
 
