@@ -5,7 +5,9 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +32,18 @@ def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svg, "save_figure", lambda figure, folder, name: svg.to_svg(figure, name))
 
 
+def _start_ray(ray: Any, start: Callable[[], Any], tries: int = 5) -> None:
+    """Start a cluster. Ray gives its own processes 30 seconds, which a loaded machine may need more than."""
+    for left in reversed(range(tries)):
+        try:
+            start()
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray cluster on two cores of this machine, as `Ray` starts and ends it: one for all tests."""
@@ -41,7 +55,8 @@ def ray_session() -> Iterator[None]:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # else Ray keeps one in the home folder
         patch.delenv("RAY_ADDRESS", raising=False)
-        with Ray(num_workers=2)._session(ray):
+        with ExitStack() as session:
+            _start_ray(ray, lambda: session.enter_context(Ray(num_workers=2)._session(ray)))
             assert ray.is_initialized()
             yield
     assert not ray.is_initialized()
