@@ -42,9 +42,9 @@ resumed run.
 - *First loss*: the first step whose training loss differs if that source alone is lost; "never" refers to the
   whole window.
 - *As resumed*: the distance between the function and the uninterrupted run's at the end of the window, if
-  that source alone is lost. *Another seed*: the distance to the run of another seed. Both are total variation,
-  or the root mean square if the outputs are not classes. They are of one seed, so there are no intervals, and
-  after a few steps, so they are small. The sham is exactly 0 in every row.
+  that source alone is lost. *Another seed*: the distance to the run of another seed. Both are total
+  variation, or the root mean square if the outputs are not classes. They are of one seed, so there are no
+  intervals, and after a few steps, so they are small. The sham is exactly 0 in every row.
 - *Without fault*: the verdict on the same script without the fault.
 
 | script | fault | named | resumed at | first loss | as resumed | another seed | without fault |
