@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Most of what is installed is never imported, so Python compiles what is, once (--no-compile, below).
-# Were it told to keep nothing of that, every process would compile torch again.
+# Installation compiles no bytecode (--no-compile, below), since most files are never imported; Python
+# compiles and caches the others at their first import. Without that cache every process would compile torch.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types compile coverage bench clean

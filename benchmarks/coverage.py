@@ -1,4 +1,4 @@
-"""Does each interval cover what it says, and does each test err as seldom as it says? Measured.
+"""Coverage of the intervals and error rates of the tests, measured on simulated studies.
 
     python benchmarks/coverage.py
 

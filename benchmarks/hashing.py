@@ -1,4 +1,4 @@
-"""What hashing costs beside the machine's own limit, and which share of a step the ledger is.
+"""Cost of hashing, beside the machine's memory bandwidth, and the ledger's share of a step.
 
     python benchmarks/hashing.py
 

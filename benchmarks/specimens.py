@@ -1,4 +1,4 @@
-"""What a resume check says of each specimen and of its clean twin: writes docs/specimens.md.
+"""Resume audit of each specimen, with its fault and without: writes docs/specimens.md.
 
     python benchmarks/specimens.py
 
@@ -28,48 +28,52 @@ from tests.helpers.specimen_checks import SPECIMENS, Setting, Specimen  # noqa: 
 PROSE = """# Known ways to lose memory on resuming
 
 Written by `python benchmarks/specimens.py`, which runs `bygones audit resume` on the scripts in
-[`tests/specimens`](../tests/specimens); not edited by hand. Seen on {versions}, one thread.
+[`tests/specimens`](../tests/specimens); do not edit it by hand. Measured on {versions}, one thread.
 
-Each script has one habit, a complete checkpoint, and faults that are chosen by `--fault`. They are
-modelled on reports in public trackers. None imports bygones, and no rule of bygones knows any of them: a
-check compares what the uninterrupted and the resumed run hold, are shown and become.
+Each script has one particular training loop, a complete checkpoint, and faults that `--fault` selects. The
+faults are modelled on reports in public trackers. No script imports bygones, and no rule of bygones is
+specific to one of them: an audit compares the state, the batches and the result of the uninterrupted and the
+resumed run.
 
-- *Named* is everything that the check says is lost; the specimen's own source comes first. Others follow
-  from it or from the same fault: a variable that holds the next batch, the learning rate that lies in an
-  optimizer.
-- *Resumed at* is the boundary from which the two are compared: the resumed run's first step has this number.
-- *First loss* is the first step whose training loss is another one if that source alone is lost; "never" is
-  said of the whole window.
-- *As resumed* is how far the function is from the uninterrupted run's at the end of the window, if that
-  source alone is lost; *another seed* is how far the run of another seed is. Total variation, or the root
-  mean square where outputs are no classes. Of one seed, so there are no intervals; after a few steps, so the
-  numbers are small. The sham is exactly 0 in every row.
-- *Clean twin* is the verdict on the same script without the fault.
+- *Named*: all sources that the audit reports as lost, the source of the fault first. Others follow from it or
+  from the same fault: a variable that holds the next batch, the learning rate in an optimizer.
+- *Resumed at*: the boundary from which the two runs are compared; the resumed run's first step has this
+  number.
+- *First loss*: the first step whose training loss differs if that source alone is lost; "never" refers to the
+  whole window.
+- *As resumed*: the distance between the function and the uninterrupted run's at the end of the window, if
+  that source alone is lost. *Another seed*: the distance to the run of another seed. Both are total
+  variation, or the root mean square if the outputs are not classes. They are of one seed, so there are no
+  intervals, and after a few steps, so they are small. The sham is exactly 0 in every row.
+- *Without fault*: the verdict on the same script without the fault.
 
-| script | fault | named | resumed at | first loss | as resumed | another seed | clean twin |
+| script | fault | named | resumed at | first loss | as resumed | another seed | without fault |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 CLOSE = """
-What to read off it. A lost BatchNorm or averaged model shows in no training loss at all, and its function is
-another one all the same. A dict of averaged weights is compared to the bit, but it is no module, so its own
-function is not observed. How much state is lost says little of how far the function moves: a step counter
-that is set to zero moves it further than the rounding of all moments. The second resume is compared by what
-is held; its cost is not measured.
+Three observations. The loss of BatchNorm statistics or of an averaged model changes no training loss, but it
+does change the function. The amount of lost state says little about how far the function moves: a step
+counter that is set to zero moves it further than the rounding of all moments. A dict of averaged weights is
+compared to the bit, but it is not a module, so its own function is not observed.
+
+The second resume is compared by its state; its cost is not measured.
 """
 
 
 def main() -> None:
     server = start_server("bygones.audit.resume_check")
-    clean: dict[Setting, str] = {}
+    without_fault: dict[Setting, str] = {}
     rows = []
     try:
         for specimen in SPECIMENS:
             setting = specimen.setting
-            if setting not in clean:
+            if setting not in without_fault:
                 failed = checked(server, setting)["failed"]
-                clean[setting] = f"fails: {', '.join(failed)}" if failed else "passes"
-            rows.append(row(specimen, checked(server, setting, specimen.fault), clean[setting]))
+                verdict = f"fails: {', '.join(failed)}" if failed else "passes"
+                without_fault[setting] = verdict
+            found = checked(server, setting, specimen.fault)
+            rows.append(row(specimen, found, without_fault[setting]))
             print(rows[-1], flush=True)
     finally:
         stop_server(server)
@@ -87,7 +91,7 @@ def checked(server: subprocess.Popen[str], setting: Setting, fault: str = "") ->
     return found
 
 
-def row(specimen: Specimen, found: dict[str, Any], clean: str) -> str:
+def row(specimen: Specimen, found: dict[str, Any], without_fault: str) -> str:
     failed = sorted(found["failed"], key=lambda name: name != specimen.named)
     named = ", ".join(f"`{name}`" for name in failed) if failed else "nothing"
     mine = [v for v in found["verdicts"] if v["source"] == specimen.named]
@@ -103,7 +107,7 @@ def row(specimen: Specimen, found: dict[str, Any], clean: str) -> str:
         "not measured" if not costs else "never" if first is None else str(first),
         moved,
         f"{ceilings[0]:.2g}" if ceilings else "",
-        clean,
+        without_fault,
     )
     return f"| {' | '.join(cells)} |"
 

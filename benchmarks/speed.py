@@ -1,11 +1,11 @@
-"""What a study costs beside the loop that one would have written, and what the parts of it cost.
+"""Cost of a study, beside a plain training loop, and of its parts.
 
     python -m benchmarks.speed [R1 R2 R3 costs parts]        (R3:2 for two of its seeds)
 
 Reference studies (benchmarks/reference): bygones with two workers into a new store, everything counted from
-`plan` to the outcomes; and the loop without it, every arm of every seed from step 0, with one or two threads,
-whichever is faster in a trial. The loop is run for a few seeds and its time multiplied up (it has nothing
-that seeds share). Both must find the same effects.
+`plan` to the outcomes; and the plain loop, every arm of every seed from step 0, with one or two threads, the
+faster of the two in a trial. The loop is run for a few seeds and its time extrapolated (its seeds share
+nothing). Both must find the same effects.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _steps() -> Iterator[tuple[str, str]]:
         alone, watched = (np.median([pair[i] for pair in pairs]) / 20 for i in (0, 1))
         extra = np.median([b - a for a, b in pairs]) / 20
         yield (
-            f"step of {name}: bare loop, in `Run`, more",
+            f"step of {name}: bare loop, in `Run`, overhead",
             f"{alone * 1e3:.2f} ms, {watched * 1e3:.2f} ms, {extra * 1e6:.0f} µs = {extra / alone:.1%}",
         )
 

@@ -1,9 +1,9 @@
-"""What it costs a script to be watched: the same loop bare, and under bygones' hooks and ledger.
+"""Cost of watching a script: the same loop bare, and under bygones' hooks and ledger.
 
     python benchmarks/watching.py
 
 Both loops run in one process with one thread, in turns of 20 steps, a bare one and a watched one in pairs,
-the one that goes first alternating; the median of the pairs' differences is told, with its 95 % interval.
+with alternating order; prints the median of the pairs' differences and its 95 % interval.
 The watched loop has what every studied script has at every step: the optimizer's hooks, the loader's,
 `backward`'s, and a hash over the content of each delivered batch.
 """

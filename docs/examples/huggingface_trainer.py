@@ -1,4 +1,4 @@
-"""May the optimizer's state be lost when a transformers.Trainer goes on from step 60?
+"""Measure the effect of losing the optimizer's state at step 60 of a transformers.Trainer run.
 
 A small GPT-2 learns to write Python, letter by letter. Needs `pip install 'bygones[huggingface]'`; nothing
 is fetched. Prints the effects and writes trainer-report/report.html.

@@ -1,4 +1,4 @@
-"""What does a lightning.Trainer's network still know of its BatchNorm statistics and its moments?
+"""Measure how much a lightning.Trainer's network depends on its BatchNorm statistics and its moments.
 
 A small network on handwritten digits. Needs `pip install 'bygones[lightning,regimes]'`. Prints the effects
 and writes trainer-report/report.html.

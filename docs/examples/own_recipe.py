@@ -1,4 +1,4 @@
-"""A recipe of one's own: ordinary PyTorch objects, handed over by name.
+"""A custom recipe: ordinary PyTorch objects, returned by name.
 
 bygones run docs/examples/own_recipe.py
 """

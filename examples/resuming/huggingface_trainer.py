@@ -1,9 +1,9 @@
 """transformers.Trainer on a small GPT-2 that learns to write Python, letter by letter; nothing is fetched.
 
     python huggingface_trainer.py                    # trains, and keeps trainer/checkpoint-N
-    python huggingface_trainer.py --resume           # goes on from the newest of them
+    python huggingface_trainer.py --resume           # continues from the newest of them
 
-Dropout, AdamW, a linear schedule, a checkpoint every ten steps. Does it hold everything?
+Dropout, AdamW, a linear schedule, a checkpoint every ten steps. Audit of the checkpoint:
 
     bygones audit resume --at 20 --resume=--resume -- huggingface_trainer.py --seed {seed}
 """

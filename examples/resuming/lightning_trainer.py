@@ -1,9 +1,9 @@
 """lightning.Trainer on handwritten digits, with the checkpoints that ModelCheckpoint writes.
 
     python lightning_trainer.py              # trains, and keeps checkpoints/last.ckpt
-    python lightning_trainer.py --resume     # goes on from there
+    python lightning_trainer.py --resume     # continues from there
 
-BatchNorm and dropout, SGD with momentum, a cosine schedule, shuffled batches. Does last.ckpt hold everything?
+BatchNorm and dropout, SGD with momentum, a cosine schedule, shuffled batches. Audit of last.ckpt:
 
     bygones audit resume --at 20 --resume=--resume -- lightning_trainer.py --seed {seed}
 """

@@ -1,7 +1,7 @@
 """The loop of plain.py with a checkpoint every 15 steps, inside epochs too, that holds everything.
 
 python mended.py                          # trains, and keeps last.pt
-python mended.py --resume last.pt         # goes on from there, to the bit
+python mended.py --resume last.pt         # continues from there, to the bit
 
 bygones audit resume --at 50 --resume "--resume last.pt" -- mended.py --seed {seed}
 """

@@ -1,10 +1,10 @@
 """An ordinary training loop, with a checkpoint as most people write it: model, optimizer and epoch.
 
     python plain.py                          # trains, and keeps last.pt
-    python plain.py --resume last.pt         # goes on from there
+    python plain.py --resume last.pt         # continues from there
 
-Handwritten digits, BatchNorm and dropout, SGD with momentum, a cosine schedule, shuffled batches. Does
-last.pt hold everything?
+Handwritten digits, BatchNorm and dropout, SGD with momentum, a cosine schedule, shuffled batches.
+Audit of last.pt:
 
     bygones audit resume --resume "--resume last.pt" -- plain.py --seed {seed}
 """

@@ -8,10 +8,10 @@ _marked: dict[str, Any] = {}
 
 
 def watch(model: Any, probe_inputs: Any, labels: Any = None) -> None:
-    """Mark what `bygones script` observes: `model` on `probe_inputs` (one batch, as the model takes it).
+    """Mark what a study of the script observes: `model` on `probe_inputs`, one batch as the model takes it.
 
-    `labels`: class numbers [N], if the model is a classifier and scores like accuracy are wanted. Outside
-    of `bygones script` this only keeps the three objects, so it may stay in the code.
+    `labels`: class numbers [N], if the model is a classifier and scores like accuracy are wanted. Without
+    a study this only keeps the three objects, so the call may stay in the code.
 
     >>> import torch
     >>> watch(torch.nn.Linear(2, 3), torch.zeros(5, 2))

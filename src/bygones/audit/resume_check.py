@@ -248,7 +248,7 @@ class _SeedCheck:
             raise ForkError(
                 f"{whole.script}: a fork in which every source was captured and restored does not continue "
                 f"as the run that it was forked from, so no difference can be attributed to the checkpoint. "
-                f"`bygones twin` shows where their output differs."
+                f"`bygones audit transparency` shows where their output differs."
             )
         return arms
 

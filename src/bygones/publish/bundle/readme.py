@@ -37,14 +37,14 @@ sha256sum -c manifest-sha256.txt    # every file is what it was
 sha256sum manifest-sha256.txt       # the bundle's digest: compare it with the one that was published
 ```
 
-The first line proves nothing without the second: whoever changes a file can write the list anew.
+The first line proves nothing without the second: anyone who changes a file can rewrite the list too.
 
 ## Checking it with bygones
 
 ```sh
 pip install bygones
-bygones verify . --digest DIGEST                       # also: ledgers, and effects worked out again
-bygones verify . --digest DIGEST --rerun 1 --run-code  # trains one seed again
+bygones bundle verify . --digest DIGEST                       # also: ledgers, and effects worked out again
+bygones bundle verify . --digest DIGEST --rerun 1 --run-code  # trains one seed again
 ```
 
 `--run-code` runs the program in `code/` on your machine. Read it first.
