@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
 
 from bygones.core.catalogue import unknown_name
@@ -74,3 +75,9 @@ def step_index(outcomes: xr.Dataset, step: int) -> int:
     if step not in steps:
         raise unknown_name("probe step", str(step), map(str, steps))
     return steps.index(step)
+
+
+def values_at(array: xr.DataArray, **labels: str | int) -> np.ndarray:
+    """Return the numbers at one label of each named dimension; these dimensions are dropped."""
+    chosen = array.sel(labels)  # pyright: ignore[reportUnknownMemberType]  # xarray: bare **kwargs
+    return chosen.values

@@ -69,7 +69,7 @@ def breakdown(
     null = None
     if field.null is not None:
         null = _shifts(field.null, _folds(field.null, by, num_groups)[1], len(names))
-    groups = []
+    groups: list[Group] = []
     for g, name in enumerate(names):
         members = [fold.group_of == g for fold in folds]
         groups.append(

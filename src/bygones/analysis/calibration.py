@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -191,11 +191,14 @@ def _curve(
     level: float,
     num_dropped: int,
 ) -> ReliabilityCurve:
-    confidence, right = p.max(axis=-1), p.argmax(axis=-1) == labels  # (R, N)
-    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
-    found = []
+    confidence: np.ndarray = p.max(axis=-1)  # (R, N)
+    right: np.ndarray = p.argmax(axis=-1) == labels  # (R, N)
+    bin_of: np.ndarray = np.clip(
+        np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2
+    )
+    found: list[ReliabilityBin] = []
     for b in range(len(edges) - 1):
-        here = bin_of == b
+        here: np.ndarray = bin_of == b
         count = here.sum(axis=1).astype(np.float64)  # (R,)
         if not count.any():
             continue
@@ -218,14 +221,13 @@ def _ratio(right: np.ndarray, count: np.ndarray) -> float:
 
 
 def _within_unit(rate: Estimate, num_dropped: int) -> Estimate:
-    ends = {name: min(max(getattr(rate, name), 0.0), 1.0) for name in ("low", "high")}
+    low, high = (min(max(end, 0.0), 1.0) for end in (rate.low, rate.high))
     note = rate.note
     if math.isnan(rate.low):  # max and min would have made a number of it
-        ends = {"low": math.nan, "high": math.nan}
+        low = high = math.nan
         note = note or "only one seed has predictions here: no interval"
     # That an accuracy is not 0 is no hypothesis worth a p value.
-    other = {"num_dropped": num_dropped, "note": note, "p_value": None}
-    return Estimate(**{**vars(rate), **ends, **other})
+    return replace(rate, low=low, high=high, num_dropped=num_dropped, note=note, p_value=None)
 
 
 def _pair(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from bygones.core.catalogue import unknown_name
 from bygones.core.text import format_count
 
 
 @cache
-def _measured() -> dict:
+def _measured() -> dict[str, Any]:
     return json.loads(
         resources.files("bygones.analysis").joinpath("coverage.json").read_text("utf-8")
     )

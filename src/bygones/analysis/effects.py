@@ -198,7 +198,7 @@ def _read(
             other = seen[control] if facts.kind == "distance" else outcomes["labels"].values
             first[name][s] = facts(seen, other)
     controls = Predictions(block[:, control])
-    readings = {}
+    readings: dict[str, _MetricAtStep] = {}
     for name, facts in metrics.items():
         if facts.kind == "distance":
             readings[name] = _MetricAtStep(

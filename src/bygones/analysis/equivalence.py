@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bygones.analysis.arms import Arms
+from bygones.analysis.arms import Arms, values_at
 from bygones.analysis.effects import per_seed
 from bygones.analysis.estimators import Estimate, paired_t
 from bygones.analysis.estimators.base import finite_pairs
@@ -125,4 +125,4 @@ def equivalent_effect(
         raise DesignError(
             f"no probe reads {METRICS[metric].label} at step {step}; there is {steps}."
         )
-    return tost(numbers.sel(step=step).values, margin, alpha=alpha)
+    return tost(values_at(numbers, step=step), margin, alpha=alpha)

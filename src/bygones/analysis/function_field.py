@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from bygones.analysis.arms import Arms, step_index
+from bygones.analysis.arms import Arms, step_index, values_at
 from bygones.analysis.estimators import Estimate, jackknife, mean_over_pairs
 from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.predictions import probabilities
@@ -114,6 +114,10 @@ class FunctionField:
         The band holds for every class at once, so it also holds for the one that is picked.
         """
         return np.nan_to_num(np.abs(self.band.t), nan=-1.0, posinf=np.inf).argmax(axis=1)
+
+    def change_of(self, place: int) -> Estimate:
+        """Return the change of one input, in the class where it is clearest."""
+        return self.band[place, int(self._largest[place])]
 
     def _at_largest(self, of_band: np.ndarray) -> np.ndarray:
         return np.take_along_axis(of_band, self._largest[:, None], axis=1)[:, 0]
@@ -239,7 +243,7 @@ def moved_inputs(field: FunctionField) -> list[MovedInput]:
             int(i),
             None if field.labels is None else int(field.labels[i]),
             int(field.at_class[i]),
-            field.band[int(i), int(field._largest[i])],
+            field.change_of(int(i)),
         )
         for i in order
         if field.moved[i]
@@ -293,7 +297,8 @@ def _band_input(
     differences: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the differences that the band covers, (R, N, K), and the class of each, (N, K)."""
-    _, N, C = differences.shape
+    shape: tuple[int, int, int] = differences.shape
+    _, N, C = shape
     if of == "classes":
         return differences, np.broadcast_to(np.arange(C), (N, C))
     if labels is None:
@@ -304,7 +309,7 @@ def _band_input(
     if of == "label":
         return np.take_along_axis(differences, own[None], axis=2), own
     treated, other = (
-        _log_odds(outcomes["logits"].sel(arm=name, step=step).values.astype(np.float64), labels)
+        _log_odds(values_at(outcomes["logits"], arm=name, step=step).astype(np.float64), labels)
         for name in names
     )
     return (treated - other)[:, :, None], own
@@ -316,7 +321,8 @@ def _log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     known = np.asarray(np.isfinite(logits).all(axis=-1))
     safe = np.where(known[..., None], logits, 0.0)
     of_label = np.take_along_axis(safe, own, axis=-1)[..., 0]
-    others = np.where(np.arange(safe.shape[-1]) == own, -np.inf, safe)
+    num_classes: int = safe.shape[-1]
+    others = np.where(np.arange(num_classes) == own, -np.inf, safe)
     return np.where(known, of_label - np.asarray(logsumexp(others, axis=-1)), np.nan)
 
 

@@ -154,7 +154,7 @@ def adjust(effects: Sequence[Effect], family: Family, *, alpha: float = 0.05) ->
         for name in map(str, names):
             if name not in known:
                 raise unknown_name(f"{what} among these effects", name, known)
-    members = []
+    members: list[Effect] = []
     for arm in family.arms:
         for metric in family.metrics:
             for horizon in family.horizons:

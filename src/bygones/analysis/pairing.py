@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import xarray as xr
 from scipy import special
 
-from bygones.analysis.arms import Arms
+from bygones.analysis.arms import Arms, values_at
 from bygones.analysis.effects import all_effects, pairing_gain, per_seed
 from bygones.analysis.metrics import METRICS
 
@@ -92,7 +92,7 @@ def pairing_gains(
     A distance is compared with that of the matched null, arms without one being passed over.
     """
     arms = Arms.of(outcomes)
-    found = []
+    found: list[PairingGain] = []
     for effect in all_effects(outcomes, metrics, steps=steps):
         kept = effect.estimate.num_pairs
         correlation, ratio = effect.pair_correlation, effect.variance_ratio
@@ -102,7 +102,7 @@ def pairing_gains(
                 continue
             kept = effect.excess.num_pairs
             one, other = (
-                per_seed(outcomes, effect.metric, name).sel(step=effect.step).values
+                values_at(per_seed(outcomes, effect.metric, name), step=effect.step)
                 for name in (effect.arm, arms.names[null])
             )
             correlation, ratio = pairing_gain(one, other)

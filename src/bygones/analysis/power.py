@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -134,7 +133,7 @@ def detectable_effect(
     high = 1.0
     while _power(num_pairs, high, 1.0, level) < power:
         high *= 2.0
-    root: Any = optimize.brentq(
+    root = optimize.brentq(
         lambda e: _power(num_pairs, e, 1.0, level) - power, 1e-9, high, xtol=1e-9
     )
     return float(root) * spread

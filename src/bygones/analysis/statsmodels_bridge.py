@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -53,7 +53,8 @@ def _power_by_quadrature(effect: float, num_pairs: int, alpha: float) -> float:
     ranks = (np.arange(20_000) + 0.5) / 20_000
     spread = np.sqrt(special.chdtri(degrees, ranks) / degrees)
     reach = float(special.stdtrit(degrees, 1.0 - 0.5 * alpha)) * spread
-    return float(np.mean(special.ndtr(centre - reach) + special.ndtr(-centre - reach)))
+    power: np.ndarray = special.ndtr(centre - reach) + special.ndtr(-centre - reach)
+    return float(np.mean(power))
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Combined:
 def combined(effects: np.ndarray, variances: np.ndarray, level: float) -> Combined:
     """Pool two or more studies, (k,) effects and their sampling variances; t with k − 1 degrees."""
     with np.errstate(divide="ignore"):  # studies all alike: Q is 0 and I² has no value
-        found: Any = combine_effects(effects, variances, method_re="pm", use_t=True)
+        found = combine_effects(effects, variances, method_re="pm", use_t=True)
     low, high = found.conf_int(alpha=1.0 - level)[1]
     homogeneity = found.test_homogeneity()
     return Combined(

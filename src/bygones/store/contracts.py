@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from bygones.core.errors import LedgerError, StoreError
 from bygones.store import is_remote, open_store
@@ -95,7 +95,7 @@ def in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(in_words(item) for item in value)
+        return ", ".join(in_words(item) for item in cast(Sequence[Any], value))
     return "not set" if value in (None, "") else str(value)
 
 
@@ -112,7 +112,7 @@ _ABSENT = object()
 
 def _differing(one: Any, other: Any, where: str = "") -> list[tuple[str, Any, Any]]:
     one, other = _by_name(one), _by_name(other)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
+    if _is_mapping(one) and _is_mapping(other):
         return [
             found
             for key in [*one, *(key for key in other if key not in one)]
@@ -128,6 +128,15 @@ def _differing(one: Any, other: Any, where: str = "") -> list[tuple[str, Any, An
 
 def _by_name(value: Any) -> Any:
     """Index a list of streams by name, so that their order does not count."""
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+    if _is_list_of_mappings(value):
         return {str(v.get("name", place)): v for place, v in enumerate(value)}
     return value
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list_of_mappings(value: Any) -> TypeGuard[list[Mapping[str, Any]]]:
+    items = cast(list[Any], value) if isinstance(value, list) else []
+    return bool(items) and all(_is_mapping(item) for item in items)

@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 from bygones.core.errors import LedgerError
 from bygones.core.values import Digest
@@ -177,7 +177,7 @@ def parse_line(raw: bytes, place: str) -> dict[str, Any]:
         raise LedgerError(f"{place}: not a line of JSON.") from None
     if not isinstance(line, dict) or written != raw:
         raise LedgerError(f"{place}: not a line as a ledger writes it.")
-    return line
+    return cast(dict[str, Any], line)
 
 
 def _entry_digest(line: Mapping[str, Any], previous: str) -> Digest:

@@ -57,10 +57,10 @@ class Manifest:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
-        rest = {name: part for name, part in value.items() if name != "attributes"}
-        entries = [ManifestEntry(**entry) for entry in value["entries"]]
-        facts = StudyFacts.from_dict(value["attributes"])
-        return cls(**{**rest, "entries": entries, "facts": facts})
+        rest: dict[str, Any] = {name: part for name, part in value.items() if name != "attributes"}
+        rest["entries"] = [ManifestEntry(**entry) for entry in value["entries"]]
+        rest["facts"] = StudyFacts.from_dict(value["attributes"])
+        return cls(**rest)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON; the study's facts are its `attributes`."""
@@ -110,7 +110,8 @@ def ledger_lines(
         if stored.seed == seed and row in stored.arms:
             arrays, meta = unpack(store.get(stored.object))
             mine = arrays["losses"][stored.low - stored.start : stored.high - stored.start]
-            losses |= dict(enumerate(mine.tolist(), start=stored.low + 1))
+            numbers: list[float] = mine.tolist()
+            losses |= dict(enumerate(numbers, start=stored.low + 1))
             seen = zip(stored.steps, meta.get("ledger", []), strict=False)
             lines |= {step: line for step, line in seen if step >= 0}
     return [
@@ -141,7 +142,8 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     row_of = {seed: row for row, seed in enumerate(manifest.seeds)}
     for entry in manifest.entries:
         arrays, _ = unpack(store.get(entry.object))
-        labels = arrays.get("labels", labels)
+        if "labels" in arrays:
+            labels = arrays["labels"]
         row = row_of[entry.seed]
         losses[row, entry.arms, entry.low : entry.high] = arrays["losses"][
             entry.low - entry.start : entry.high - entry.start

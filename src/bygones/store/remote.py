@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any
@@ -89,11 +89,13 @@ class RemoteStore(AbstractStore):
         with self._sentences("read"):
             self._files.invalidate_cache()  # others write too
             try:
-                names = self._files.ls(folder, detail=False)
+                names: list[str] = self._files.ls(folder, detail=False)
             except FileNotFoundError:
                 return {}
             paths = [name for name in names if name.endswith(".json")]
-            found = self._files.cat(paths, on_error="return") if paths else {}
+            found: dict[str, Any] = {}
+            if paths:
+                found = self._files.cat(paths, on_error="return")
             for error in found.values():
                 if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
                     raise error
@@ -137,7 +139,7 @@ class RemoteStore(AbstractStore):
                 pass  # another process has moved it
 
     @contextmanager
-    def _sentences(self, done: str) -> Iterator[None]:
+    def _sentences(self, done: str) -> Generator[None]:
         """Translate any error of a file system into a StoreError."""
         try:
             yield

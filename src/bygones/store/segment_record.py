@@ -38,8 +38,9 @@ class SegmentRecord:
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """Read the record of a segment, or of an initial state, whose own keys are left out."""
         names = {one.name for one in fields(cls)}
-        known = {name: value for name, value in record.items() if name in names}
-        return cls(**{**known, "steps": tuple(record["steps"])})
+        known: dict[str, Any] = {name: value for name, value in record.items() if name in names}
+        known["steps"] = tuple(record["steps"])
+        return cls(**known)
 
     def to_dict(self) -> Record:
         """Return plain values, fit for JSON."""

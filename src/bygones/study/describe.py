@@ -35,7 +35,7 @@ def describe_study(
 
 def describe_sources(run: HasSources) -> list[SourceFacts]:
     """Return every source in a run: class, visibility, lifetime, leaves and bytes."""
-    rows = []
+    rows: list[SourceFacts] = []
     for name, source in run.sources.items():
         state = source.capture()
         rows.append(
@@ -57,7 +57,7 @@ def state_bytes(state: State) -> int:
 
 
 def _describe_arm(arm: Arm, run: HasSources) -> ArmFacts:
-    treatments = []
+    treatments: list[TreatmentFacts] = []
     for treatment in arm.treatments:
         lifetime = run.sources[treatment.source].lifetime()
         treatments.append(

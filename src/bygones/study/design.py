@@ -153,7 +153,7 @@ class Study:
         return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
 
 
-def probe_digest(probe: Any) -> Digest:
+def probe_digest(probe: object) -> Digest:
     """Digest of what a probe reads: its class, its settings, and its code if it is not of bygones."""
     return digest([type(probe).__qualname__, probe, third_party_digest(type(probe))])
 

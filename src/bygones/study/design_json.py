@@ -20,9 +20,9 @@ import base64
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -137,11 +137,12 @@ class _Writer:
             case float():
                 return value if math.isfinite(value) else {"float": repr(value)}
             case tuple():
-                return {"tuple": [self.write(item) for item in value]}
+                return {"tuple": [self.write(item) for item in cast(Sequence[Any], value)]}
             case list():
-                return {"list": [self.write(item) for item in value]}
+                return {"list": [self.write(item) for item in cast(Sequence[Any], value)]}
             case Mapping():
-                return {"map": [[self.write(k), self.write(v)] for k, v in value.items()]}
+                pairs = cast(Mapping[Any, Any], value).items()
+                return {"map": [[self.write(k), self.write(v)] for k, v in pairs]}
             case np.generic() | np.ndarray() | torch.Tensor():
                 return _array(value)
             case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -211,10 +212,11 @@ class _Reader:
 
 def _array(value: Any) -> dict[str, Any]:
     array = np.asarray(as_array(value) if is_array(value) else value)
-    widened = not isinstance(value, np.generic) and tuple(value.shape) != array.shape
+    shape, dtype = tuple(value.shape), value.dtype
+    widened = not isinstance(value, np.generic) and shape != array.shape
     if widened or array.dtype.hasobject or array.nbytes > _MOST:
         raise DesignError(
-            f"its design holds an array that cannot be written down: {tuple(value.shape)} of {value.dtype}"
+            f"its design holds an array that cannot be written down: {shape} of {dtype}"
         )
     content = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
     written = {"array": content, "dtype": array.dtype.str, "shape": list(array.shape)}
@@ -224,9 +226,14 @@ def _array(value: Any) -> dict[str, Any]:
 def _array_of(value: Mapping[str, Any]) -> Any:
     flat = np.frombuffer(base64.b64decode(value["array"]), dtype=np.dtype(value["dtype"]))
     array = flat.reshape(value["shape"]).copy()
-    return torch.from_numpy(array) if value.get("tensor") else array
+    if not value.get("tensor"):
+        return array
+    # torch names no type for the argument.
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _tuples_to_lists(value: Any) -> Any:
     """Replace tuples by lists, at every depth, as JSON does."""
-    return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    return [_tuples_to_lists(item) for item in cast(Sequence[Any], value)]

@@ -128,7 +128,8 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
         _check_built(job, run)
     beginning = [run.snapshot() for run in runs]
     together = make_runner(runs, job.contract.lanes)
-    pieces = list(zip(*group.values(), strict=True))  # each with the work of every seed
+    # Each piece with the work of every seed.
+    pieces: list[tuple[Work, ...]] = list(zip(*group.values(), strict=True))
     todo = {works[0].index for works in pieces}
     donors = _donors(job, list(group), donor_boundaries(job.tree, next(iter(group.values()))))
     ends: dict[int, list[Snapshot]] = {}
@@ -173,7 +174,7 @@ def _train_segment(
     together.advance(
         item.stop, segment.history, donors=donors, at_boundary=look, observe_at=item.steps
     )
-    ends = []
+    ends: list[Snapshot] = []
     for place, (run, mine) in enumerate(zip(together.runs, seen, strict=True)):
         with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
             losses = np.asarray(run.losses, dtype=np.float32)
@@ -190,8 +191,8 @@ def _train_segment(
 class _Seen:
     """Outputs and ledger entries of one run along a segment."""
 
-    observed: list[np.ndarray] = field(default_factory=list)
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    observed: list[np.ndarray] = field(default_factory=list[np.ndarray])
+    entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 def _store(
@@ -267,5 +268,6 @@ def _check_built(job: SeedsJob, run: Run) -> None:
 
 def initial_state_digest(run: Run) -> Digest:
     """Return the digest of a run as built: its initial state, its probe set, and its data if tensors."""
-    data = run.parts.data if isinstance(run.parts.data, tuple) else None
+    is_tensors = isinstance(run.parts.data, tuple)
+    data: Any = run.parts.data if is_tensors else None
     return digest([run.snapshot().digest(), run.parts.probe_set, data])

@@ -77,7 +77,7 @@ def judged_pairs(outcomes: xr.Dataset) -> dict[str, np.ndarray]:
     (docs/coverage.md).
     """
     metric, arms = headline_metric(outcomes), Arms.of(outcomes)
-    pairs = {}
+    pairs: dict[str, np.ndarray] = {}
     for arm in arms.treated:
         null = arms.null_of(arm)
         pairs[arm] = per_seed(outcomes, metric, arm)[:, -1].values

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,16 +36,17 @@ def encode(snapshot: Snapshot) -> bytes:
                 if leaf.device.type != "cpu":
                     on_device.append(path)
             elif isinstance(leaf, np.ndarray):
-                arrays[path] = [leaf.dtype.str, list(leaf.shape)]
+                array = cast(np.ndarray, leaf)
+                arrays[path] = [array.dtype.str, list(array.shape)]
                 tensors[path] = torch.frombuffer(
-                    bytearray(leaf.tobytes() or b"\0"), dtype=torch.uint8
+                    bytearray(array.tobytes() or b"\0"), dtype=torch.uint8
                 )
             elif isinstance(leaf, float) and leaf != leaf:
                 nans[path] = struct.pack(">d", leaf).hex()  # JSON has one NaN, a float has many
             else:
                 plain[path] = leaf
     order = [[group, list(state)] for group, state in groups.items()]
-    meta = {
+    meta: dict[str, Any] = {
         "step": snapshot.step,
         "diverged_at": snapshot.diverged_at,
         "shown": snapshot.ids_chain,
@@ -74,8 +76,9 @@ def decode(content: bytes, device: str = "cpu") -> Snapshot:
 
     def leaf(path: str) -> Leaf:
         if path in meta["arrays"]:
-            dtype, shape = meta["arrays"][path]
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            described: tuple[str, list[int]] = meta["arrays"][path]
+            dtype, shape = described
+            size = math.prod(shape) * np.dtype(dtype).itemsize
             return np.frombuffer(tensors[path].numpy().tobytes()[:size], dtype=dtype).reshape(shape)
         if path in meta["nans"]:
             return struct.unpack(">d", bytes.fromhex(meta["nans"][path]))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -70,6 +71,15 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.number} {self.interval}"
+
+
+class SampleFacts(TypedDict):
+    """The fields of an `Estimate` that do not depend on the numbers: its level, pairs and method."""
+
+    level: float
+    num_pairs: int
+    num_dropped: int
+    method: str
 
 
 def _round_to_error(number: float, error: float) -> str:

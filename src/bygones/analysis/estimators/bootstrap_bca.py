@@ -7,7 +7,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate, estimate_without_interval, finite_pairs
+from bygones.analysis.estimators.base import (
+    Estimate,
+    SampleFacts,
+    estimate_without_interval,
+    finite_pairs,
+)
 from bygones.core.keyed_rng import generator
 
 METHOD = "BCa bootstrap"
@@ -37,7 +42,12 @@ def bootstrap_bca(
     kept, num_dropped = finite_pairs(differences)
     n = kept.size
     mean = float(kept.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     # BCa moves and stretches with the numbers; of size one, tiny spreads survive its cubes.

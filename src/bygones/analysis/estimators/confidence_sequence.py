@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_without_interval,
     finite_pairs,
     infinite_interval_note,
@@ -57,7 +58,12 @@ def confidence_sequence(
     kept, num_dropped = finite_pairs(differences)
     n = kept.size
     mean = float(kept.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     widths = half_width_in_spreads(n, level=level, effect_scale=effect_scale) if n > 1 else 0.0
     if n < 2 or (np.all(kept == kept[0]) and math.isfinite(widths)):
         return estimate_without_interval(mean, **facts)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_from_t,
     estimate_without_interval,
     seed_means,
@@ -39,7 +40,12 @@ def hierarchical(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     means, num_dropped, note = seed_means(differences)
     n = means.size
     mean = float(means.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(means == means[0]):
         return estimate_without_interval(mean, **facts)
     return estimate_from_t(mean, standard_error(means), n - 1, **facts, note=note)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_from_draws,
     estimate_without_interval,
     seed_means,
@@ -42,7 +44,12 @@ def hierarchical_bootstrap(
     means, num_dropped, note = seed_means(differences)
     n = means.size
     mean = float(means.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(means == means[0]):
         return estimate_without_interval(mean, **facts)
     draws = generator(seed, METHOD)
@@ -57,7 +64,7 @@ def hierarchical_bootstrap(
         # A seed with fewer repeats draws as many as the others, from those it has.
         resampled = centred[seeds[:, :, None], chosen].mean(axis=(1, 2))
     found = estimate_from_draws(mean, mean + resampled, **facts)
-    return Estimate(**{**vars(found), "note": "; ".join(filter(None, (found.note, note)))})
+    return replace(found, note="; ".join(filter(None, (found.note, note))))
 
 
 def _packed(differences: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate, estimate_from_t, estimate_without_interval
+from bygones.analysis.estimators.base import (
+    Estimate,
+    SampleFacts,
+    estimate_from_t,
+    estimate_without_interval,
+)
 
 METHOD = "jackknife"
 
@@ -39,7 +44,12 @@ def jackknife(
     own = [array if array.ndim == 1 else np.diagonal(array) for array in of_seeds]
     seeds = np.flatnonzero(np.all(np.isfinite(own), axis=0))
     n, num_dropped = seeds.size, own[0].size - seeds.size
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     value = float(statistic(*_of(of_seeds, seeds))) if n else math.nan
     if n < 2:
         return estimate_without_interval(value, **facts)

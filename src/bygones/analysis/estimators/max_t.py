@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,22 +97,23 @@ def max_t(
     numbers = np.asarray(differences, dtype=np.float64)
     kept = numbers[np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))]
     n, num_dropped = len(kept), len(numbers) - len(kept)
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped}
-    shape = numbers.shape[1:]
+    band = partial(Band, level=level, num_pairs=n, num_dropped=num_dropped)
+    shape: tuple[int, ...] = numbers.shape[1:]
     if n < 2:
         mean = kept[0] if n else np.full(shape, np.nan)
         note = "fewer than 2 finite pairs: no interval"
-        return Band(mean, np.full(shape, np.nan), math.nan, **facts, method=METHOD, note=note)
+        return band(mean, np.full(shape, np.nan), math.nan, method=METHOD, note=note)
     flat = np.ptp(kept, axis=0) == 0.0
-    mean = np.where(flat, kept[0], kept.mean(axis=0))
+    first: np.ndarray = kept[0]
+    mean = np.where(flat, first, kept.mean(axis=0))
     error = np.where(flat, 0.0, kept.std(axis=0, ddof=1) / math.sqrt(n))
     if 2.0 ** (1 - n) > 1.0 - level:
         fewest = math.ceil(1.0 - math.log2(1.0 - level))
         note = f"fewer than {fewest} pairs: sign flips cannot bound anything at {level:.0%}"
-        return Band(mean, error, math.inf, **facts, method=METHOD, note=note)
+        return band(mean, error, math.inf, method=METHOD, note=note)
     if flat.all():
         note = "every pair gave the same number: the interval has no width"
-        return Band(mean, error, 0.0, **facts, method=METHOD, note=note)
+        return band(mean, error, 0.0, method=METHOD, note=note)
     exact = 2 ** (n - 1) <= num_flips
     num_used = 2 ** (n - 1) if exact else num_flips
     largest = np.sort(_largest_t((kept - mean)[:, ~flat], num_used, exact, seed))
@@ -119,7 +121,7 @@ def max_t(
     rank = math.ceil(level * (num_used if exact else num_used + 1))
     said = f"all {2 * num_used}" if exact else f"{num_used}"
     method = f"{METHOD} ({said})"
-    return Band(mean, error, float(largest[min(rank, num_used) - 1]), **facts, method=method)
+    return band(mean, error, float(largest[min(rank, num_used) - 1]), method=method)
 
 
 def _largest_t(centred: np.ndarray, num_flips: int, exact: bool, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy import special
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_without_interval,
     finite_pairs,
     infinite_interval_note,
@@ -38,7 +39,12 @@ def median(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     kept, num_dropped = finite_pairs(differences)
     n = kept.size
     value = float(np.median(kept)) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(value, **facts)
     ordered = np.sort(kept)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_from_t,
     estimate_without_interval,
     finite_pairs,
@@ -38,7 +39,12 @@ def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     kept, num_dropped = finite_pairs(differences)
     n = kept.size
     mean = float(kept.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     return estimate_from_t(mean, standard_error(kept), n - 1, **facts)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_from_draws,
     estimate_without_interval,
     finite_pairs,
@@ -50,7 +51,12 @@ def sign_flip(
     kept, num_dropped = finite_pairs(differences)
     n = kept.size
     mean = float(kept.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     centred = kept - mean

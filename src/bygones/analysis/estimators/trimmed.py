@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
+    SampleFacts,
     estimate_from_t,
     estimate_without_interval,
     finite_pairs,
@@ -47,7 +48,12 @@ def trimmed(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     ordered = np.sort(kept)
     middle = ordered[cut : n - cut]
     value = float(middle.mean()) if n else math.nan
-    facts = {"level": level, "num_pairs": n, "num_dropped": num_dropped, "method": METHOD}
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": METHOD,
+    }
     if n < 2 or np.all(middle == middle[0]):
         return estimate_without_interval(value, **facts)
     winsorised = np.clip(kept, middle[0], middle[-1])

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -91,7 +91,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 
 
 @contextmanager
-def _ctrl_c_is_ours() -> Iterator[None]:
+def _ctrl_c_is_ours() -> Generator[None]:
     """Block SIGINT while workers are started: they inherit the mask, so Ctrl-C kills none as it starts."""
     resource_tracker.ensure_running()  # some versions let Ctrl-C through again once they have begun it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,8 @@ class Ray(AbstractExecutor):
         room = ray.cluster_resources()
         places = room.get("GPU", 1) / self.num_gpus if self.num_gpus else room.get("CPU", 1)
         at_once = self.num_workers or max(2 * int(places), 1)
-        todo, running = iter(parcels), []
+        todo = iter(parcels)
+        running: list[Any] = []
         try:
             while True:
                 while len(running) < at_once and (parcel := next(todo, None)) is not None:
@@ -62,7 +63,7 @@ class Ray(AbstractExecutor):
                 ray.cancel(reference, force=True)
 
     @contextmanager
-    def _session(self, ray: Any) -> Iterator[None]:
+    def _session(self, ray: Any) -> Generator[None]:
         if ray.is_initialized():  # the process that initialised it shuts it down
             yield
             return
@@ -94,7 +95,7 @@ class Ray(AbstractExecutor):
 
 
 @contextmanager
-def _sentences(ray: Any) -> Iterator[None]:
+def _sentences(ray: Any) -> Generator[None]:
     """Translate Ray's own errors into one sentence; a job's errors come back in its result."""
     lost = (
         ray.exceptions.WorkerCrashedError,
@@ -118,8 +119,8 @@ def _sentences(ray: Any) -> Iterator[None]:
 
 def _imported() -> Any:
     try:
-        import ray
-        import ray.exceptions
+        # Loaded for `_sentences`, which reads its errors through `ray`.
+        import ray.exceptions  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise WorkerError(
             f"jobs on a Ray cluster need ray, which cannot be imported ({error}). Install it with: "

@@ -1,0 +1,5 @@
+"""Types of what bygones calls in scipy, which brings none. Any other name is `Any`."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,1 @@
+"""Types of what bygones calls in statsmodels, which brings none."""
