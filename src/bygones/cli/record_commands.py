@@ -252,7 +252,8 @@ def list_catalogue(
         str,
         typer.Argument(
             metavar="KIND",
-            help="sources, interventions, orders, probes, metrics, estimators, executors, quantities, regimes, worlds or sections.",
+            help="sources, interventions, orders, probes, metrics, estimators, executors, quantities, "
+            "regimes, worlds or sections.",
         ),
     ],
     as_json: Json = False,
