@@ -316,8 +316,21 @@ def test_attributes_are_changed_of_copies_and_kept_by_them(place: Place) -> None
 
     for number, change in enumerate([lambda path: os.chown(path, -1, -1), marks, appends, writes]):
         in_child(lambda change=change, number=number: work(change, number))
-    assert file.stat() == original
+    assert kept_attributes(file.stat()) == kept_attributes(original)
     file.chmod(before)
+
+
+def kept_attributes(found: os.stat_result) -> tuple[int, ...]:
+    """A file's attributes but for its access time, which copying the file may change."""
+    owner = (found.st_uid, found.st_gid)
+    return (
+        found.st_mode,
+        found.st_ino,
+        *owner,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
 
 
 def test_what_the_system_refuses_it_still_refuses(place: Place) -> None:
