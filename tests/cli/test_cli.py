@@ -121,7 +121,8 @@ def test_demo_makes_a_store_and_a_report(bygones, monkeypatch):
     said = bygones("demo", "--out", "here", "--seeds", "0-1", *SERIAL)
     assert said.code == 0
     assert Path("here/store/objects").is_dir()
-    assert Path(said.out.splitlines()[-1].removeprefix("Report: ")).is_file()
+    assert said.out.splitlines()[-1] == "Report: here/report.html"
+    assert Path("here/report.html").is_file()
 
 
 def test_seeds_can_be_given_and_added(bygones):

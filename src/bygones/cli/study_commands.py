@@ -78,7 +78,7 @@ def demo(
     executor = make_executor(None, workers, None, store, device)
     settings = Settings("digits", seeds, store, lanes, device, workers or default_workers(device))
     _run(settings, executor)
-    _write_report(store, None, None)
+    _write_report(store, out, None)
 
 
 def sources(
