@@ -112,7 +112,7 @@ def choose_lanes(
 
 
 def candidate_widths(num_seeds: int, workers: int, device: str) -> tuple[int, ...]:
-    """Return the width that leaves every worker a job; after the narrowest, which few recipes take, one more."""
+    """Return the width that leaves every worker a job; after the narrowest, which few take, one more."""
     widths = _widths(device)
     fitting = next((w for w in widths if num_seeds >= w * workers), widths[-1])
     return widths[:-3:-1] if fitting == widths[-1] else (fitting,)
