@@ -5,13 +5,13 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
-from tests.helpers.commands import Commands, ask, start_server, stop_server
+from tests.helpers.commands import PATIENT_RAY, Commands, ask, start_server, stop_server
 
 from bygones.publish.report import svg
 
@@ -32,35 +32,38 @@ def page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svg, "save_figure", lambda figure, folder, name: svg.to_svg(figure, name))
 
 
-def _start_ray(ray: Any, start: Callable[[], Any], tries: int = 5) -> None:
-    """Start a cluster. Ray gives its own processes 30 seconds, which a loaded machine may need more than."""
-    for left in reversed(range(tries)):
-        try:
-            start()
-            return
-        except Exception as error:
-            if not left or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
-
-
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray cluster on two cores of this machine, as `Ray` starts and ends it: one for all tests."""
     ray = pytest.importorskip("ray", reason="needs bygones[ray]")
-    from bygones.study.executors import Ray
-
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets in it must be short
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex)  # else Ray keeps one in the home folder
         patch.delenv("RAY_ADDRESS", raising=False)
+        for name, value in PATIENT_RAY.items():
+            patch.setenv(name, value)
         with ExitStack() as session:
-            _start_ray(ray, lambda: session.enter_context(Ray(num_workers=2)._session(ray)))
+            start_ray(ray, session)
             assert ray.is_initialized()
             yield
     assert not ray.is_initialized()
     shutil.rmtree(folder)
+
+
+def start_ray(ray: Any, session: ExitStack) -> None:
+    """Start a session of Ray; retry where a busy machine makes its own startup time out."""
+    from bygones.study.executors import Ray
+
+    for _ in range(5):
+        try:
+            session.enter_context(Ray(num_workers=2)._session(ray))
+            return
+        except Exception as error:  # Ray raises no kind of its own
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise TimeoutError("Ray did not start in five times half a minute.")
 
 
 @pytest.fixture(scope="session")

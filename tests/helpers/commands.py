@@ -16,6 +16,11 @@ from bygones.cli.app import main
 ALONE_HERE = {**os.environ, **ALONE}
 # A fork copies the page tables of its parent; in large pages, where there are any, that takes half as long.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# How long Ray waits for its own processes, which is no measure of whether they work.
+PATIENT_RAY = {
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "600000",
+}
 
 
 class Said(NamedTuple):

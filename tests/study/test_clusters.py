@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.commands import PATIENT_RAY
 from tests.helpers.study_recipes import TRAINED, at, one, small, unlucky
 from tests.study.test_measure import fresh, proven_once, same
 
@@ -89,6 +90,7 @@ def test_a_job_of_a_machine_that_is_lost_begins_again_on_another(tmp_path):
             "RAY_TMPDIR": folder,
             "RAY_AUTH_TOKEN": uuid.uuid4().hex,
             "RAY_USAGE_STATS_ENABLED": "0",
+            **PATIENT_RAY,
         },
         capture_output=True,
         text=True,
