@@ -1,1 +1,1 @@
-"""The way in for a training script that must not be edited."""
+"""Scripts: a study of an unmodified training script."""
