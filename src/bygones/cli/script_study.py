@@ -1,4 +1,4 @@
-"""What the commands on studies do for a training script: sources, plan, run, ledger.
+"""Study commands for a training script: sources, plan, run, ledger.
 
 Each restarts its process in isolation first (`begin_alone`): with one thread, and without the working
 directory on the import path. So torch is imported only after that.

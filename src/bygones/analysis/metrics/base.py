@@ -1,4 +1,4 @@
-"""What a metric is, and the arithmetic that several of them share.
+"""Metric: how one is described, and the arithmetic that several of them share.
 
 Shapes: N inputs, C classes; `...` any leading dimensions (seeds, arms), kept in the result.
 """
