@@ -168,11 +168,11 @@ def test_a_job_that_slurm_interrupts_is_put_back_in_the_queue(request, tmp_path)
     assert (tmp_path / "asked").exists()
 
 
-def test_a_job_that_slurm_interrupts_too_often_is_no_error_of_the_recipe():
+def test_a_job_that_slurm_interrupts_too_often_is_no_error_of_the_recipe(tmp_path: Path):
     said = (
         "the recipe raised UncompletedJobError: Job not requeued because: timed-out too many times."
     )
-    outcome = run_packed(pack_job(jobs.note_or_raise, ("", 0, RecipeError(said))))
+    outcome = run_packed(pack_job(jobs.note_or_raise, (str(tmp_path), 0, RecipeError(said))))
     with pytest.raises(WorkerError, match=r"ran out of time again and again\. What is finished"):
         _opened(outcome)
 
@@ -203,8 +203,8 @@ def test_an_error_that_cannot_travel_is_told_in_words():
         unpack_result(outcome)
 
 
-def test_an_error_remembers_where_it_was_raised():
-    outcome = run_packed(pack_job(jobs.note_or_raise, ("", 0, ValueError("odd"))))
+def test_an_error_remembers_where_it_was_raised(tmp_path: Path):
+    outcome = run_packed(pack_job(jobs.note_or_raise, (str(tmp_path), 0, ValueError("odd"))))
     with pytest.raises(ValueError, match="odd") as caught:
         unpack_result(outcome)
     assert "in note_or_raise" in caught.value.__notes__[0]
