@@ -69,6 +69,10 @@ class AbstractSource(ABC):
     def lifetime(self) -> Lifetime:
         """Return how long the source remembers if nothing else acts on it."""
 
+    def unborn(self, leaves: str = "*") -> State:
+        """Return zeros for the leaves, among those named, that the next step creates: they act as zeros."""
+        return {}
+
     def imitate(self, state: State) -> None:
         """Restore a state of another run, whose leaves may be fewer."""
         self.restore(state)
