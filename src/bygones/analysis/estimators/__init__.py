@@ -12,7 +12,12 @@ from bygones.analysis.estimators.confidence_sequence import (
 )
 from bygones.analysis.estimators.hierarchical import hierarchical
 from bygones.analysis.estimators.hierarchical_bootstrap import hierarchical_bootstrap
-from bygones.analysis.estimators.jackknife import jackknife, mean_over_pairs
+from bygones.analysis.estimators.jackknife import (
+    jackknife,
+    mean_over_pairs,
+    means_without_each,
+    pair_means_without_each,
+)
 from bygones.analysis.estimators.median import median
 from bygones.analysis.estimators.paired_t import paired_t
 from bygones.analysis.estimators.sign_flip import sign_flip
@@ -54,4 +59,6 @@ __all__ = [
     "half_width_reached",
     "jackknife",
     "mean_over_pairs",
+    "means_without_each",
+    "pair_means_without_each",
 ]

@@ -201,8 +201,8 @@ def _match(one: Tensor, other: Tensor) -> bool:
 def _construct_state(optimizer: Optimizer, steps: int = 0) -> list[dict[str, Any]]:
     """Construct a new optimizer of the same class and settings, and return its state by parameter.
 
-    `steps`: that it takes first, with gradients of zero. Raises `RecipeError` if the constructor does not take
-    groups and the settings in `defaults`, or a step raises.
+    `steps`: that it takes first, with gradients of zero. Raises `RecipeError` if the constructor does not
+    take groups and the settings in `defaults`, or a step raises.
     """
     groups = [
         {**group, "params": [p.detach().clone().requires_grad_() for p in group["params"]]}
