@@ -166,7 +166,16 @@ def test_an_interval_is_bounded_or_says_that_it_is_not(estimator, num_pairs):
     assert found.low <= found.value <= found.high
     assert bool(found.note) is not all(map(math.isfinite, _ends(found)))
     assert math.isfinite(found.high - found.low) or "unbounded" in found.note
-    assert "inf" in str(found) or not found.note
+    assert "no 95% CI" in str(found) or not found.note
+
+
+@pytest.mark.parametrize("estimator", [sign_flip, median, confidence_sequence])
+def test_an_interval_that_few_pairs_cannot_bound_says_how_many_can(estimator):
+    pairs = np.random.default_rng(0).normal(size=12)
+    note = estimator(pairs[:2]).note
+    fewest = int(note.partition("unbounded below ")[2].partition(" ")[0])
+    assert "unbounded" in estimator(pairs[: fewest - 1]).note
+    assert estimator(pairs[:fewest]).note == ""
 
 
 @every_estimator

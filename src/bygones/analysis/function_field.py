@@ -23,6 +23,7 @@ from scipy.special import logsumexp
 from bygones.analysis.arms import Arms, step_index, values_at
 from bygones.analysis.estimators import (
     Estimate,
+    fewest_for_sign_flips,
     jackknife,
     mean_over_pairs,
     means_without_each,
@@ -150,7 +151,20 @@ class FunctionField:
         """(N,) bool: inputs whose simultaneous interval leaves out 0."""
         return (self.low > 0.0) | (self.high < 0.0)
 
+    @property
+    def too_few(self) -> str:
+        """Why it cannot be told which inputs were moved: too few pairs, in words; "" where it can."""
+        fewest, n = fewest_for_sign_flips(self.band.level), self.band.num_pairs
+        if n >= fewest:
+            return ""
+        return (
+            f"to tell which inputs it moves takes {fewest} seed pairs at {self.band.level:.0%}; there "
+            f"{'is' if n == 1 else 'are'} {n}"
+        )
+
     def __str__(self) -> str:
+        if self.too_few:
+            return f"{capitalize(self.sentence)} at step {self.step}: {self.too_few}; {self.norm}."
         num_moved, num_inputs = int(self.moved.sum()), len(self.moved)
         said = (
             f"{capitalize(self.sentence)} moved {num_moved} of {num_inputs} "

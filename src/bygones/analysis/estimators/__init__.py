@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bygones.analysis.estimators.base import Estimate
+from bygones.analysis.estimators.base import Estimate, fewest_for_sign_flips
 from bygones.analysis.estimators.bootstrap_bca import bootstrap_bca
 from bygones.analysis.estimators.bootstrap_t import bootstrap_t
 from bygones.analysis.estimators.confidence_sequence import (
@@ -46,6 +46,7 @@ __all__ = [
     "ESTIMATORS",
     "Estimate",
     "Estimator",
+    "fewest_for_sign_flips",
     "paired_t",
     "bootstrap_bca",
     "bootstrap_t",
