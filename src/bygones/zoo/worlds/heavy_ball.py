@@ -12,7 +12,7 @@ and in expectation over seeds. With c = 0 the loss is flat, and a kick q of the 
 -lr·mu(1-mu^H)/(1-mu)·q in H steps. Polyak 1964 (doi:10.1016/0041-5553(64)90137-5).
 
 With torch's `nesterov=True` a step is w <- w - lr·(g + mu·b), so on a flat loss each step moves the weights
-by one factor mu less. The other closed forms here are those of heavy ball.
+mu times as far. The other closed forms here are those of heavy ball.
 """
 
 from __future__ import annotations
