@@ -37,6 +37,7 @@ from bygones.analysis.estimators import (
     paired_t,
 )
 from bygones.analysis.metrics import METRICS, Metric
+from bygones.analysis.observed_models import unreached
 from bygones.analysis.predictions import Predictions, require_input
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import facts_of
@@ -164,6 +165,7 @@ def _effects(
     facts = facts_of(outcomes)
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
+    reach = {arm: unreached(outcomes, arm) for arm in names}
     readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
@@ -179,6 +181,7 @@ def _effects(
             readings[step, name],
             ceilings[step, name],
             estimator,
+            reach[arm],
         )
         for arm in names
         for step in steps
@@ -246,6 +249,7 @@ def _one_effect(
     reading: _MetricAtStep,
     ceiling: Estimate | None,
     estimator: Estimator,
+    unreached: str,
 ) -> Effect:
     """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
@@ -277,6 +281,7 @@ def _one_effect(
         pair_correlation=correlation,
         variance_ratio=ratio,
         null_is=arms.describe_null(null),
+        unreached=unreached,
     )
 
 

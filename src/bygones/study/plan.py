@@ -18,7 +18,7 @@ from bygones.store.outcomes import read_manifest
 from bygones.study.describe import describe_study, state_bytes
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.design_json import design_to_json
-from bygones.study.segment import SeedsJob
+from bygones.study.segment import SeedsJob, observe_models
 from bygones.study.tree import (
     Addresses,
     Tree,
@@ -197,7 +197,7 @@ def _describe(
 
 def _seed_bytes(study: Study, arms: tuple[Arm, ...], tree: Tree, run: Run) -> int:
     """About how many bytes one seed takes: an observation an arm and step, a snapshot a segment."""
-    observed = run.observe(study.probe)
+    observed = observe_models(run, study.probe, check=True)
     snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
     return len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
 

@@ -54,11 +54,14 @@ class ScriptVariables(AbstractSource):
         """Return None: a recipe declares what it carries."""
         return None
 
+    def held(self) -> dict[str, Any]:
+        """Return what lies in each place now, by leaf; not a copy."""
+        return {leaf: read(place) for leaf, place in self._places.items()}
+
     def capture(self) -> State:
-        values = {leaf: read(place) for leaf, place in self._places.items()}
         return {
             leaf: clone_leaf(np.asarray(value) if isinstance(value, np.generic) else value)
-            for leaf, value in values.items()
+            for leaf, value in self.held().items()
             if is_array(value) or isinstance(value, bool | int | float | np.generic)
         }
 

@@ -18,7 +18,9 @@ HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
 GONE_SHARE = 0.01  # of the ceiling
 
 
-Kind = Literal["beyond", "like", "less", "alone", "unclear", "gone", "never", "sham", "nothing"]
+Kind = Literal[
+    "beyond", "like", "less", "alone", "unclear", "gone", "never", "sham", "unreached", "nothing"
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     after = f"after {steps(last.horizon)}"
     if not math.isfinite(last.estimate.value):
         return "nothing", "no estimate", "no seed pair stayed finite"
+    if last.unreached:
+        return "unreached", "does not reach what is observed", "every output is the control's"
     if all(at_floor(effect) for effect in course):
         return "sham", "cannot be told from the sham", "exactly what doing nothing gives"
     if gone.gone_by is not None:
@@ -113,6 +117,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     ("Gone", ("gone",)),
     (f"Never above {GONE_SHARE:.0%} of another seed", ("never",)),
     ("Cannot be told from the sham", ("sham",)),
+    ("Does not reach the model that is observed", ("unreached",)),
     ("No estimate", ("nothing",)),
 )
 
