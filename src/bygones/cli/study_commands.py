@@ -151,19 +151,9 @@ def plan(
     """
     if takes_script(ctx, target):
         request = script_study.make_request(
-            target,
-            seed_env,
-            fork_at,
-            horizons,
-            seeds,
-            arm,
-            probe,
-            name,
-            margin,
-            replay,
-            sufficiency,
-            observe,
-        )
+            target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
+            sufficiency, observe,
+        )  # fmt: skip
         script_study.print_plan(request, store, workers, as_json=as_json)
         return
     from bygones.cli import terminal
@@ -218,19 +208,9 @@ def run(
     """
     if takes_script(ctx, target):
         request = script_study.make_request(
-            target,
-            seed_env,
-            fork_at,
-            horizons,
-            seeds,
-            arm,
-            probe,
-            name,
-            margin,
-            replay,
-            sufficiency,
-            observe,
-        )
+            target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
+            sufficiency, observe,
+        )  # fmt: skip
         script_study.run(request, store, workers, as_json=as_json)
         return
     num_workers = workers or default_workers(device)
