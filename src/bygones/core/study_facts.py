@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Role = Literal["control", "sham", "treated", "null"]
+Redraw = Literal["", "null", "control"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,12 @@ class TreatmentFacts:
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does."""
+    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does.
+
+    `redraw`: of an arm that is itself a random change, what else is a draw of the same law: its null, or
+    the control too. `no_null`: why an arm has no matched null. `null_ratio`: of a null, the smallest and the
+    largest ratio of its displacement of the sources to the treated arm's, over seeds and boundaries.
+    """
 
     name: str
     role: Role
@@ -62,6 +68,9 @@ class ArmFacts:
     noun: str | None = None
     treatments: tuple[TreatmentFacts, ...] = ()
     sentence: str = ""
+    redraw: Redraw = ""
+    no_null: str = ""
+    null_ratio: tuple[float, float] | None = None
 
     @property
     def lifetime_steps(self) -> float | None:
@@ -75,10 +84,14 @@ class ArmFacts:
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         treatments = tuple(TreatmentFacts.from_dict(one) for one in value.get("treatments", ()))
         given: dict[str, Any] = {**value, "treatments": treatments}
+        if given.get("null_ratio") is not None:
+            given["null_ratio"] = tuple(given["null_ratio"])
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+        told = {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+        optional = {"redraw": "", "no_null": "", "null_ratio": None}
+        return {name: one for name, one in told.items() if optional.get(name, self) != one}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from bygones.scripts.arm_process import (
     Failure,
     Job,
     Report,
+    is_compared,
     record_name,
 )
 from bygones.scripts.donor import find_donor
@@ -104,7 +105,7 @@ def _train_seed(planned: ScriptPlan, seed: int) -> Report:
     leaves = [index for index, segment in enumerate(segments) if segment.leaf]
     for leaf in sorted(leaves, key=lambda index: "control" not in segments[index].arms):
         path = job.tree.line(leaf)
-        if "control" in segments[leaf].arms or todo & set(path):
+        if "control" in segments[leaf].arms or todo & set(path) or is_compared(job, todo, leaf):
             total.add(
                 _run_in_child(
                     lambda parent, path=path: ArmProcess(

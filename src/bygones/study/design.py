@@ -175,7 +175,8 @@ def add_reference_arms(study: Study, run: HasSources) -> tuple[Arm, ...]:
     for arm in study.arms:
         arms.append(arm)
         nulls = [
-            matched_null(treatment, run.sources[treatment.source]) for treatment in arm.treatments
+            matched_null(treatment, run.sources[treatment.source], arm.treatments)
+            for treatment in arm.treatments
         ]
         if nulls and all(null is not None for null in nulls):
             matched = [null for null in nulls if null is not None]

@@ -23,6 +23,14 @@ _ZERO_AT_FIRST_USE = {
     "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta", "exp_inf",
 }  # fmt: skip
 
+# Keys between which an inequality holds after every update, which random changes of one would break.
+_LINKED = {
+    ("square_avg", "grad_avg"): "square_avg is never below grad_avg squared (centered RMSprop), and a "
+    "random change of either would break that",
+    ("exp_avg_sq", "max_exp_avg_sq"): "max_exp_avg_sq is never below exp_avg_sq (AMSGrad), and a random "
+    "change of either would break that",
+}  # fmt: skip
+
 
 class Moments(AbstractSource):
     """The per-parameter state of any torch optimizer: `<parameter>/<torch's own key>`.
@@ -50,6 +58,11 @@ class Moments(AbstractSource):
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
         return cls(dict(parts.optimizers), named_parameters(parts))
+
+    def linked_leaves(self) -> str:
+        keys = {name.rpartition("/")[2] for name in self.capture()}
+        linked = [why for pair, why in _LINKED.items() if keys.issuperset(pair)]
+        return linked[0] if linked else ""
 
     def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
         """Yield name, optimizer and parameter; among several optimizers, the name begins with the label."""
