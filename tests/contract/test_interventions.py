@@ -162,7 +162,10 @@ def treated(run: Run, intervention: AbstractIntervention, source: str, leaves: s
     """The source's state after one boundary with this treatment; the run is changed."""
     window = window_for(intervention.verb)
     donor = donor_of(run.recipe, run.step)
-    run.intervene([Treatment(source, intervention, window, leaves)], OtherRuns(donor=lambda step: donor.states))
+    run.intervene(
+        [Treatment(source, intervention, window, leaves)],
+        OtherRuns(donor=lambda step: donor.states),
+    )
     return run.sources[source].capture()
 
 
