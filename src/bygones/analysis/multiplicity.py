@@ -201,5 +201,5 @@ def _judged_value(effect: Effect) -> float:
 def _why_none(effect: Effect) -> str:
     judged = effect.estimate if effect.facts.kind == "score" else effect.excess
     if judged is None:
-        return "no matched null was run"
+        return effect.no_null or "no matched null was run"
     return judged.note if judged.num_pairs < 2 else f"{judged.method} has none"

@@ -309,9 +309,13 @@ def _nulls(read: _StudyRecord) -> _Answer:
     treated = read.arms.treated
     if not treated:
         return None
-    missing = [name for name in treated if read.arms.null_of(name) is None]
-    said = f"Run for {len(treated) - len(missing)} of {format_count(len(treated), 'arm')}."
-    return (said, f"Without a matched null: {join_names(missing)}.") if missing else said
+    drawn = [name for name in treated if read.arms[name].redraw]
+    missing = [name for name in treated if name not in drawn and read.arms.null_of(name) is None]
+    said = f"Run for {len(treated) - len(missing) - len(drawn)} of {format_count(len(treated), 'arm')}."
+    if drawn:
+        said += f" Random changes themselves, so without one: {join_names(drawn)}."
+    reasons = "; ".join(f"{name}: {read.arms.no_null(name)}" for name in missing)
+    return (said, f"Without a matched null: {reasons}.") if missing else said
 
 
 def _ceiling(read: _StudyRecord) -> _Answer:

@@ -205,21 +205,26 @@ def null_refusal(treatment: Treatment, source: AbstractSource) -> str:
     return linked or f"no random change of {source.name} as large is defined"
 
 
-def redraw_of(treatment: Treatment, source: AbstractSource) -> Redraw:
-    """Return whether a treatment is itself a random change, so that its matched null is another draw of it.
-
-    "null": the arm and its null are two draws of one change. "control": what is replaced was drawn by the
-    same law, so control, arm and null are three draws. "": neither.
-    """
+def is_redraw(treatment: Treatment) -> bool:
+    """Return True for a treatment that is itself random: its matched null is another draw of it."""
     match treatment.intervention:
-        case Nudge():
-            return "null"
-        case Reseed():
-            return "control" if source.redraws_alike(treatment.window.start) else "null"
-        case Permute() if "order" in source.capabilities:
-            return "null"
+        case Nudge() | Reseed():
+            return True
+        case Permute():
+            return treatment.source == "order"
         case _:
-            return ""
+            return False
+
+
+def redraw_of(treatment: Treatment, source: AbstractSource) -> Redraw:
+    """Return what else is a draw of the same law as a random change; "" if a treatment is none.
+
+    "null": another draw of the treatment. "control": also what it replaces, for that was drawn so too.
+    """
+    if not is_redraw(treatment):
+        return ""
+    reseeds = isinstance(treatment.intervention, Reseed)
+    return "control" if reseeds and source.redraws_alike(treatment.window.start) else "null"
 
 
 def describe_null(treatment: Treatment) -> str:

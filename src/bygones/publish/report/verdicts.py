@@ -18,7 +18,9 @@ HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
 GONE_SHARE = 0.01  # of the ceiling
 
 
-Kind = Literal["beyond", "like", "less", "alone", "unclear", "gone", "never", "sham", "nothing"]
+Kind = Literal[
+    "redraw", "beyond", "like", "less", "alone", "unclear", "gone", "never", "sham", "nothing"
+]
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     if last.floor is not None and not last.estimate.low > last.floor.high:
         return "unclear", f"too uncertain to call {after}", "the interval reaches the sham's"
     lead = f"still there {after}"
+    if last.redraw:
+        return "redraw", lead, "is itself a random change"
     if last.excess is None:
-        return "alone", lead, "no matched null to compare with"
+        return "alone", lead, last.no_null or "no matched null was run"
     if last.excess.low > 0:
         return "beyond", lead, f"more than {last.null_is}"
     if last.excess.high < 0:
@@ -105,6 +109,7 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
 
 # What the first lines of the page say, in this order; one group holds the arms of some kinds.
 GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
+    ("Still there, and itself a random change", ("redraw",)),
     ("Still there, more than a random change as large", ("beyond",)),
     ("Still there, cannot be told from a random change as large", ("like",)),
     ("Still there, less than a random change as large", ("less",)),
