@@ -47,6 +47,9 @@ _VERBS = {
     "matched-null": "randomly kicking",
 }
 
+# Interventions whose settings say no more than which draw it is, or which treatment is matched.
+_UNSAID = ("permute", "reseed", "matched-null")
+
 
 @dataclass(frozen=True)
 class Treatment:
@@ -68,7 +71,7 @@ class Treatment:
         what = self.source if self.leaves == "*" else f"{self.source} ({self.leaves})"
         how = (
             f" ({settings.rstrip(')')})"
-            if settings and "draw" not in self.intervention.__dict__
+            if settings and self.intervention.verb not in _UNSAID
             else ""
         )
         place = "at" if self.window.length == 1 else "over"

@@ -26,6 +26,10 @@ class Nudge(AbstractIntervention):
     draw: int = 0
     requires: ClassVar[Capability] = "arrays"
 
+    def __str__(self) -> str:
+        draw = f", draw {self.draw}" if self.draw else ""
+        return f"{self.verb}({self.epsilon:g}{draw})"
+
     def __call__(self, state: State, at: Boundary) -> State:
         nudged = dict(state)
         for name in sorted(state):
