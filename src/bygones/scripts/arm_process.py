@@ -194,7 +194,8 @@ class ArmProcess(WatchedProcess):
         return decode(file.read_bytes()).states
 
     def _reference_file(self, role: str, matched: str, step: int) -> Path:
-        return folder_of(self.job, self.seed, f"{role} beside {matched}") / f"{step}.safetensors"
+        folder = reference_folder(self.job, self.seed) / digest([role, matched])
+        return folder / f"{step}.safetensors"
 
     def _is_reference(self) -> bool:
         return "control" in self.segment.arms or "sham" in self.segment.arms
@@ -410,6 +411,11 @@ def folder_of(job: Job, seed: int, name: str) -> Path:
     """Return the folder of an arm's files and printed output."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     return job.output / f"seed-{seed}" / plain
+
+
+def reference_folder(job: Job, seed: int) -> Path:
+    """Return the folder of what a seed's nulls read of other arms; it is removed when the seed is done."""
+    return folder_of(job, seed, "references")
 
 
 def allowed_folders(job: Job) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from bygones.scripts.arm_process import (
     Report,
     is_compared,
     record_name,
+    reference_folder,
 )
 from bygones.scripts.donor import find_donor
 from bygones.scripts.plan import ScriptPlan
@@ -96,6 +98,13 @@ def _explain_refusal(refused: Exception, planned: ScriptPlan) -> Exception:
 
 def _train_seed(planned: ScriptPlan, seed: int) -> Report:
     """Train what is missing of one seed, in a process in which the script has not run yet."""
+    try:
+        return _train_arms(planned, seed)
+    finally:
+        shutil.rmtree(reference_folder(planned.job, seed), ignore_errors=True)
+
+
+def _train_arms(planned: ScriptPlan, seed: int) -> Report:
     job, todo = planned.job, planned.todo[seed]
     donor = find_donor(job, seed)
     if job.forks:
