@@ -30,7 +30,15 @@ import xarray as xr
 
 from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.effect import Effect, Washout
-from bygones.analysis.estimators import Estimate, Estimator, jackknife, mean_over_pairs, paired_t
+from bygones.analysis.estimators import (
+    Estimate,
+    Estimator,
+    jackknife,
+    mean_over_pairs,
+    means_without_each,
+    pair_means_without_each,
+    paired_t,
+)
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.predictions import Predictions, require_input
 from bygones.core.errors import DesignError
@@ -281,7 +289,9 @@ def _between(facts: Metric, branches: Sequence[np.ndarray]) -> np.ndarray:
 def _ceiling(reading: _MetricAtStep) -> Estimate | None:
     if reading.between is None or np.isfinite(np.diagonal(reading.between)).sum() < 2:
         return None
-    return jackknife(reading.between, statistic=mean_over_pairs)
+    return jackknife(
+        reading.between, statistic=mean_over_pairs, leave_one_out=pair_means_without_each
+    )
 
 
 def _one_effect(
@@ -299,7 +309,12 @@ def _one_effect(
     moved = reading.moved
     fraction = None
     if reading.between is not None and ceiling is not None and ceiling.value > 0.0:
-        fraction = jackknife(moved[:, a], reading.between, statistic=_share_of_ceiling)
+        fraction = jackknife(
+            moved[:, a],
+            reading.between,
+            statistic=_share_of_ceiling,
+            leave_one_out=_shares_without_each,
+        )
     correlation, ratio = None, None
     if reading.levels is not None:
         correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, arms.control])
@@ -329,6 +344,12 @@ def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
     """Return effect / ceiling; NaN where there is no ceiling."""
     ceiling = mean_over_pairs(between)
     return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
+
+
+def _shares_without_each(moved: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Return effect / ceiling without each seed; NaN where there is no ceiling."""
+    ceilings = pair_means_without_each(between)
+    return means_without_each(moved) / np.where(ceilings > 0.0, ceilings, math.nan)
 
 
 def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:

@@ -129,8 +129,9 @@ class OrderFacts:
 class CertificateFacts:
     """The result of a fork check, or of the comparison with sham twins where runs cannot be forked.
 
-    `needed`, `inert`: sources whose omission was noticed and was not. `sufficiency`: whether all memory
-    was found (`sufficient`, `said`), where that was checked.
+    `needed`, `inert`: sources whose omission was noticed and was not. `constant`: sources that held the same
+    as in a new run of another seed, so that their omission left nothing out. `sufficiency`: whether all
+    memory was found (`sufficient`, `said`), where that was checked.
     """
 
     passed: bool
@@ -138,13 +139,15 @@ class CertificateFacts:
     until: int
     needed: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
     kind: Literal["twins"] | None = None
     sufficiency: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         given: dict[str, Any] = dict(value)
-        given |= {n: tuple(value[n]) for n in ("boundaries", "needed", "inert") if n in value}
+        lists = ("boundaries", "needed", "inert", "constant")
+        given |= {n: tuple(value[n]) for n in lists if n in value}
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,7 +158,11 @@ class CertificateFacts:
             "needed": list(self.needed),
             "inert": list(self.inert),
         }
-        optional = {"kind": self.kind, "sufficiency": self.sufficiency}
+        optional = {
+            "constant": list(self.constant) or None,
+            "kind": self.kind,
+            "sufficiency": self.sufficiency,
+        }
         return told | {name: value for name, value in optional.items() if value is not None}
 
 

@@ -165,13 +165,15 @@ def _inert(read: _StudyRecord) -> _Answer:
         return moved["said"], why
     if not certificate or certificate.kind == "twins":
         return None
-    inert = certificate.inert
-    if not inert:
-        return "None: leaving out any source was noticed by the fork check."
-    return (
-        f"Leaving these out changed nothing in the fork check: {join_names(inert)}.",
-        "For them the fork check abstains.",
+    inert, constant = certificate.inert, certificate.constant
+    said = (
+        f"Leaving these out changed nothing in the fork check: {join_names(inert)}."
+        if inert
+        else "None: leaving out any source that differs between two runs was noticed by the fork check."
     )
+    if constant:
+        said += f" The same in two runs, so not tested: {join_names(constant)}."
+    return (said, "For the inert ones the fork check abstains.") if inert else said
 
 
 def _batchnorm(read: _StudyRecord) -> _Answer:
@@ -410,6 +412,8 @@ def _open(read: _StudyRecord) -> _Answer:
         return None
     inert = certificate.inert if certificate else ()
     parts = [f"Inert in the fork check: {join_names(inert)}."] if inert else []
+    constant = certificate.constant if certificate else ()
+    parts += [f"Not tested by the fork check: {join_names(constant)}."] if constant else []
     left = _left_alone(read)
     parts += [f"Carried on in every arm: {join_names(left)}."] if left else []
     if not parts and not notes:

@@ -196,7 +196,7 @@ def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: b
     if scaled.value == scaled.low == scaled.high:
         return f"exactly {number(scaled.value)}"
     value = f"+{scaled.number}" if signed and scaled.value > 0 else scaled.number
-    if math.isnan(scaled.low):
+    if not (math.isfinite(scaled.low) and math.isfinite(scaled.high)):
         return f"{value} (no interval)".replace("-", "−")
     interval = scaled.interval.replace(f"{100 * scaled.level:g}% CI ", "")
     return f"{value} {interval}".replace("-", "−")
@@ -208,7 +208,7 @@ def format_share(estimate: Estimate | None) -> str:
         return "–"
     if estimate.value == estimate.low == estimate.high == 0:
         return "exactly 0"
-    if math.isnan(estimate.low) or estimate.low == estimate.high:
+    if not math.isfinite(estimate.high - estimate.low) or estimate.low == estimate.high:
         return percent(estimate.value)
     return (
         f"{percent(estimate.value)} [{percent(max(estimate.low, 0.0))}, {percent(estimate.high)}]"

@@ -80,6 +80,10 @@ class AbstractSource(ABC):
         """Return True if what is drawn anew from this step on has the law of what it replaces."""
         return False
 
+    def unborn(self, leaves: str = "*") -> State:
+        """Return zeros for the leaves, among those named, that the next step creates: they act as zeros."""
+        return {}
+
     def imitate(self, state: State) -> None:
         """Restore a state of another run, whose leaves may be fewer."""
         self.restore(state)
