@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bygones.analysis.estimators.base import Estimate
 from bygones.analysis.estimators.bootstrap_bca import bootstrap_bca
 from bygones.analysis.estimators.bootstrap_t import bootstrap_t
+from bygones.analysis.estimators.by_skewness import by_skewness
 from bygones.analysis.estimators.confidence_sequence import (
     confidence_sequence,
     half_width_in_spreads,
@@ -24,6 +25,7 @@ Estimator = Callable[..., Estimate]
 ESTIMATORS: Catalogue[Estimator] = Catalogue(
     "estimator",
     {
+        "by_skewness": by_skewness,
         "paired_t": paired_t,
         "bootstrap_bca": bootstrap_bca,
         "bootstrap_t": bootstrap_t,
@@ -41,6 +43,7 @@ __all__ = [
     "ESTIMATORS",
     "Estimate",
     "Estimator",
+    "by_skewness",
     "paired_t",
     "bootstrap_bca",
     "bootstrap_t",
