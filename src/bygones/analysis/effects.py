@@ -13,7 +13,9 @@ For seed s, with p_s(arm) the probed outputs of that arm:
 
 A distance is never negative, so its interval leaves out zero for any change at all: that is why
 none is printed without these. Floor, null and excess are estimated as the effect is; ceiling and
-fraction are statistics of all the seeds at once and take the jackknife.
+fraction are statistics of all the seeds at once and take the jackknife, with the same kind of interval.
+Which kind is the rule that the study records: `by_skewness`, or the confidence sequence if seeds were
+added until an interval was narrow enough.
 """
 
 from __future__ import annotations
@@ -27,11 +29,21 @@ import xarray as xr
 
 from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.effect import Effect, Washout
-from bygones.analysis.estimators import Estimate, Estimator, jackknife, mean_over_pairs, paired_t
+from bygones.analysis.estimators import (
+    ESTIMATORS,
+    Estimate,
+    Estimator,
+    by_skewness,
+    confidence_sequence,
+    jackknife,
+    mean_over_pairs,
+)
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.predictions import Predictions, require_input
+from bygones.analysis.resolution import resolution
+from bygones.analysis.share import share_limit, share_of_ceiling
 from bygones.core.errors import DesignError
-from bygones.core.study_facts import facts_of
+from bygones.core.study_facts import StudyFacts, facts_of
 
 
 def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
@@ -47,6 +59,11 @@ def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
 def headline_metric(outcomes: xr.Dataset) -> str:
     """Return the distance that a study leads with: the declared one, else tv, or rms of values."""
     return facts_of(outcomes).headline or ("tv" if "logits" in outcomes else "rms")
+
+
+def estimator_of(facts: StudyFacts) -> Estimator:
+    """Return the estimator that a study's record names for its effects; `by_skewness` if it names none."""
+    return ESTIMATORS[facts.interval or "by_skewness"]
 
 
 def per_seed(
@@ -81,9 +98,12 @@ def effect(
     arm: str,
     step: int,
     metric: str = "tv",
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
 ) -> Effect:
-    """Estimate the effect of one arm by one probe step, in one metric, with all its references."""
+    """Estimate the effect of one arm by one probe step, in one metric, with all its references.
+
+    `estimator`: the study's own, `estimator_of`, if not given.
+    """
     arms = Arms.of(outcomes)
     if arms.index(arm) == arms.control:
         raise DesignError(
@@ -96,7 +116,7 @@ def effect(
 def all_effects(
     outcomes: xr.Dataset,
     metrics: Sequence[str] = ("tv",),
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
     steps: Iterable[int] | None = None,
 ) -> list[Effect]:
     """Estimate every treated arm's effect by every probe step in every metric; the metric changes fastest."""
@@ -107,8 +127,9 @@ def all_effects(
 def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washout:
     """Find the first horizon from which an effect stays below a share of the ceiling.
 
-    An effect is gone where the upper end of its interval is below `share · ceiling`. Without an interval
-    or a ceiling it counts as standing: its absence has to be shown.
+    An effect is gone where the upper limit of its share of the ceiling, which knows the errors of both, is
+    below `share` (`share_limit`: one-sided, 97.5% at a 95% interval). Without a ceiling, or with too few
+    seeds for a limit, it counts as standing: its absence has to be shown.
     """
     kinds = sorted({(found.arm, found.metric) for found in effects_of_one_arm})
     if len(kinds) != 1:
@@ -131,7 +152,7 @@ def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washou
 
 
 def _is_gone(found: Effect, share: float) -> bool:
-    return found.ceiling is not None and found.estimate.high < share * found.ceiling.value
+    return found.share_limit is not None and found.share_limit < share
 
 
 # ------------------------------------------------------------------ computation
@@ -144,6 +165,7 @@ class _MetricAtStep:
     moved: np.ndarray  # (R, A): distance from the control, or score less the control's
     levels: np.ndarray | None  # (R, A): the scores themselves
     between: np.ndarray | None  # (R, R): distance of control s (row) from control s′ (column)
+    resolution: float | None  # what rounding alone moves
 
 
 def _effects(
@@ -151,9 +173,10 @@ def _effects(
     names: Sequence[str],
     steps: Sequence[int],
     metrics: Sequence[str],
-    estimator: Estimator,
+    estimator: Estimator | None,
 ) -> list[Effect]:
     facts = facts_of(outcomes)
+    estimator = estimator_of(facts) if estimator is None else estimator
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
     readings: dict[tuple[int, str], _MetricAtStep] = {}
@@ -161,7 +184,8 @@ def _effects(
     for step in steps:
         for name, reading in _read(outcomes, arms.control, chosen, step).items():
             readings[step, name] = reading
-            ceilings[step, name] = _ceiling(reading)  # of the step, whatever the arm
+            # of the step, whatever the arm
+            ceilings[step, name] = _ceiling(reading, _over_seeds(estimator))
     return [
         _one_effect(
             arms,
@@ -198,15 +222,16 @@ def _read(
             other = seen[control] if facts.kind == "distance" else outcomes["labels"].values
             first[name][s] = facts(seen, other)
     controls = Predictions(block[:, control])
+    labels = outcomes["labels"].values if "labels" in outcomes else None
     readings: dict[str, _MetricAtStep] = {}
     for name, facts in metrics.items():
+        rounding = resolution(block[:, control], facts, labels)
         if facts.kind == "distance":
-            readings[name] = _MetricAtStep(
-                first[name], None, _between(facts, controls[facts.input_kind])
-            )
+            between = _between(facts, controls[facts.input_kind])
+            readings[name] = _MetricAtStep(first[name], None, between, rounding)
         else:
             levels = first[name]
-            readings[name] = _MetricAtStep(levels - levels[:, [control]], levels, None)
+            readings[name] = _MetricAtStep(levels - levels[:, [control]], levels, None, rounding)
     return readings
 
 
@@ -222,10 +247,15 @@ def _between(facts: Metric, controls: np.ndarray) -> np.ndarray:
     return between
 
 
-def _ceiling(reading: _MetricAtStep) -> Estimate | None:
+def _over_seeds(estimator: Estimator) -> Estimator | None:
+    """Return the interval of what is jackknifed over seeds: this estimator's if it can be, else Student's."""
+    return estimator if estimator in (by_skewness, confidence_sequence) else None
+
+
+def _ceiling(reading: _MetricAtStep, interval: Estimator | None) -> Estimate | None:
     if reading.between is None or np.isfinite(np.diagonal(reading.between)).sum() < 2:
         return None
-    return jackknife(reading.between, statistic=mean_over_pairs)
+    return jackknife(reading.between, statistic=mean_over_pairs, interval=interval)
 
 
 def _one_effect(
@@ -240,9 +270,12 @@ def _one_effect(
     """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
     moved = reading.moved
-    fraction = None
-    if reading.between is not None and ceiling is not None and ceiling.value > 0.0:
-        fraction = jackknife(moved[:, a], reading.between, statistic=_share_of_ceiling)
+    fraction, limit = None, None
+    if reading.between is not None and ceiling is not None:
+        if ceiling.value > (reading.resolution or 0.0):  # of a ceiling that is rounding, no share
+            interval = _over_seeds(estimator)
+            fraction = share_of_ceiling(moved[:, a], reading.between, interval)
+            limit = share_limit(moved[:, a], reading.between, fraction, ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
         correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, arms.control])
@@ -262,13 +295,9 @@ def _one_effect(
         pair_correlation=correlation,
         variance_ratio=ratio,
         null_is=arms.describe_null(null),
+        share_limit=limit,
+        resolution=reading.resolution,
     )
-
-
-def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
-    """Return effect / ceiling; NaN where there is no ceiling."""
-    ceiling = mean_over_pairs(between)
-    return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
 
 
 def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:

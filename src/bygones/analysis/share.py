@@ -1,4 +1,4 @@
-"""Share of the ceiling: an effect as a part of what another seed would change, with its interval."""
+"""Share of the ceiling: an effect as a part of what another seed would change, with interval and limit."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from dataclasses import replace
 import numpy as np
 from scipy import special
 
-from bygones.analysis.estimators import Estimate, jackknife, mean_over_pairs
-from bygones.analysis.estimators.by_skewness import SKEWED
+from bygones.analysis.estimators import Estimate, by_skewness, jackknife, mean_over_pairs
+from bygones.analysis.skewness import SKEWED_FROM
 from bygones.analysis.upper_limit import upper_limit
 
-ON_THE_LOG_SCALE = "skewness-corrected jackknife, also on the log scale"
+ON_THE_LOG_SCALE = "jackknife on the log scale"
+_TOO_LARGE = 700.0  # a logarithm whose exponential is no number any more
 
 
 def share_of_ceiling(
-    moved: np.ndarray, between: np.ndarray, interval: Callable[..., Estimate], *, level: float = 0.95
+    moved: np.ndarray,
+    between: np.ndarray,
+    interval: Callable[..., Estimate] | None = by_skewness,
+    *,
+    level: float = 0.95,
 ) -> Estimate:
-    """Estimate effect / ceiling by the jackknife over seeds.
+    """Estimate θ = effect / ceiling by the jackknife over seeds.
 
-        mean_s moved_s / mean_{s≠s′} between_ss′
+        θ = mean_s moved_s / mean_{s≠s′} between_ss′
 
     `moved`: (R,), distance of each seed's treated run from its control; `between`: (R, R), distances between
-    the controls. `interval` is the estimator whose interval is taken over the pseudo-values. Where
-    `by_skewness` finds these skewed, each end is the farther one of its interval and of Student's on the log
-    scale, θ · exp(±t · error of log θ): a ratio is skewed whatever it is made of.
+    the controls. `interval` is the estimator whose interval is taken over the pseudo-values of θ, None for
+    Student's. Where it measures a skewness beyond 0.3 in them, it is taken over those of log θ instead, and
+    its ends are raised to powers of e: a ratio is skewed even where its parts are not. `method` says which.
     """
     found = jackknife(moved, between, statistic=_ratio, level=level, interval=interval)
-    if not found.method.startswith(SKEWED.removesuffix(" t")):
+    if found.skewness is None or abs(found.skewness) <= SKEWED_FROM:
         return found
-    logs = jackknife(moved, between, statistic=_log_ratio, level=level)
+    logs = jackknife(moved, between, statistic=_log_ratio, level=level, interval=interval)
     if not (math.isfinite(logs.low) and math.isfinite(logs.high)):
         return found
-    low, high = (math.exp(min(end, 700.0)) for end in (logs.low, logs.high))
-    return replace(
-        found, low=min(found.low, low), high=max(found.high, high), method=ON_THE_LOG_SCALE
-    )
+    low, high = (math.exp(end) if end < _TOO_LARGE else math.inf for end in (logs.low, logs.high))
+    return replace(found, low=low, high=high, method=ON_THE_LOG_SCALE)
 
 
 def share_limit(
@@ -59,7 +62,7 @@ def share_limit(
     t = float(special.stdtrit(n - 1, level)) if n > 1 else math.inf
     of_ceiling = t * (ceiling.error or 0.0) / ceiling.value
     limit = math.log(share.value) + math.hypot(in_logs, of_ceiling)
-    return max(share.high, math.exp(limit) if limit < 700.0 else math.inf)
+    return max(share.high, math.exp(limit) if limit < _TOO_LARGE else math.inf)
 
 
 def _ratio(moved: np.ndarray, between: np.ndarray) -> float:

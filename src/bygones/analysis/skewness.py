@@ -28,7 +28,7 @@ def sample_skewness(kept: np.ndarray) -> float:
     """
     n = kept.size
     centred = (kept - kept.mean()) / float(np.ptp(kept))
-    m2, m3 = float(np.mean(centred**2)), float(np.mean(centred**3))
+    m2, m3 = (float((centred**power).mean()) for power in (2, 3))
     return math.sqrt(n * (n - 1)) / (n - 2) * m3 / m2**1.5
 
 

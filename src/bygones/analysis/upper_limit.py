@@ -50,9 +50,10 @@ def upper_limit(distances: ArrayLike, *, level: float = 0.975) -> float:
 
 
 def p_value_below(distances: ArrayLike, bound: float) -> float:
-    """Return the one-sided p-value against a mean of `bound` or more: at most 1 − level where the limit is below.
+    """Return the one-sided p-value against a mean of `bound` or more.
 
-    1 below three distances. Distances all alike have no spread to test with: 2^−n if they are below.
+    At most 1 − level exactly where `upper_limit` is at most the bound. 1 below three
+    distances. Distances all alike have no spread to test with: 2^−n if they are below.
 
     >>> round(p_value_below([0.9, 1.1, 1.0, 1.2, 1.05, 0.95], 1.5), 5)
     0.00033
@@ -75,7 +76,9 @@ def _of_logs(kept: np.ndarray) -> tuple[float, float]:
 
 def _limit_in_logs(mean: float, variance: float, n: int, alpha: float) -> float:
     t = float(special.stdtrit(n - 1, 1.0 - alpha))
-    chi = float(special.chdtri(n - 1, 1.0 - alpha))  # the lower quantile: chdtri takes the upper tail
+    chi = float(
+        special.chdtri(n - 1, 1.0 - alpha)
+    )  # the lower quantile: chdtri takes the upper tail
     of_variance = 0.5 * variance * ((n - 1) / chi - 1.0)
     return mean + 0.5 * variance + math.hypot(t * math.sqrt(variance / n), of_variance)
 
@@ -91,5 +94,7 @@ def _p_lognormal(kept: np.ndarray, bound: float) -> float:
         return 1.0
     if surplus(_SMALLEST_P) <= 0.0:
         return _SMALLEST_P
-    root = optimize.brentq(lambda power: surplus(math.exp(power)), math.log(_SMALLEST_P), math.log(0.5))
+    root = optimize.brentq(
+        lambda power: surplus(math.exp(power)), math.log(_SMALLEST_P), math.log(0.5)
+    )
     return math.exp(float(root))

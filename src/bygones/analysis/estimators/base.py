@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -52,9 +52,9 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """Return the estimate in another unit, `factor > 0` of which make one of this."""
-        ends = {name: factor * getattr(self, name) for name in ("value", "low", "high")}
         error = None if self.error is None else factor * self.error
-        return Estimate(**{**vars(self), **ends, "error": error})
+        value, low, high = (factor * number for number in (self.value, self.low, self.high))
+        return replace(self, value=value, low=low, high=high, error=error)
 
     @property
     def number(self) -> str:
