@@ -62,7 +62,7 @@ def without_null(outcomes: xr.Dataset, arm: str) -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def outcomes() -> xr.Dataset:
-    whole = make_outcomes(num_seeds=6, num_inputs=16, diverged=(DIVERGED,), image_size=4)
+    whole = make_outcomes(num_seeds=10, num_inputs=16, diverged=(DIVERGED,), image_size=4)
     whole = without_null(whole, "swap-order")
     whole = renamed(whole, {"reset-moments": HOSTILE, "reset-batchnorm": MATHS})
     family = {

@@ -15,7 +15,9 @@ For seed s, with p_s(arm) the probed outputs of that arm:
 
 A distance is never negative, so its interval leaves out zero for any change at all: that is why
 none is printed without these. Floor, null and excess are estimated as the effect is; ceiling and
-fraction are statistics of all the seeds at once and take the jackknife.
+fraction are statistics of all the seeds at once and take the jackknife, with the same kind of interval.
+Which kind is the rule that the study records: `by_skewness`, or the confidence sequence if seeds were
+added until an interval was narrow enough.
 """
 
 from __future__ import annotations
@@ -31,18 +33,21 @@ import xarray as xr
 from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.effect import Effect, Washout
 from bygones.analysis.estimators import (
+    ESTIMATORS,
     Estimate,
     Estimator,
+    by_skewness,
+    confidence_sequence,
     jackknife,
     mean_over_pairs,
-    means_without_each,
     pair_means_without_each,
-    paired_t,
 )
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.predictions import Predictions, require_input
+from bygones.analysis.resolution import resolution
+from bygones.analysis.share import share_limit, share_of_ceiling
 from bygones.core.errors import DesignError
-from bygones.core.study_facts import facts_of
+from bygones.core.study_facts import StudyFacts, facts_of
 
 
 def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
@@ -58,6 +63,11 @@ def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
 def headline_metric(outcomes: xr.Dataset) -> str:
     """Return the distance that a study leads with: the declared one, else tv, or rms of values."""
     return facts_of(outcomes).headline or ("tv" if "logits" in outcomes else "rms")
+
+
+def estimator_of(facts: StudyFacts) -> Estimator:
+    """Return the estimator that a study's record names for its effects; `by_skewness` if it names none."""
+    return ESTIMATORS[facts.interval or "by_skewness"]
 
 
 def per_seed(
@@ -107,9 +117,12 @@ def effect(
     arm: str,
     step: int,
     metric: str = "tv",
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
 ) -> Effect:
-    """Estimate the effect of one arm by one probe step, in one metric, with all its references."""
+    """Estimate the effect of one arm by one probe step, in one metric, with all its references.
+
+    `estimator`: the study's own, `estimator_of`, if not given.
+    """
     arms = Arms.of(outcomes)
     if arms.index(arm) == arms.control:
         raise DesignError(
@@ -122,7 +135,7 @@ def effect(
 def all_effects(
     outcomes: xr.Dataset,
     metrics: Sequence[str] = ("tv",),
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
     steps: Iterable[int] | None = None,
 ) -> list[Effect]:
     """Estimate every treated arm's effect by every probe step in every metric; the metric changes fastest."""
@@ -133,8 +146,9 @@ def all_effects(
 def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washout:
     """Find the first horizon from which an effect stays below a share of the ceiling.
 
-    An effect is gone where the upper end of its interval is below `share · ceiling`. Without an interval
-    or a ceiling it counts as standing: its absence has to be shown.
+    An effect is gone where the upper limit of its share of the ceiling, which knows the errors of both, is
+    below `share` (`share_limit`: one-sided, 97.5% at a 95% interval). Without a ceiling, or with too few
+    seeds for a limit, it counts as standing: its absence has to be shown.
     """
     kinds = sorted({(found.arm, found.metric) for found in effects_of_one_arm})
     if len(kinds) != 1:
@@ -157,7 +171,7 @@ def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washou
 
 
 def _is_gone(found: Effect, share: float) -> bool:
-    return found.ceiling is not None and found.estimate.high < share * found.ceiling.value
+    return found.share_limit is not None and found.share_limit < share
 
 
 # ------------------------------------------------------------------ computation
@@ -170,6 +184,7 @@ class _MetricAtStep:
     moved: np.ndarray  # (R, A): distance from the control, or score less the control's
     levels: np.ndarray | None  # (R, A): the scores themselves
     between: np.ndarray | None  # (R, R): distance of control s (row) from control s′ (column)
+    resolution: float | None  # what rounding alone moves
 
 
 def _effects(
@@ -177,9 +192,10 @@ def _effects(
     names: Sequence[str],
     steps: Sequence[int],
     metrics: Sequence[str],
-    estimator: Estimator,
+    estimator: Estimator | None,
 ) -> list[Effect]:
     facts = facts_of(outcomes)
+    estimator = estimator_of(facts) if estimator is None else estimator
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
     readings: dict[tuple[int, str], _MetricAtStep] = {}
@@ -187,7 +203,8 @@ def _effects(
     for step in steps:
         for name, reading in _read(outcomes, arms, chosen, step).items():
             readings[step, name] = reading
-            ceilings[step, name] = _ceiling(reading)  # of the step, whatever the arm
+            # of the step, whatever the arm
+            ceilings[step, name] = _ceiling(reading, _over_seeds(estimator))
     return [
         _one_effect(
             arms,
@@ -228,6 +245,7 @@ def _read(
                 levels[name][s] = facts(seen, outcomes["labels"].values)
                 moved[name][s] = _score_differences(levels[name][s], arms)
     branches = [Predictions(block[:, branch]) for branch in arms.branches()]
+    labels = outcomes["labels"].values if "labels" in outcomes else None
     return {
         name: _MetricAtStep(
             moved[name],
@@ -235,6 +253,7 @@ def _read(
             _between(facts, [branch[facts.input_kind] for branch in branches])
             if facts.kind == "distance"
             else None,
+            resolution(block[:, arms.control], facts, labels),
         )
         for name, facts in metrics.items()
     }
@@ -286,11 +305,19 @@ def _between(facts: Metric, branches: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _ceiling(reading: _MetricAtStep) -> Estimate | None:
+def _over_seeds(estimator: Estimator) -> Estimator | None:
+    """Return the interval of what is jackknifed over seeds: this estimator's if it can be, else Student's."""
+    return estimator if estimator in (by_skewness, confidence_sequence) else None
+
+
+def _ceiling(reading: _MetricAtStep, interval: Estimator | None) -> Estimate | None:
     if reading.between is None or np.isfinite(np.diagonal(reading.between)).sum() < 2:
         return None
     return jackknife(
-        reading.between, statistic=mean_over_pairs, leave_one_out=pair_means_without_each
+        reading.between,
+        statistic=mean_over_pairs,
+        interval=interval,
+        leave_one_out=pair_means_without_each,
     )
 
 
@@ -307,14 +334,12 @@ def _one_effect(
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
     num_draws = len(arms.draws(arm)) if METRICS[metric].kind == "distance" else 1
     moved = reading.moved
-    fraction = None
-    if reading.between is not None and ceiling is not None and ceiling.value > 0.0:
-        fraction = jackknife(
-            moved[:, a],
-            reading.between,
-            statistic=_share_of_ceiling,
-            leave_one_out=_shares_without_each,
-        )
+    fraction, limit = None, None
+    if reading.between is not None and ceiling is not None:
+        if ceiling.value > (reading.resolution or 0.0):  # of a ceiling that is rounding, no share
+            interval = _over_seeds(estimator)
+            fraction = share_of_ceiling(moved[:, a], reading.between, interval)
+            limit = share_limit(moved[:, a], reading.between, fraction, ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
         correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, arms.control])
@@ -337,19 +362,9 @@ def _one_effect(
         no_null=arms.no_null(arm),
         redraw=arms[arm].redraw,
         num_draws=num_draws,
+        share_limit=limit,
+        resolution=reading.resolution,
     )
-
-
-def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
-    """Return effect / ceiling; NaN where there is no ceiling."""
-    ceiling = mean_over_pairs(between)
-    return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
-
-
-def _shares_without_each(moved: np.ndarray, between: np.ndarray) -> np.ndarray:
-    """Return effect / ceiling without each seed; NaN where there is no ceiling."""
-    ceilings = pair_means_without_each(between)
-    return means_without_each(moved) / np.where(ceilings > 0.0, ceilings, math.nan)
 
 
 def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:

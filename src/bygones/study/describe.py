@@ -34,6 +34,7 @@ def describe_study(
         headline=study.headline,
         family=asdict(study.declared),
         margins=dict(study.margins),
+        interval="by_skewness",
         sources=tuple(describe_sources(run)),
         orders=order,
         digests={"study": study.digest(), "recipe": study.recipe.code()},

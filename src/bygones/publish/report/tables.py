@@ -16,6 +16,7 @@ import xarray as xr
 
 from bygones.analysis.arms import Arms
 from bygones.analysis.effect import Effect
+from bygones.analysis.estimators import Estimate
 from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts
 from bygones.publish.report.verdicts import Reading, share
 
@@ -56,7 +57,8 @@ _REFERENCES = ("estimate", "floor", "null", "excess", "ceiling", "fraction")
 _EFFECT_COLUMNS = (
     "arm", "metric", "step", "horizon",
     *(f"{name}{end}" for name in _REFERENCES for end in ("", "_low", "_high")),
-    "level", "num_pairs", "num_diverged", "method", "note",
+    "level", "num_pairs", "num_diverged", "method", "note", "skewness",
+    "excess_method", "fraction_method", "share_limit", "resolution",
     "pair_correlation", "variance_ratio", "sentence",
 )  # fmt: skip
 
@@ -72,12 +74,20 @@ def effects_table(effects: Iterable[Effect]) -> Table:
         row |= {"level": effect.estimate.level, "num_pairs": effect.estimate.num_pairs}
         row |= {"num_diverged": effect.num_diverged, "method": effect.estimate.method}
         row |= {"note": effect.estimate.note, "pair_correlation": effect.pair_correlation}
+        row |= {"skewness": effect.estimate.skewness, "excess_method": _method(effect.excess)}
+        row |= {"fraction_method": _method(effect.fraction), "share_limit": effect.share_limit}
+        row |= {"resolution": effect.resolution}
         row |= {"variance_ratio": effect.variance_ratio, "sentence": str(effect)}
         rows.append(row)
     return _table(
         "effects", rows, _EFFECT_COLUMNS, "Every effect with its references, by arm and horizon",
-        in_unit=_REFERENCES[:-1], shares=("fraction", "level"), split_by="metric",
+        in_unit=(*_REFERENCES[:-1], "resolution"), shares=("fraction", "level", "share_limit"),
+        split_by="metric",
     )  # fmt: skip
+
+
+def _method(estimate: Estimate | None) -> str | None:
+    return None if estimate is None else estimate.method
 
 
 _ANSWER_COLUMNS = (
