@@ -24,6 +24,7 @@ from bygones.study.certificate import certify
 from bygones.study.design import Arm, Study
 from bygones.study.executors import Processes, Serial
 from bygones.study.measure import measure
+from bygones.study.other_runs import compared_arm
 from bygones.study.plan import Plan, plan
 from bygones.study.segment import donor_seed, run_seeds
 from bygones.training.fork_check import Certificate, check_fork
@@ -31,6 +32,7 @@ from bygones.training.interventions import Hold, Kick, Replace, Reset, Scale, Tr
 from bygones.training.orders import ShuffleOnce
 from bygones.training.probes import Values
 from bygones.training.recipe import Parts, Recipe
+from bygones.training.rewriter import OtherRuns
 from bygones.training.run import Run
 from bygones.training.treatment import Treatment
 from bygones.zoo.worlds import heavy_ball
@@ -156,10 +158,25 @@ def test_outcomes_are_those_of_a_plain_loop():
 
             def give(step: int, donor: Run = donor) -> Any:
                 donor.advance(step)
-                return donor.snapshot()
+                return donor.snapshot().states
 
-            run.advance(study.end, arm.treatments, donor=give, at_boundary=look)
-            run.intervene(arm.treatments, give)
+            def at(treatments: Any) -> Any:
+                """The states of another arm of this seed, trained anew to each boundary."""
+
+                def states(step: int) -> Any:
+                    other, found = Run(study.recipe, 3), {}
+
+                    def take(run: Run) -> None:
+                        found.update({run.step: run.snapshot().states})
+
+                    other.advance(step + 1, treatments, at_boundary=take)
+                    return found[step]
+
+                return states
+
+            others = OtherRuns(give, at(()), at(compared_arm(arm.treatments)))
+            run.advance(study.end, arm.treatments, others=others, at_boundary=look)
+            run.intervene(arm.treatments, others)
             look(run)
         mine = outcomes.sel(seed=3, arm=arm.name)
         assert np.stack(looked).tobytes() == mine["logits"].values.tobytes(), arm.name

@@ -108,8 +108,7 @@ def effect_per_seed(outcomes: xr.Dataset, metric: str, arm: str) -> xr.DataArray
         for one, other in arms.draws(arm)
         if other == arms.control or kind == "distance"
     ]
-    mean = sum(pairs[1:], pairs[0]) / len(pairs)
-    return mean.assign_attrs(pairs[0].attrs).rename(metric)
+    return pairs[0].copy(data=np.mean([pair.values for pair in pairs], axis=0))
 
 
 def effect(

@@ -26,6 +26,7 @@ from bygones.study.other_runs import (
     compared_arm,
     first_boundary,
     make_donors,
+    work_steps,
 )
 from bygones.study.snapshot_bytes import decode, encode
 from bygones.study.tree import (
@@ -174,7 +175,7 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
             child > item.index and child in todo for child in job.tree.children(segment.parent)
         ):
             del ends[segment.parent]  # the last child has started from it
-        yield item.num_steps * len(runs)
+        yield work_steps(job.tree, item) * len(runs)
 
 
 def _train_segment(
