@@ -29,7 +29,9 @@ from bygones.analysis.estimators import (
     hierarchical_bootstrap,
     jackknife,
     mean_over_pairs,
+    means_without_each,
     median,
+    pair_means_without_each,
     paired_t,
     sign_flip,
     trimmed,
@@ -164,7 +166,16 @@ def test_an_interval_is_bounded_or_says_that_it_is_not(estimator, num_pairs):
     assert found.low <= found.value <= found.high
     assert bool(found.note) is not all(map(math.isfinite, _ends(found)))
     assert math.isfinite(found.high - found.low) or "unbounded" in found.note
-    assert "inf" in str(found) or not found.note
+    assert "no 95% CI" in str(found) or not found.note
+
+
+@pytest.mark.parametrize("estimator", [sign_flip, median, confidence_sequence])
+def test_an_interval_that_few_pairs_cannot_bound_says_how_many_can(estimator):
+    pairs = np.random.default_rng(0).normal(size=12)
+    note = estimator(pairs[:2]).note
+    fewest = int(note.partition("unbounded below ")[2].partition(" ")[0])
+    assert "unbounded" in estimator(pairs[: fewest - 1]).note
+    assert estimator(pairs[:fewest]).note == ""
 
 
 @every_estimator
@@ -555,6 +566,38 @@ def test_jackknife_variance_of_a_u_statistic_is_the_simulated_one():
     # The mistake this is there to prevent, under the same test.
     naive = np.mean([_pairs_taken_for_independent(matrix) for matrix in matrices])
     assert naive / values.var(ddof=1) < 0.6
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 4, 17])
+def test_the_closed_forms_are_the_statistics_with_one_seed_left_out(num_seeds: int):
+    rng = np.random.default_rng(num_seeds)
+    between, numbers = rng.lognormal(size=(num_seeds, num_seeds)), rng.lognormal(size=num_seeds)
+    for closed, statistic, of in (
+        (pair_means_without_each, mean_over_pairs, between),  # a matrix that is not symmetric
+        (means_without_each, np.mean, numbers),
+    ):
+        slow = jackknife(of, statistic=statistic)
+        fast = jackknife(of, statistic=statistic, leave_one_out=closed)
+        wanted = pytest.approx((slow.value, *_ends(slow)), rel=1e-12, nan_ok=True)
+        assert (fast.value, *_ends(fast)) == wanted
+
+
+def test_the_ceiling_of_many_seeds_computes_its_statistic_once():
+    between, calls = differences_between(np.arange(300.0)), []
+
+    def counted(matrix: np.ndarray) -> float:
+        calls.append(len(matrix))
+        return mean_over_pairs(matrix)
+
+    jackknife(between, statistic=counted, leave_one_out=pair_means_without_each)
+    assert calls == [300]
+
+
+def test_pairs_all_alike_have_an_interval_without_width_in_closed_form_too():
+    between = 0.1 * (1.0 - np.eye(7))
+    found = jackknife(between, statistic=mean_over_pairs, leave_one_out=pair_means_without_each)
+    assert _ends(found) == [found.value, found.value]
+    assert "no width" in found.note
 
 
 def test_jackknife_variance_of_a_ratio_is_the_simulated_one():

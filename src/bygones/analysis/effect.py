@@ -9,6 +9,7 @@ from typing import Any
 
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS, Metric
+from bygones.core.study_facts import Redraw
 from bygones.core.text import capitalize, format_count, to_plain
 
 
@@ -39,6 +40,9 @@ class Effect:
     pair_correlation: float | None
     variance_ratio: float | None
     null_is: str = "a random change as large"  # what the matched null of this arm does
+    no_null: str = ""  # that and why it has none, as a clause
+    redraw: Redraw = ""  # of an arm that is itself a random change: what else is a draw of it
+    num_draws: int = 1  # distances that each seed's is the mean of
     share_limit: float | None = None
     resolution: float | None = None
 
@@ -116,6 +120,8 @@ class Effect:
             f"{format_count(self.horizon, 'step')} on {estimate.interval}, "
             f"{format_count(estimate.num_pairs, 'seed pair')}, {estimate.method}"
         )
+        if self.num_draws > 1:
+            said += f", each pair the mean of {self.num_draws} distances between draws"
         if self.num_diverged:
             num_all = estimate.num_pairs + estimate.num_dropped
             said += f" ({self.num_diverged} of {num_all} pairs diverged and are left out)"
@@ -131,8 +137,10 @@ class Effect:
             floor = self.floor.scaled(scale)
             said = f"doing nothing (sham) {'moves' if is_distance else 'changes'} it by "
             said += "exactly 0" if _exactly_zero(floor) else str(floor)
+        if self.redraw:
+            return f"{said}; it is itself a random change, so another draw of it is no reference"
         if self.null is None or self.excess is None:
-            return f"{said}, and no matched null was run"
+            return f"{said}, and {self.no_null or 'no matched null was run'}"
         said += f", its matched null ({self.null_is}) by {_amount(self.null.scaled(scale))}"
         if self.null.num_dropped:
             said += f" (of which {format_count(self.null.num_dropped, 'pair')} diverged)"

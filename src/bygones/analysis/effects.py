@@ -8,6 +8,8 @@ For seed s, with p_s(arm) the probed outputs of that arm:
     floor      the same for the sham arm (negative control), which changes nothing
     null       the same for the matched null: a random change of the same size
     excess     mean_s of (treated − null), paired by seed
+    draws      an arm that is itself a random change (another order, other streams, a nudge) has no null,
+               since that would be another draw of it: the effect is the mean over the draws' distances
     ceiling    mean over pairs s ≠ s′ of D(p_s(control), p_s′(control)): another seed
     fraction   effect / ceiling
 
@@ -23,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import xarray as xr
@@ -37,6 +40,7 @@ from bygones.analysis.estimators import (
     confidence_sequence,
     jackknife,
     mean_over_pairs,
+    pair_means_without_each,
 )
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.predictions import Predictions, require_input
@@ -91,6 +95,21 @@ def per_seed(
         name=metric,
         attrs={"arm": arm, "reference": reference, "unit": facts.unit},
     )
+
+
+def effect_per_seed(outcomes: xr.Dataset, metric: str, arm: str) -> xr.DataArray:
+    """Return what an arm's effect is the mean of, dims (seed, step): `per_seed`, averaged over draws.
+
+    An arm that is itself a random change has more than one draw (see `Arms.draws`).
+    """
+    arms, kind = Arms.of(outcomes), METRICS[metric].kind
+    pairs = [
+        per_seed(outcomes, metric, arms.names[one], arms.names[other])
+        for one, other in arms.draws(arm)
+        if other == arms.control or kind == "distance"
+    ]
+    mean = sum(pairs[1:], pairs[0]) / len(pairs)
+    return mean.assign_attrs(pairs[0].attrs).rename(metric)
 
 
 def effect(
@@ -182,7 +201,7 @@ def _effects(
     readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
-        for name, reading in _read(outcomes, arms.control, chosen, step).items():
+        for name, reading in _read(outcomes, arms, chosen, step).items():
             readings[step, name] = reading
             # of the step, whatever the arm
             ceilings[step, name] = _ceiling(reading, _over_seeds(estimator))
@@ -203,7 +222,7 @@ def _effects(
 
 
 def _read(
-    outcomes: xr.Dataset, control: int, metrics: Mapping[str, Metric], step: int
+    outcomes: xr.Dataset, arms: Arms, metrics: Mapping[str, Metric], step: int
 ) -> dict[str, _MetricAtStep]:
     """Compute every metric at one step. Only one seed's arms, and all controls, are in float64 at a time."""
     h = step_index(outcomes, step)
@@ -214,37 +233,76 @@ def _read(
         :, :, h
     ]  # (R, A, N, C); outcomes hold only one kind
     R, A = block.shape[:2]
-    first = {name: np.empty((R, A)) for name in metrics}
+    moved = {name: np.empty((R, A)) for name in metrics}
+    levels = {name: np.empty((R, A)) for name, facts in metrics.items() if facts.kind == "score"}
     for s in range(R):
         views = Predictions(block[s])
         for name, facts in metrics.items():
             seen = views[facts.input_kind]
-            other = seen[control] if facts.kind == "distance" else outcomes["labels"].values
-            first[name][s] = facts(seen, other)
-    controls = Predictions(block[:, control])
+            if facts.kind == "distance":
+                moved[name][s] = _distances(facts, seen, arms)
+            else:
+                levels[name][s] = facts(seen, outcomes["labels"].values)
+                moved[name][s] = _score_differences(levels[name][s], arms)
+    branches = [Predictions(block[:, branch]) for branch in arms.branches()]
     labels = outcomes["labels"].values if "labels" in outcomes else None
-    readings: dict[str, _MetricAtStep] = {}
-    for name, facts in metrics.items():
-        rounding = resolution(block[:, control], facts, labels)
-        if facts.kind == "distance":
-            between = _between(facts, controls[facts.input_kind])
-            readings[name] = _MetricAtStep(first[name], None, between, rounding)
-        else:
-            levels = first[name]
-            readings[name] = _MetricAtStep(levels - levels[:, [control]], levels, None, rounding)
-    return readings
+    return {
+        name: _MetricAtStep(
+            moved[name],
+            levels.get(name),
+            _between(facts, [branch[facts.input_kind] for branch in branches])
+            if facts.kind == "distance"
+            else None,
+            resolution(block[:, arms.control], facts, labels),
+        )
+        for name, facts in metrics.items()
+    }
 
 
-def _between(facts: Metric, controls: np.ndarray) -> np.ndarray:
-    """Compute the distances between the seeds' controls, (R, N, C) -> (R, R); a diverged seed is all NaN."""
-    between = np.empty((len(controls), len(controls)))
-    for s, control in enumerate(controls):
-        if facts.symmetric:
-            between[s:, s] = facts(controls[s:], control)
-            between[s, s:] = between[s:, s]
-        else:
-            between[:, s] = facts(controls, control)
-    return between
+def _distances(facts: Metric, seen: np.ndarray, arms: Arms) -> np.ndarray:
+    """Compute one seed's distances, (A, N, C) -> (A,): of an arm, the mean over its draws."""
+    from_control = facts(seen, seen[arms.control])
+    moved = from_control.copy()
+    for arm in arms.treated:
+        draws = arms.draws(arm)
+        if len(draws) > 1:
+            apart = [
+                from_control[one] if other == arms.control else facts(seen[[one]], seen[other])[0]
+                for one, other in draws
+            ]
+            moved[arms.index(arm)] = np.mean(apart)
+    return moved
+
+
+def _score_differences(levels: np.ndarray, arms: Arms) -> np.ndarray:
+    """Compute one seed's scores less the control's, (A,) -> (A,): of an arm, the mean over its draws.
+
+    The difference of two draws says nothing of either: it is 0 on average.
+    """
+    moved = levels - levels[arms.control]
+    for arm in arms.treated:
+        drawn = [one for one, other in arms.draws(arm) if other == arms.control]
+        moved[arms.index(arm)] = np.mean(levels[drawn]) - levels[arms.control]
+    return moved
+
+
+def _between(facts: Metric, branches: Sequence[np.ndarray]) -> np.ndarray:
+    """Compute distances between seeds, each branch (R, N, C) -> (R, R): the mean over pairs of branches.
+
+    The branches of a seed are its control, and what is drawn by the same law. The diagonal is 0; a seed of
+    which one has diverged is all NaN.
+    """
+    total = np.zeros((len(branches[0]), len(branches[0])))
+    for one, other in product(branches, branches):
+        for s, reference in enumerate(other):
+            first = s if facts.symmetric else 0
+            total[first:, s] += facts(one[first:], reference)
+    if facts.symmetric:
+        total = np.tril(total) + np.tril(total, -1).T
+    total /= len(branches) ** 2
+    finite = np.isfinite(np.diagonal(total))
+    np.fill_diagonal(total, np.where(finite, 0.0, math.nan))
+    return total
 
 
 def _over_seeds(estimator: Estimator) -> Estimator | None:
@@ -255,7 +313,12 @@ def _over_seeds(estimator: Estimator) -> Estimator | None:
 def _ceiling(reading: _MetricAtStep, interval: Estimator | None) -> Estimate | None:
     if reading.between is None or np.isfinite(np.diagonal(reading.between)).sum() < 2:
         return None
-    return jackknife(reading.between, statistic=mean_over_pairs, interval=interval)
+    return jackknife(
+        reading.between,
+        statistic=mean_over_pairs,
+        interval=interval,
+        leave_one_out=pair_means_without_each,
+    )
 
 
 def _one_effect(
@@ -269,6 +332,7 @@ def _one_effect(
 ) -> Effect:
     """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
+    num_draws = len(arms.draws(arm)) if METRICS[metric].kind == "distance" else 1
     moved = reading.moved
     fraction, limit = None, None
     if reading.between is not None and ceiling is not None:
@@ -295,6 +359,9 @@ def _one_effect(
         pair_correlation=correlation,
         variance_ratio=ratio,
         null_is=arms.describe_null(null),
+        no_null=arms.no_null(arm),
+        redraw=arms[arm].redraw,
+        num_draws=num_draws,
         share_limit=limit,
         resolution=reading.resolution,
     )

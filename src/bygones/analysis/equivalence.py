@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from bygones.analysis.arms import Arms, values_at
-from bygones.analysis.effects import per_seed
+from bygones.analysis.effects import effect_per_seed, per_seed
 from bygones.analysis.estimators import Estimate, confidence_sequence, paired_t
 from bygones.analysis.estimators.base import finite_pairs
 from bygones.analysis.metrics import METRICS
@@ -159,12 +159,14 @@ def equivalent_effect(
     the excess over the matched null that is tested, which is signed again. Where the study's seeds were added
     until an interval was narrow, the test holds at any such stop.
     """
-    numbers = per_seed(outcomes, metric, arm)
+    numbers = effect_per_seed(outcomes, metric, arm)
     if over_null:
         arms = Arms.of(outcomes)
         null = arms.null_of(arm)
         if null is None:
-            raise DesignError(f"'{arm}' has no matched null that its effect could exceed.")
+            raise DesignError(
+                f"the effect of '{arm}' cannot be compared with a matched null: {arms.no_null(arm)}."
+            )
         numbers = numbers - per_seed(outcomes, metric, arms.names[null])
     if step not in numbers["step"].values:
         steps = ", ".join(map(str, numbers["step"].values))

@@ -202,7 +202,7 @@ def _judged_value(effect: Effect) -> float:
 def _why_none(effect: Effect) -> str:
     judged = effect.estimate if effect.facts.kind == "score" else effect.excess
     if judged is None:
-        return "no matched null was run"
+        return effect.no_null or "no matched null was run"
     if effect.is_within_resolution(judged):
         return "within the resolution of the arithmetic"
     return judged.note if judged.num_pairs < 2 else f"{judged.method} has none"

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import special
 
-from bygones.analysis.estimators import Estimate, by_skewness, jackknife, mean_over_pairs
+from bygones.analysis.estimators import (
+    Estimate,
+    by_skewness,
+    jackknife,
+    mean_over_pairs,
+    means_without_each,
+    pair_means_without_each,
+)
 from bygones.analysis.skewness import SKEWED_FROM
 from bygones.analysis.upper_limit import upper_limit
 
@@ -33,10 +41,13 @@ def share_of_ceiling(
     Student's. Where it measures a skewness beyond 0.3 in them, it is taken over those of log θ instead, and
     its ends are raised to powers of e: a ratio is skewed even where its parts are not. `method` says which.
     """
-    found = jackknife(moved, between, statistic=_ratio, level=level, interval=interval)
+    pairs: dict[str, Any] = {"level": level, "interval": interval}
+    found = jackknife(moved, between, statistic=_ratio, leave_one_out=_ratios_without_each, **pairs)
     if found.skewness is None or abs(found.skewness) <= SKEWED_FROM:
         return found
-    logs = jackknife(moved, between, statistic=_log_ratio, level=level, interval=interval)
+    logs = jackknife(
+        moved, between, statistic=_log_ratio, leave_one_out=_log_ratios_without_each, **pairs
+    )
     if not (math.isfinite(logs.low) and math.isfinite(logs.high)):
         return found
     low, high = (math.exp(end) if end < _TOO_LARGE else math.inf for end in (logs.low, logs.high))
@@ -74,3 +85,14 @@ def _ratio(moved: np.ndarray, between: np.ndarray) -> float:
 def _log_ratio(moved: np.ndarray, between: np.ndarray) -> float:
     ratio = _ratio(moved, between)
     return math.log(ratio) if ratio > 0.0 else math.nan
+
+
+def _ratios_without_each(moved: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Return effect / ceiling without each seed; NaN where there is no ceiling."""
+    ceilings = pair_means_without_each(between)
+    return means_without_each(moved) / np.where(ceilings > 0.0, ceilings, math.nan)
+
+
+def _log_ratios_without_each(moved: np.ndarray, between: np.ndarray) -> np.ndarray:
+    ratios = _ratios_without_each(moved, between)
+    return np.log(np.where(ratios > 0.0, ratios, math.nan))

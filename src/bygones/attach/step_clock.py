@@ -158,7 +158,7 @@ class Clock:
         if os.getpid() != self._process:
             return
         if not self.optimizers:
-            with _own_errors:
+            with own_errors:
                 self.callbacks.before_first()
         self._call_back()
 
@@ -191,7 +191,7 @@ class Clock:
         Fires the pending boundary callback, unless it is due a few micro-batches later.
         """
         if os.getpid() == self._process and torch.is_grad_enabled():
-            with _own_errors:
+            with own_errors:
                 self.callbacks.on_fetch()
         if self._past_epoch_end and not self._is_next_training_batch(iterator):
             return
@@ -209,11 +209,11 @@ class Clock:
         if self._pending and os.getpid() == self._process:
             self._pending = False
             self._module_hook.remove()
-            with _own_errors:
+            with own_errors:
                 self.callbacks.at_boundary(self.step)
 
     def _after_fetch(self, iterator: _BaseDataLoaderIter, batch: Any) -> None:
-        with _own_errors:
+        with own_errors:
             self.record.add_batch(self.step, iterator, batch)
             self.callbacks.on_batch(batch)
 
@@ -234,7 +234,7 @@ class _OwnErrors:
             ) from error
 
 
-_own_errors = _OwnErrors()
+own_errors = _OwnErrors()
 
 
 def trains(module: Module) -> bool:

@@ -262,10 +262,7 @@ class _SeedCheck:
         return replace(arms, continuations=continuations)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
-        """Measure how far the functions of two seeds are apart, by module.
-
-        Empty if the function is not observed, or if the seed does not reach the script.
-        """
+        """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""
         if whole.inputs is None:
             return {}
         self.on_run("another seed")
@@ -274,12 +271,11 @@ class _SeedCheck:
             lambda parent: _OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
         )
         mine = arms.continuations["carried"].outputs
-        apart = {
+        return {
             name: function_distance(mine[name], other[name], whole.inputs.kind)
             for name in mine
             if name in other and mine[name].shape == other[name].shape
         }
-        return apart if any(apart.values()) else {}
 
 
 class _OtherSeedRun(AuditedRun):
@@ -387,10 +383,10 @@ def _notes(one: _Seed) -> list[str]:
             f"The resumed run {one.resumed.continuation.ended} after {steps} steps, before the "
             f"uninterrupted run's boundary {one.end} was reached."
         )
-    if not one.ceiling:
+    if one.ceiling and not any(one.ceiling.values()):
         notes.append(
-            "There is no ceiling: another seed trains the same run. Let the seed reach the script by {seed} "
-            "in its arguments or by --seed-env."
+            "There is no ceiling: another seed ends in the same function, to the bit. Let the seed reach the "
+            "script by {seed} in its arguments or by --seed-env."
         )
     if one.whole.why_no_inputs:
         notes.append(f"The function is not observed: {one.whole.why_no_inputs}")

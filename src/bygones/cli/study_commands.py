@@ -327,6 +327,9 @@ def check(
     print(f"Needed for that: {', '.join(certificate['needed'])}.")
     if certificate["inert"]:
         print(f"Makes no difference in this run: {', '.join(certificate['inert'])}.")
+    if certificate["constant"]:
+        names = ", ".join(certificate["constant"])
+        print(f"The same in another seed's new run, so not tested: {names}.")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Role = Literal["control", "sham", "treated", "null"]
+Redraw = Literal["", "null", "control"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ class TreatmentFacts:
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does."""
+    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does.
+
+    `redraw`: of an arm that is itself a random change, what else is a draw of the same law: its null, or
+    the control too. `no_null`: why an arm has no matched null. `null_ratio`: of a null, the smallest and the
+    largest ratio of its displacement of the sources to the treated arm's, over seeds and boundaries.
+    """
 
     name: str
     role: Role
@@ -63,6 +69,9 @@ class ArmFacts:
     noun: str | None = None
     treatments: tuple[TreatmentFacts, ...] = ()
     sentence: str = ""
+    redraw: Redraw = ""
+    no_null: str = ""
+    null_ratio: tuple[float, float] | None = None
 
     @property
     def lifetime_steps(self) -> float | None:
@@ -76,10 +85,14 @@ class ArmFacts:
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         treatments = tuple(TreatmentFacts.from_dict(one) for one in value.get("treatments", ()))
         given: dict[str, Any] = {**value, "treatments": treatments}
+        if given.get("null_ratio") is not None:
+            given["null_ratio"] = tuple(given["null_ratio"])
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+        told = {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+        optional = {"redraw": "", "no_null": "", "null_ratio": None}
+        return {name: one for name, one in told.items() if optional.get(name, self) != one}
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,9 @@ class OrderFacts:
 class CertificateFacts:
     """The result of a fork check, or of the comparison with sham twins where runs cannot be forked.
 
-    `needed`, `inert`: sources whose omission was noticed and was not. `sufficiency`: whether all memory
-    was found (`sufficient`, `said`), where that was checked.
+    `needed`, `inert`: sources whose omission was noticed and was not. `constant`: sources that held the same
+    as in a new run of another seed, so that their omission left nothing out. `sufficiency`: whether all
+    memory was found (`sufficient`, `said`), where that was checked.
     """
 
     passed: bool
@@ -126,13 +140,15 @@ class CertificateFacts:
     until: int
     needed: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
     kind: Literal["twins"] | None = None
     sufficiency: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         given: dict[str, Any] = dict(value)
-        given |= {n: tuple(value[n]) for n in ("boundaries", "needed", "inert") if n in value}
+        lists = ("boundaries", "needed", "inert", "constant")
+        given |= {n: tuple(value[n]) for n in lists if n in value}
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +159,11 @@ class CertificateFacts:
             "needed": list(self.needed),
             "inert": list(self.inert),
         }
-        optional = {"kind": self.kind, "sufficiency": self.sufficiency}
+        optional = {
+            "constant": list(self.constant) or None,
+            "kind": self.kind,
+            "sufficiency": self.sufficiency,
+        }
         return told | {name: value for name, value in optional.items() if value is not None}
 
 

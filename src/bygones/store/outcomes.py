@@ -130,8 +130,9 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     """Read the outcomes of every seed and arm from the store, checking each object's digest.
 
     `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
-    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any.
-    After a divergence everything is NaN, nothing is dropped.
+    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any. Labels
+    and images are of the probe set, and left out where a probe observed something else (a carrier has one
+    row). After a divergence everything is NaN, nothing is dropped.
     """
     arms = [arm.name for arm in manifest.facts.arms]
     size = (len(manifest.seeds), len(arms))
@@ -163,7 +164,8 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)
     if manifest.images is not None:
         images, _ = unpack(store.get(manifest.images))
-        outcomes["images"] = (("input", "height", "width"), images["images"])
+        if len(images["images"]) == outcomes.sizes["input"]:
+            outcomes["images"] = (("input", "height", "width"), images["images"])
     return outcomes
 
 
@@ -180,7 +182,7 @@ def _dataset(
         "train_loss": (("seed", "arm", "train_step"), losses),
         "diverged_at": (("seed", "arm"), diverged),
     }
-    if manifest.kind == "logits" and labels is not None:
+    if manifest.kind == "logits" and labels is not None and len(labels) == observed.shape[-2]:
         variables["labels"] = (("input",), labels)
     coordinates = {"seed": manifest.seeds, "arm": list(arms), "step": manifest.steps}
     return xr.Dataset(variables, coords=coordinates, attrs=manifest.facts.to_dict())

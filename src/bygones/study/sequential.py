@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bygones.analysis.arms import Arms
-from bygones.analysis.effects import headline_metric, per_seed
+from bygones.analysis.effects import effect_per_seed, headline_metric, per_seed
 from bygones.analysis.estimators import Estimate, confidence_sequence, half_width_reached
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import StoppingFacts, StudyFacts
@@ -107,7 +107,7 @@ def judged_pairs(outcomes: xr.Dataset) -> dict[str, np.ndarray]:
     pairs: dict[str, np.ndarray] = {}
     for arm in arms.treated:
         null = arms.null_of(arm)
-        pairs[arm] = per_seed(outcomes, metric, arm)[:, -1].values
+        pairs[arm] = effect_per_seed(outcomes, metric, arm)[:, -1].values
         if null is not None:
             pairs[arm] = pairs[arm] - per_seed(outcomes, metric, arms.names[null])[:, -1].values
     return pairs

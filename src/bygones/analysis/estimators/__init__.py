@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bygones.analysis.estimators.base import Estimate
+from bygones.analysis.estimators.base import Estimate, fewest_for_sign_flips
 from bygones.analysis.estimators.bootstrap_bca import bootstrap_bca
 from bygones.analysis.estimators.bootstrap_t import bootstrap_t
 from bygones.analysis.estimators.by_skewness import by_skewness
@@ -13,7 +13,12 @@ from bygones.analysis.estimators.confidence_sequence import (
 )
 from bygones.analysis.estimators.hierarchical import hierarchical
 from bygones.analysis.estimators.hierarchical_bootstrap import hierarchical_bootstrap
-from bygones.analysis.estimators.jackknife import jackknife, mean_over_pairs
+from bygones.analysis.estimators.jackknife import (
+    jackknife,
+    mean_over_pairs,
+    means_without_each,
+    pair_means_without_each,
+)
 from bygones.analysis.estimators.median import median
 from bygones.analysis.estimators.paired_t import paired_t
 from bygones.analysis.estimators.sign_flip import sign_flip
@@ -43,6 +48,7 @@ __all__ = [
     "ESTIMATORS",
     "Estimate",
     "Estimator",
+    "fewest_for_sign_flips",
     "by_skewness",
     "paired_t",
     "bootstrap_bca",
@@ -57,4 +63,6 @@ __all__ = [
     "half_width_reached",
     "jackknife",
     "mean_over_pairs",
+    "means_without_each",
+    "pair_means_without_each",
 ]

@@ -63,9 +63,9 @@ class Estimate:
 
     @property
     def interval(self) -> str:
-        """The interval alone, in words when there is none."""
+        """The interval alone, in words when there is none or an end of it is infinite."""
         percent = f"{100.0 * self.level:g}%"
-        if math.isnan(self.low) or math.isnan(self.high):
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return f"[no {percent} CI]"
         ends = (_round_to_error(end, self._half_width) for end in (self.low, self.high))
         return f"[{percent} CI {', '.join(ends)}]"
@@ -233,6 +233,16 @@ def estimate_from_draws(
     return Estimate(value, low, high, level, num_pairs, method, num_dropped, note, p_value)
 
 
-def infinite_interval_note(num_pairs: int) -> str:
-    """Return the note of an interval that has an infinite end."""
-    return f"{num_pairs} such pairs are too few for this method: its interval is unbounded"
+def infinite_interval_note(num_pairs: int, fewest: int | None = None) -> str:
+    """Return the note of an interval that has an infinite end. `fewest`: pairs at which it has none."""
+    note = f"{num_pairs} such pairs are too few for this method: its interval is unbounded"
+    return note if fewest is None else f"{note} below {fewest} pairs"
+
+
+def fewest_for_sign_flips(level: float) -> int:
+    """Return the fewest pairs of which a flip of signs can be rare enough: 2^(1 − n) ≤ 1 − level.
+
+    >>> fewest_for_sign_flips(0.95), fewest_for_sign_flips(0.99)
+    (6, 8)
+    """
+    return math.ceil(1.0 - math.log2(1.0 - level) - 1e-9)

@@ -57,7 +57,10 @@ class Absence:
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """Which inputs one arm moves, by class and by difficulty, and its calibration there."""
+    """Which inputs one arm moves, by class and by difficulty, and its calibration there.
+
+    With too few pairs for simultaneous intervals there are no groups, and `field.too_few` says why.
+    """
 
     arm: str
     horizon: int
@@ -168,6 +171,7 @@ def _moved(outcomes: xr.Dataset, readings: Sequence[Reading]) -> Moved | None:
     reading, at = chosen
     field = function_field(outcomes, reading.arm, at.step)
     is_labelled = field.labels is not None
+    grouped = is_labelled and not field.too_few
     if field.note and is_labelled:  # so skewed that the intervals would cover too little
         field = function_field(outcomes, reading.arm, at.step, of="log_odds")
     return Moved(
@@ -175,8 +179,8 @@ def _moved(outcomes: xr.Dataset, readings: Sequence[Reading]) -> Moved | None:
         horizon=at.horizon,
         field=field,
         images=outcomes["images"].values if "images" in outcomes else None,
-        by_class=breakdown(field, "class") if is_labelled else (),
-        by_difficulty=_by_difficulty(field) if is_labelled else (),
+        by_class=breakdown(field, "class") if grouped else (),
+        by_difficulty=_by_difficulty(field) if grouped else (),
         curves=reliability_curves(outcomes, reading.arm, at.step) if is_labelled else None,
         brier=brier_change(outcomes, reading.arm, at.step) if is_labelled else None,
     )

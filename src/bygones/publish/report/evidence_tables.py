@@ -15,7 +15,8 @@ def evidence_tables(evidence: Evidence) -> list[Table]:
     tables = [_family(evidence), _equivalence(evidence), _pairing(evidence)]
     moved = evidence.moved
     if moved is not None:
-        tables.append(_moved_inputs(moved))
+        if not moved.field.too_few:
+            tables.append(_moved_inputs(moved))
         if moved.by_class:
             tables.append(_breakdown(moved))
         if moved.curves is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import xarray as xr
 
+from bygones.analysis.arms import Arms
 from bygones.analysis.effect import Effect
 from bygones.analysis.estimators import Estimate
 from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts
@@ -123,12 +124,18 @@ def answer_table(readings: Iterable[Reading]) -> Table:
 _LIFETIME_COLUMNS = (
     "arm", "source", "intervention", "window_start", "window_stop", "leaves", "lifetime",
     "lifetime_steps", "stood_until", "gone_from", "last_horizon", "verdict",
+    "null_ratio_low", "null_ratio_high", "no_null",
 )  # fmt: skip
 
 
 def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Table:
-    """Return the source's lifetime beside the effect's washout, one row a treatment."""
+    """Return the source's lifetime beside the effect's washout, one row a treatment.
+
+    `null_ratio`: the matched null's displacement of the sources beside the treatment's, as measured:
+    smallest and largest over seeds and boundaries. `no_null`: why there is no matched null.
+    """
     by_name = {arm.name: arm for arm in arms}
+    ratios = {arm.null_of: arm.null_ratio for arm in arms if arm.role == "null"}
     rows = []
     for reading in readings:
         for treatment in by_name[reading.arm].treatments:
@@ -143,6 +150,9 @@ def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Ta
                 "gone_from": reading.washout.gone_by,
             }
             row |= {"last_horizon": reading.last.horizon, "verdict": reading.verdict}
+            low, high = ratios.get(reading.arm) or (None, None)
+            row |= {"null_ratio_low": low, "null_ratio_high": high}
+            row |= {"no_null": Arms(arms).no_null(reading.arm)}
             rows.append(row)
     title = "How long the carrier lasts and how long its effect, in steps"
     return _table("lifetimes", rows, _LIFETIME_COLUMNS, title)

@@ -19,7 +19,17 @@ GONE_SHARE = 0.01  # of the ceiling
 
 
 Kind = Literal[
-    "beyond", "like", "less", "alone", "unclear", "gone", "never", "rounding", "sham", "nothing"
+    "redraw",
+    "beyond",
+    "like",
+    "less",
+    "alone",
+    "unclear",
+    "gone",
+    "never",
+    "rounding",
+    "sham",
+    "nothing",
 ]
 
 
@@ -98,8 +108,10 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     if last.floor is not None and not last.estimate.low > last.floor.high:
         return "unclear", f"too uncertain to call {after}", "the interval reaches the sham's"
     lead = f"still there {after}"
+    if last.redraw:
+        return "redraw", lead, "is itself a random change"
     if last.excess is None:
-        return "alone", lead, "no matched null to compare with"
+        return "alone", lead, last.no_null or "no matched null was run"
     if last.beyond_null and last.excess.low > 0:
         return "beyond", lead, f"more than {last.null_is}"
     if last.beyond_null:
@@ -109,6 +121,7 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
 
 # What the first lines of the page say, in this order; one group holds the arms of some kinds.
 GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
+    ("Still there, and itself a random change", ("redraw",)),
     ("Still there, more than a random change as large", ("beyond",)),
     ("Still there, cannot be told from a random change as large", ("like",)),
     ("Still there, less than a random change as large", ("less",)),
@@ -209,7 +222,7 @@ def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: b
     if scaled.value == scaled.low == scaled.high:
         return f"exactly {number(scaled.value)}"
     value = f"+{scaled.number}" if signed and scaled.value > 0 else scaled.number
-    if math.isnan(scaled.low):
+    if not (math.isfinite(scaled.low) and math.isfinite(scaled.high)):
         return f"{value} (no interval)".replace("-", "−")
     interval = scaled.interval.replace(f"{100 * scaled.level:g}% CI ", "")
     return f"{value} {interval}".replace("-", "−")
@@ -224,7 +237,7 @@ def format_share(estimate: Estimate | None) -> str:
         return "–"
     if estimate.value == estimate.low == estimate.high == 0:
         return "exactly 0"
-    if math.isnan(estimate.low) or estimate.low == estimate.high:
+    if not math.isfinite(estimate.high - estimate.low) or estimate.low == estimate.high:
         return percent(estimate.value)
     low, high = max(estimate.low, 0.0), estimate.high
     if not math.isfinite(high):
