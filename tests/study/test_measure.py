@@ -142,6 +142,21 @@ def test_sham_is_bitwise_zero_on_the_classifier_and_every_arm_matters():
         assert np.all(np.any(last.sel(arm=arm) != last.sel(arm="control"), axis=(1, 2))), arm
 
 
+def _states(study: Study, treatments: Any) -> Any:
+    """The states of an arm of seed 3 after its treatments, trained anew to each boundary."""
+
+    def at(step: int) -> Any:
+        other, found = Run(study.recipe, 3), {}
+
+        def take(run: Run) -> None:
+            found.update({run.step: run.snapshot().states})
+
+        other.advance(step + 1, treatments, at_boundary=take)
+        return found[step]
+
+    return at
+
+
 def test_outcomes_are_those_of_a_plain_loop():
     """Each arm trained on its own from step 0, without trees, stores or snapshots."""
     study = small(ALL, seeds=(3,))
@@ -160,21 +175,9 @@ def test_outcomes_are_those_of_a_plain_loop():
                 donor.advance(step)
                 return donor.snapshot().states
 
-            def at(treatments: Any) -> Any:
-                """The states of another arm of this seed, trained anew to each boundary."""
-
-                def states(step: int) -> Any:
-                    other, found = Run(study.recipe, 3), {}
-
-                    def take(run: Run) -> None:
-                        found.update({run.step: run.snapshot().states})
-
-                    other.advance(step + 1, treatments, at_boundary=take)
-                    return found[step]
-
-                return states
-
-            others = OtherRuns(give, at(()), at(compared_arm(arm.treatments)))
+            others = OtherRuns(
+                give, _states(study, ()), _states(study, compared_arm(arm.treatments))
+            )
             run.advance(study.end, arm.treatments, others=others, at_boundary=look)
             run.intervene(arm.treatments, others)
             look(run)
