@@ -1,94 +1,117 @@
-"""Probe inputs: a script's function is observed on each input once."""
+"""Probe inputs: which of a module's calls are taken, and what is observed on them."""
 
-import numpy as np
+from types import SimpleNamespace
+
+import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bygones.attach.probe_inputs import Inputs, Listener
+from bygones.attach.probe_inputs import Listener, observe
+from bygones.core.errors import ScriptError
+
+BATCH = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 
 
-def listened(model: nn.Module, *batches: tuple[Tensor, Tensor | None]) -> Inputs:
-    """Returns what is chosen after a model in evaluation mode was called on these inputs and labels."""
+def observed(model, *calls, label="model", loss=None):
+    """Return the chosen inputs after these calls, and the outputs observed on them."""
     listener = Listener()
     listener.attach({"model": model})
-    model.eval()
     with listener.recording_losses():
-        for x, y in batches:
-            out = model(x)
-            if y is not None:
-                nn.functional.cross_entropy(out, y)
-    return listener.inputs("model")
+        for call in calls:
+            outputs = call()
+            if loss is not None:
+                loss(outputs)
+    inputs = listener.inputs(label)
+    return inputs, observe(inputs, SimpleNamespace(trained={"model": model}, parameters={}))[0]
 
 
-def chosen(inputs: Inputs) -> Tensor:
-    return torch.cat([args[0] for args, _ in inputs.calls])
+@pytest.mark.parametrize("singles", [1, 6, 100])
+def test_single_inputs_and_batches_of_one_module_go_together(singles):
+    """A row without a batch axis is one input; rows alone, rows first, more rows than are kept."""
+    model = nn.Linear(4, 2)
+    alone = torch.randn(singles, 4)
+    rows = [lambda x=x: model(x) for x in alone]
+    inputs, outputs = observed(model, *rows, lambda: model(BATCH))
+    assert outputs.shape == (len(inputs.calls) + 5, 2)
+    torch.testing.assert_close(torch.from_numpy(outputs[-6:]), model(BATCH).detach().double())
 
 
-def test_an_input_that_is_delivered_again_is_observed_once():
-    x = torch.randn(90, 5, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(90) % 3
-    model = nn.Linear(5, 3)
-    order = torch.randperm(90, generator=torch.Generator().manual_seed(1))
-    # Two epochs, each copied to another address, the second in another order and other batches.
-    first = [(x[i : i + 40].clone(), y[i : i + 40]) for i in (0, 40, 80)]
-    second = [(x[order[i : i + 32]], y[order[i : i + 32]]) for i in (0, 32, 64)]
-    found = listened(model, *first, *second)
-    assert torch.equal(chosen(found), x)
-    assert np.array_equal(found.labels, y.numpy())
-    assert found.came_from == "90 inputs of its own evaluation batches"
+def test_a_module_that_is_called_with_single_inputs_only_is_observed_on_them():
+    model = nn.Linear(4, 2)
+    inputs, outputs = observed(model, *[lambda x=x: model(x) for x in BATCH[:3]])
+    assert outputs.shape == (3, 2)
+    assert inputs.came_from == "3 inputs of its own training batches"
 
 
-def test_equal_inputs_within_a_batch_are_one_and_labels_stay_with_their_inputs():
-    x = torch.arange(12.0).reshape(6, 2)
-    doubled, labels = x[[0, 1, 1, 2, 3, 0, 4, 5]], torch.tensor([0, 1, 1, 2, 0, 0, 1, 2])
-    found = listened(nn.Linear(2, 3), (doubled, labels))
-    assert torch.equal(chosen(found), x)
-    assert found.labels is not None
-    assert found.labels.tolist() == [0, 1, 2, 0, 1, 2]
+def test_a_batch_of_numbers_is_not_taken_for_one_input():
+    model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    assert observed(model, lambda: model(BATCH))[1].shape == (6, 1)
 
 
-def test_no_more_inputs_than_512_and_the_512_are_distinct():
-    x = torch.randn(700, 4, generator=torch.Generator().manual_seed(0))
-    batches = [x[:300], x[:300].clone(), x[300:]]
-    found = listened(nn.Linear(4, 2), *((one, torch.zeros(len(one)).long()) for one in batches))
-    assert torch.equal(chosen(found), x[:512])
+def test_of_values_of_several_lengths_the_one_with_most_inputs_is_taken():
+    model = nn.GRU(3, 2, batch_first=True)
+    lengths = [torch.randn(8, 5 + step % 4, 3) for step in range(9)]  # length 5 comes three times
+    inputs, outputs = observed(model, *[lambda x=x: model(x) for x in lengths])
+    assert outputs.shape == (24, 10)
+    assert {args[0].shape[1] for args, _ in inputs.calls} == {5}
 
 
-class OverTime(nn.Module):
-    """Its first axis is time, and an answer depends on the rows before it."""
+def test_logits_of_several_lengths_are_all_taken_since_each_position_is_an_input():
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 5))
+    draw = torch.Generator().manual_seed(0)
+    lengths = [torch.randint(0, 7, (2, 3 + step % 2), generator=draw) for step in range(4)]
+    _, outputs = observed(
+        model,
+        *[lambda x=x: model(x) for x in lengths],
+        loss=lambda out: nn.functional.cross_entropy(
+            out.flatten(0, 1), torch.zeros(out.shape[:2], dtype=torch.long).flatten()
+        ),
+    )
+    assert outputs.shape == (28, 5)
 
-    def __init__(self) -> None:
+
+class Parts(nn.Module):
+    """A module whose parts are called by its training step; its own `forward` predicts."""
+
+    def __init__(self):
         super().__init__()
-        self.embed, self.rnn = nn.Embedding(3, 4), nn.RNN(4, 4)
+        self.body, self.head, self.extra = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(self.embed(x))[0]
-
-
-def test_rows_that_depend_on_one_another_are_not_taken_apart():
-    text = torch.tensor([[0], [1], [0], [2], [1], [0]])
-    other = text.flip(0).contiguous()
-    found = listened(OverTime(), (text, None), (text.clone(), None), (other[:5], None))
-    assert [args[0].tolist() for args, _ in found.calls] == [text.tolist(), other[:5].tolist()]
+    def forward(self, x):
+        return self.head(self.body(x))
 
 
-class Graph(nn.Module):
-    """Its second argument has no row for each node."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2, 2)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        return self.linear(x).index_add(0, edges[1], self.linear(x)[edges[0]])
-
-
-def test_a_call_that_cannot_be_taken_apart_is_kept_whole_and_once():
-    model, x, edges = Graph(), torch.ones(4, 2), torch.tensor([[0, 1], [2, 3]])
-    listener = Listener()
+def test_a_module_whose_parts_are_called_is_observed_by_its_own_forward():
+    model, listener = Parts(), Listener()
     listener.attach({"model": model})
-    model.eval()
-    model(x, edges), model(x.clone(), edges.clone()), model(x, edges.flip(0))
-    found = listener.inputs("model")
-    assert [args[1].tolist() for args, _ in found.calls] == [[[0, 1], [2, 3]], [[2, 3], [0, 1]]]
-    assert found.came_from.startswith("8 inputs")
+    for _ in range(2):
+        listener.delivered((BATCH, torch.zeros(6, dtype=torch.long)))
+        hidden = model.body(BATCH)
+        model.head(hidden), model.extra(hidden)
+    inputs = listener.inputs("model")
+    seen, labels = observe(inputs, SimpleNamespace(trained={"model": model}, parameters={}))
+    assert (inputs.module, inputs.kind) == ("model/", "logits")
+    torch.testing.assert_close(torch.from_numpy(seen[:6]), model(BATCH).detach())
+    assert labels.tolist() == [0] * 6  # the second batch shows the same inputs
+    assert model.training
+
+
+def test_without_a_forward_the_largest_part_is_observed_and_said():
+    model = nn.ModuleDict({str(i): nn.Linear(4, 4 + (i == 2)) for i in range(4)})
+    inputs, outputs = observed(model, *[lambda part=part: part(BATCH) for part in model.values()])
+    assert outputs.shape == (6, 5)
+    assert "to a part with 29% of the trained parameters" in inputs.came_from
+
+
+def test_a_module_that_changes_its_size_is_refused_and_not_a_crash():
+    class Growing(nn.Linear):
+        grown = 0
+
+        def forward(self, x):
+            if not self.training:
+                self.grown += 1
+            return super().forward(x)[:, : 1 + self.grown]
+
+    model = Growing(4, 3)
+    with pytest.raises(ScriptError, match="several sizes"):
+        observed(model, lambda: model(BATCH), lambda: model(BATCH + 1))

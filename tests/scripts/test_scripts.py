@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.helpers.commands import ALONE_HERE, Said
 
+from bygones.core.study_facts import facts_of
 from bygones.store import FolderStore
 from bygones.store.outcomes import read_manifest, read_outcomes
 
@@ -210,6 +211,24 @@ def test_donors_probes_and_environment(bygones, tmp_path):
     assert "values" in outcomes
     given = outcomes["values"].sel(arm="give", step=10)
     assert not bool((given == outcomes["values"].sel(arm="control", step=10)).any())
+
+
+@pytest.mark.parametrize("how", [(), ("--replay",)], ids=["forked", "replayed"])
+def test_the_null_of_a_window_is_displaced_as_far_as_its_treated_arm(bygones, tmp_path, how):
+    arms = (
+        "--arm",
+        "hold=hold:moments@10:15",
+        "--arm",
+        "low=scale(0.5):moments@10:15+permute:weights@12",
+    )
+    script = (EXAMPLES / "accumulate_ema.py", "--seed", "{seed}", "--epochs", "1")
+    said = bygones("script", *SMALL, *arms, *how, "--", *script)
+    assert said.code == 0, said.err
+    nulls = [arm for arm in facts_of(outcomes_of(tmp_path)).arms if arm.role == "null"]
+    assert [null.null_of for null in nulls] == ["hold", "low"]
+    for null in nulls:
+        assert null.null_ratio == pytest.approx((1.0, 1.0), abs=1e-3)
+    assert not list((tmp_path / "bygones-store" / "output").glob("*/references"))
 
 
 def test_sources_lists_what_a_script_carries(bygones):

@@ -62,7 +62,7 @@ def judge(
     verdicts = []
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
-        other = differing_leaves(name, source, mine, resumed.start.states)
+        other = carried.differing.get(name)
         piece = _Piece(name, source, mine, other, carried, resumed, kind)
         if other is None or alike:
             verdict = _of_restored(piece, alike)
@@ -90,7 +90,8 @@ def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState
         source, leaves = places.get(verdict.source, ("", []))
         if verdict.outcome == "PASS" and source:
             mine = {leaf: once.again[source][leaf] for leaf in leaves}
-            other = differing_leaves(verdict.source, source, mine, twice.start.states)
+            held = twice.start.held
+            other = differing_leaves(verdict.source, source, mine, held.states, held.roots)
             if other is not None:
                 why = (
                     "restored the first time, and not when the run is interrupted and resumed again"
@@ -129,13 +130,17 @@ class _Piece:
     def lost(self) -> Continuation | None:
         """The run with the piece as the resumed run held it."""
         lost = self.arms.continuations.get(f"resumed {self.name}")
-        if (
-            lost is not None
-            and lost.ended.startswith("raised")
-            and not self.resumed.continuation.ended
-        ):
-            return None  # the state did not fit, which shows nothing of the resumed run
-        return lost
+        return None if self.why_untried else lost
+
+    @property
+    def why_untried(self) -> str:
+        """Why the piece could not be put in as the resumed run held it; empty if it was."""
+        lost = self.arms.continuations.get(f"resumed {self.name}")
+        if lost is None:
+            return ""
+        if lost.ended.startswith("raised") and not self.resumed.continuation.ended:
+            return f"with it the uninterrupted run {lost.ended}"
+        return lost.untried
 
     @property
     def is_needed(self) -> bool:
@@ -144,7 +149,12 @@ class _Piece:
 
     @property
     def is_result(self) -> bool:
-        return self.arms.kinds.get(self.source) == "variable"
+        return self.arms.kinds.get(self.source) in {"variable", "result"}
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it is a variable that did not exist before the first update."""
+        return self.arms.kinds.get(self.source) == "result"
 
     @property
     def is_restored_later(self) -> bool:
@@ -162,12 +172,12 @@ def _of_restored(piece: _Piece, alike: bool) -> Verdict | None:
     None for mere results that are not needed: they would only lengthen the list.
     """
     name, fresh = piece.name, piece.apart(piece.reset)
+    if piece.other is not None and not piece.is_restored_later:
+        return _of_no_difference(piece)
     if piece.is_result and not piece.is_needed:
         return None
     if piece.source == "streams" and alike and not piece.is_needed:
         why = "nothing that counts was drawn from it in this window"
-        if piece.other is not None and not piece.is_restored_later:
-            why = "not restored, which makes no difference in this window"
         return Verdict(name, "ABSTAIN", why, fresh=fresh)
     if piece.is_needed:
         return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
@@ -179,17 +189,26 @@ def _of_restored(piece: _Piece, alike: bool) -> Verdict | None:
     return Verdict(name, "ABSTAIN", why, fresh=fresh)
 
 
+def _of_no_difference(piece: _Piece) -> Verdict | None:
+    """Return the verdict on a piece that the resumed run holds otherwise, without consequence here."""
+    if piece.is_left_over:
+        return None
+    leaves = _leaves(piece.mine, piece.other or {}, whole_source=piece.source != "streams")
+    why = "not restored, which makes no difference in this window"
+    lost, fresh = piece.apart(piece.lost), piece.apart(piece.reset)
+    return Verdict(piece.name, "ABSTAIN", why, leaves, lost, fresh)
+
+
 def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
     """Judge a piece that the resumed run holds otherwise. None for mere results without consequence."""
     name, fresh, lost = piece.name, piece.apart(piece.reset), piece.lost
     leaves = _leaves(piece.mine, other, whole_source=piece.source != "streams")
     if piece.is_restored_later:
         return Verdict(name, "PASS", "restored before the first step calls the model", fresh=fresh)
+    if piece.why_untried:
+        return _of_untried(piece, leaves)
     if lost is None or same_run(piece.control, lost):
-        if piece.is_result:
-            return None
-        why = "not restored, which makes no difference in this window"
-        return Verdict(name, "ABSTAIN", why, leaves, piece.apart(lost), fresh)
+        return _of_no_difference(piece)
     start = piece.resumed.start
     as_new = piece.reset is not None and same_run(piece.reset, lost)
     return Verdict(
@@ -201,6 +220,14 @@ def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
         fresh,
         first_unequal_loss(piece.control, lost, start.step if start else 0),
     )
+
+
+def _of_untried(piece: _Piece, leaves: str) -> Verdict | None:
+    """Judge a piece that differs, but could not be put in: lost, unless a new one makes no difference."""
+    if piece.reset is not None and not piece.is_needed:
+        return _of_no_difference(piece)
+    why = f"not restored; what that costs could not be tried: {piece.why_untried}"
+    return Verdict(piece.name, "FAIL", why, leaves, fresh=piece.apart(piece.reset))
 
 
 def _how_lost(other: Mapping[str, Any], as_new: bool) -> str:
@@ -255,6 +282,9 @@ def _of_order(
         )
         return Verdict("order", "ABSTAIN", why)
     lost = carried.continuations.get("resumed order")
+    if lost is not None and same_run(control, lost):
+        why = f"other batches from step {begin + first} on, and not since the examples come in another order"
+        return Verdict("order", "ABSTAIN", why)
     return Verdict(
         "order",
         "FAIL",
@@ -296,7 +326,7 @@ def _place_in_epoch(whole: ReferenceRun, step: int) -> int:
 def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdict:
     """Return the verdict on a run that differs although all known memory was restored."""
     assert resumed.start is not None
-    theirs = resumed.start.numbers
+    theirs = carried.theirs.numbers
     hints = [
         f"{path} ({value!r}, resumed as {theirs[path]!r})"
         for path, value in sorted(carried.numbers.items())

@@ -229,6 +229,9 @@ def _rng(read: _StudyRecord) -> _Answer:
 def _seeds(read: _StudyRecord) -> _Answer:
     seeds = format_count(len(read.seeds), "seed", separator=",")
     said = f"{seeds} ({_ranges(read.seeds)}); the unit is the seed pair."
+    if read.facts.stopping is not None:
+        batches = "; ".join(_ranges(batch) for batch in read.facts.stopping.batches)
+        said += f" {capitalize(str(read.facts.stopping))}. Batches: {batches}."
     return (said, "With one seed there is no interval.") if len(read.seeds) < 2 else said
 
 
@@ -268,7 +271,10 @@ def _intervals(read: _StudyRecord) -> _Answer:
     # Exactly nothing has no width, and that is as it should be.
     moved = [e.estimate for e in read.effects if (e.estimate.low, e.estimate.high) != (0.0, 0.0)]
     notes = sorted({estimate.note for estimate in moved if estimate.note})
-    said = f"{capitalize(last.method)}, {100 * last.level:g}%, over seed pairs."
+    methods = join_names(dict.fromkeys(e.estimate.method for e in read.effects))
+    said = f"{capitalize(methods)}, {100 * last.level:g}%, over seed pairs."
+    if read.facts.interval is not None:
+        said += f" Rule, fixed beforehand: {read.facts.interval}."
     return (said, " ".join(f"{capitalize(note)}." for note in notes)) if notes else said
 
 
@@ -311,9 +317,13 @@ def _nulls(read: _StudyRecord) -> _Answer:
     treated = read.arms.treated
     if not treated:
         return None
-    missing = [name for name in treated if read.arms.null_of(name) is None]
-    said = f"Run for {len(treated) - len(missing)} of {format_count(len(treated), 'arm')}."
-    return (said, f"Without a matched null: {join_names(missing)}.") if missing else said
+    drawn = [name for name in treated if read.arms[name].redraw]
+    missing = [name for name in treated if name not in drawn and read.arms.null_of(name) is None]
+    said = f"Run for {len(treated) - len(missing) - len(drawn)} of {format_count(len(treated), 'arm')}."
+    if drawn:
+        said += f" Random changes themselves, so without one: {join_names(drawn)}."
+    reasons = "; ".join(f"{name}: {read.arms.no_null(name)}" for name in missing)
+    return (said, f"Without a matched null: {reasons}.") if missing else said
 
 
 def _ceiling(read: _StudyRecord) -> _Answer:

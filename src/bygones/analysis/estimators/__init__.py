@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bygones.analysis.estimators.base import Estimate, fewest_for_sign_flips
 from bygones.analysis.estimators.bootstrap_bca import bootstrap_bca
 from bygones.analysis.estimators.bootstrap_t import bootstrap_t
+from bygones.analysis.estimators.by_skewness import by_skewness
 from bygones.analysis.estimators.confidence_sequence import (
     confidence_sequence,
     half_width_in_spreads,
@@ -29,6 +30,7 @@ Estimator = Callable[..., Estimate]
 ESTIMATORS: Catalogue[Estimator] = Catalogue(
     "estimator",
     {
+        "by_skewness": by_skewness,
         "paired_t": paired_t,
         "bootstrap_bca": bootstrap_bca,
         "bootstrap_t": bootstrap_t,
@@ -47,6 +49,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "fewest_for_sign_flips",
+    "by_skewness",
     "paired_t",
     "bootstrap_bca",
     "bootstrap_t",

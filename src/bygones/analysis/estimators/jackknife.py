@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,13 +24,15 @@ def jackknife(
     statistic: Callable[..., float] = np.mean,
     level: float = 0.95,
     leave_one_out: Callable[..., np.ndarray] | None = None,
+    interval: Callable[..., Estimate] | None = None,
 ) -> Estimate:
     """A statistic of the seeds, with an interval from leaving out one seed at a time.
 
         θ ± t · √((n − 1)/n · Σ_s (θ₋ₛ − θ̄)²)
 
     θ: statistic(*arrays); θ₋ₛ: the same without seed s; θ̄: the mean of these; t: the
-    (1 + level)/2 quantile of Student's t with n − 1 degrees of freedom; n: seeds.
+    (1 + level)/2 quantile of Student's t with n − 1 degrees of freedom; n: seeds. Another `interval` is
+    an estimator for pairs: it gets the pseudo-values n θ − (n − 1) θ₋ₛ, moved so that their mean is θ.
 
     `leave_one_out`: every θ₋ₛ at once, (n,), from the same arrays, where they have a closed form; else the
     statistic is computed n times, which for a matrix takes time of order n³.
@@ -65,8 +68,16 @@ def jackknife(
         without = np.array([statistic(*_of(of_seeds, np.delete(seeds, s))) for s in range(n)])
     if np.all(without == without[0]):
         return estimate_without_interval(value, **facts)
+    if interval is not None and np.isfinite(without).all():
+        found = interval(value - (n - 1) * (without - without.mean()), level=level)
+        return replace(found, value=value, num_dropped=num_dropped, method=_name(found))
     variance = (n - 1) / n * float(np.sum((without - without.mean()) ** 2))
     return estimate_from_t(value, math.sqrt(variance), n - 1, **facts)
+
+
+def _name(found: Estimate) -> str:
+    """Return the method's name: that of the interval, for what is not a mean."""
+    return METHOD if found.method == "paired t" else found.method.removesuffix(" t") + f" {METHOD}"
 
 
 def mean_over_pairs(between: np.ndarray) -> float:

@@ -25,6 +25,14 @@ _ZERO_AT_FIRST_USE = {
 # Keys that are not there before the first use, and then are what they would be if they had been zeros.
 _ACTS_AS_ZERO = _ZERO_AT_FIRST_USE | {"momentum_buffer", "prev"}
 
+# Keys between which an inequality holds after every update, which random changes of one would break.
+_LINKED = {
+    ("square_avg", "grad_avg"): "square_avg is never below grad_avg squared (centered RMSprop), and a "
+    "random change of either would break that",
+    ("exp_avg_sq", "max_exp_avg_sq"): "max_exp_avg_sq is never below exp_avg_sq (AMSGrad), and a random "
+    "change of either would break that",
+}  # fmt: skip
+
 
 class Moments(AbstractSource):
     """The per-parameter state of any torch optimizer: `<parameter>/<torch's own key>`.
@@ -52,6 +60,11 @@ class Moments(AbstractSource):
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
         return cls(dict(parts.optimizers), named_parameters(parts))
+
+    def linked_leaves(self) -> str:
+        keys = {name.rpartition("/")[2] for name in self.capture()}
+        linked = [why for pair, why in _LINKED.items() if keys.issuperset(pair)]
+        return linked[0] if linked else ""
 
     def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
         """Yield name, optimizer and parameter; among several optimizers, the name begins with the label."""
