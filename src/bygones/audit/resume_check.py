@@ -26,13 +26,13 @@ from bygones.attach.watched_process import (
 from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import (
     NOT_RUN,
+    Continuation,
     function_distance,
     outputs_of,
     same_continuation,
 )
+from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
 from bygones.audit.resume_runs import (
-    ForkedArms,
-    ForkingRun,
     InterruptedRun,
     Interruption,
     ReferenceRun,
@@ -271,12 +271,22 @@ class _SeedCheck:
 
     def _run_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
         """Run each arm from the start, in a process of its own."""
+
+        def run(name: str) -> Continuation:
+            given = (whole, resumed, end, name)
+            return self._run(ForkingRun, whole.script, f"carried: {name}", *given)
+
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
-        continuations = {
-            name: self._run(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
-            for name in arms.continuations
-        }
-        return replace(arms, continuations=continuations)
+        found = {name: run(name) for name in arms.continuations}
+        for group in arms.groups:
+            search = try_groups(group, found["carried"])
+            try:
+                name = next(search)
+                while True:
+                    name = search.send(run(name))
+            except StopIteration as done:
+                found |= done.value
+        return replace(arms, continuations=found)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
         """Measure how far the functions of two seeds are apart, by module.
