@@ -68,7 +68,7 @@ def _change_of_items(one: Any, other: Any) -> str:
         return ""
     if not len(other):
         return f"it is empty; {format_count(len(one), 'item was', 'items were')} carried"
-    return f"{len(other)} items instead of {len(one)}"
+    return f"{format_count(len(other), 'item')} instead of {len(one)}"
 
 
 def _rounding(one: Any, other: Any) -> str:

@@ -158,8 +158,8 @@ class _SeedCheck:
         arms = self._fork_arms(whole, resumed, end)
         verdicts = judge(whole, resumed, arms, end)
         if self.request.again is not None:
-            once, twice = self._resume_again(resuming, whole, resumed, interrupted)
-            verdicts = judge_again(verdicts, once, twice)
+            once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
+            verdicts = judge_again(verdicts, resumed, once, twice)
         ceiling = self._ceiling(whole, arms, end)
         return _Seed(whole, resumed, arms, at, end, verdicts, ceiling)
 
@@ -238,6 +238,7 @@ class _SeedCheck:
         whole: ReferenceRun,
         resumed: ResumedState,
         interrupted: Interruption,
+        end: int,
     ) -> tuple[ResumedState, ResumedState]:
         """Interrupt the resumed run and resume it. Returns it at that boundary, resumed once and twice."""
         assert resumed.start is not None
@@ -245,8 +246,14 @@ class _SeedCheck:
         again, stop = self.request.again, self.request.again - resumed.start.step
         ended = self._run(InterruptedRun, resuming, "interrupted again", stop, empty=False)
         ended = Interruption(again, None if ended.saved is None else ended.saved + again - stop)
-        first = replace(whole, weights=resumed.weights, moments=resumed.moments)
-        twice = self._run(ResumedRun, resuming, "resumed again", first, ended, 0, None, empty=False)
+        first = replace(
+            whole,
+            weights=_up_to(whole.weights, resumed.start.step) | resumed.weights,
+            moments=_up_to(whole.moments, resumed.start.step) | resumed.moments,
+        )
+        twice = self._run(
+            ResumedRun, resuming, "resumed again", first, ended, end, None, empty=False
+        )
         begin = again if twice.start is None else twice.start.step
         given = (whole, interrupted, begin, begin)
         once = self._run(ResumedRun, resuming, "resumed once", *given, empty=False)
@@ -307,6 +314,10 @@ class _SeedCheck:
             if name in other and mine[name].shape == other[name].shape
         }
         return apart if any(apart.values()) else {}
+
+
+def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozenset[str]]:
+    return {step: digest for step, digest in digests.items() if step <= last}
 
 
 def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> _Seed:

@@ -113,8 +113,8 @@ class ResumedState:
     start: ResumePoint | None
     continuation: Continuation
     again: States = field(default_factory=dict)
-    weights: Mapping[int, frozenset[str]] = field(default_factory=dict)
-    moments: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    weights: dict[int, frozenset[str]] = field(default_factory=dict)
+    moments: dict[int, frozenset[str]] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------ the whole run

@@ -105,16 +105,20 @@ def _as_consequence(verdict: Verdict, cause: str, rest: list[str]) -> Verdict:
     return verdict
 
 
-def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState) -> list[Verdict]:
-    """Return the verdicts after a second resumption, from the checkpoint that a resumed run wrote.
+def judge_again(
+    verdicts: list[Verdict], resumed: ResumedState, once: ResumedState, twice: ResumedState
+) -> list[Verdict]:
+    """Return the verdicts after a second resumption, from the checkpoint that the resumed run wrote.
 
-    Only sources that passed are judged again; how far the function moves is not measured again.
+    `once`: the resumed run at that checkpoint; `twice`: resumed from it. Sources that passed are judged
+    again, and so is what follows, in a row of its own. How far the function moves is not measured again.
     """
+    row = "second resume"
     if twice.start is None:
         why = f"resumed a second time, the run {twice.continuation.ended} without a step"
-        return [Verdict("something else", "FAIL", why), *verdicts]
+        return [Verdict(row, "FAIL", why), *verdicts]
     places = {name: (source, leaves) for name, source, leaves in units(once.again)}
-    now = []
+    now, lost = [], []
     for verdict in verdicts:
         source, leaves = places.get(verdict.source, ("", []))
         if verdict.outcome == "PASS" and source:
@@ -127,8 +131,43 @@ def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState
                 )
                 named = name_leaves(mine, other, whole_source=source != "streams")
                 verdict = replace(verdict, outcome="FAIL", why=why, leaves=named)
+                lost.append(verdict.source)
         now.append(verdict)
+    now.append(_of_second_run(row, resumed, twice, lost))
     return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
+
+
+def _of_second_run(
+    row: str, resumed: ResumedState, twice: ResumedState, lost: list[str]
+) -> Verdict:
+    """Judge how the run goes on that was resumed twice, against the one that was resumed once."""
+    assert resumed.start is not None
+    assert twice.start is not None
+    begin, passes = twice.start.step, twice.start.passes
+    first = _from_step(resumed.continuation, begin - resumed.start.step, passes)
+    if same_run(first, twice.continuation):
+        why = f"resumed again from step {begin}, it goes on as the run that was resumed once, to the bit"
+        return Verdict(row, "PASS", why)
+    data = first_differing_index(first.contents, twice.continuation.contents)
+    loss = first_unequal_loss(first, twice.continuation, begin)
+    if data is not None:
+        seen = f"it is shown other batches from step {begin + data} on"
+    elif loss is not None:
+        seen = f"its loss differs first in step {loss}"
+    else:
+        seen = f"it {twice.continuation.ended or 'ends otherwise'}"
+    why = f"resumed again from step {begin}, {seen}"
+    if lost:
+        return Verdict(row, "ABSTAIN", f"{why}, which follows from {join_names(lost, limit=4)}")
+    return Verdict(row, "FAIL", why, first_loss=loss)
+
+
+def _from_step(run: Continuation, first: int, passes: int) -> Continuation:
+    """Return a continuation from a later step on, `passes` backward passes of which are left out."""
+    contents, losses = list(run.contents[first:]), list(run.losses[first:])
+    if passes and contents:
+        contents[0], losses[0] = contents[0][passes:], 0.0
+    return replace(run, indices=run.indices[first:], contents=tuple(contents), losses=tuple(losses))
 
 
 @dataclass(frozen=True)
