@@ -52,6 +52,9 @@ class ClockCallbacks:
     def at_boundary(self, step: int) -> None:
         """Called at each boundary in `Clock.stops`; `step` updates are done."""
 
+    def on_update(self, step: int) -> None:
+        """Called after each update of the clock's optimizer; `step` updates are done."""
+
     def on_fetch(self) -> None:
         """Called before each DataLoader fetch with gradients enabled."""
 
@@ -84,7 +87,8 @@ class Clock:
         self.callbacks = callbacks or ClockCallbacks()
         self.step = 0
         self.stops = stops  # boundaries at which `at_boundary` is called; None: at every one
-        self.fetch_delay = 0  # fetches to let pass first: a boundary inside an accumulation window
+        # Backward passes to let pass first: a boundary inside an accumulation window.
+        self.delay = 0
         self.optimizers: list[
             Optimizer
         ] = []  # those that have stepped, in order of their first step
@@ -95,7 +99,6 @@ class Clock:
         self._pending = (
             False  # a boundary in `stops` was reached, and its callback is still to come
         )
-        self._delayed = False
         self._module_hook: Any = None
         self._process = os.getpid()
 
@@ -175,7 +178,7 @@ class Clock:
         if not self.optimizers:
             with own_errors:
                 self.callbacks.before_first()
-        self._call_back()
+        self.call_back()
 
     def _after_update(self, optimizer: Optimizer, *_: Any) -> None:
         if os.getpid() != self._process:
@@ -186,8 +189,10 @@ class Clock:
             self.step += 1
             self.record.close_step()
             if self.stops is None or self.step in self.stops:
-                self._pending, self._delayed = True, self.fetch_delay > 0
+                self._pending = True
                 self._module_hook = register_module_forward_pre_hook(self._before_module)
+            with own_errors:
+                self.callbacks.on_update(self.step)
 
     def _note_turn(self, optimizer: Optimizer) -> None:
         if not any(optimizer is known for known in self.optimizers):
@@ -197,8 +202,8 @@ class Clock:
     # ------------------------------------------------------------------ boundaries
 
     def _before_module(self, module: Module, *_: Any) -> None:
-        if not self._delayed and (not self._past_epoch_end or trains(module)):
-            self._call_back()
+        if self.is_due and (not self._past_epoch_end or trains(module)):
+            self.call_back()
 
     def _before_epoch(self, loader: DataLoader[Any], frame: FrameType) -> None:
         """Called before a loader begins an epoch: one with workers draws and reads ahead already here."""
@@ -207,9 +212,8 @@ class Clock:
         with own_errors:
             self.callbacks.on_fetch()
         mine = any(data.is_begun_by(loader, frame) for data in self.record.data)
-        if mine or not self._past_epoch_end:
-            if not self.fetch_delay:
-                self._call_back()
+        if self.is_due and (mine or not self._past_epoch_end):
+            self.call_back()
 
     def _before_fetch(self, iterator: _BaseDataLoaderIter) -> None:
         """Called before each DataLoader fetch.
@@ -223,17 +227,20 @@ class Clock:
                 self.callbacks.on_fetch()
         if self._past_epoch_end and not self._is_next_training_batch(iterator):
             return
-        if self._pending and self.fetch_delay:
-            self.fetch_delay -= 1
-            return
-        self._call_back()
+        if self.is_due:
+            self.call_back()
 
     def _is_next_training_batch(self, iterator: _BaseDataLoaderIter) -> bool:
         """Test for a fetch from the dataset that is trained on, and not past the epoch's last batch."""
         mine = any(data.is_delivered_by(iterator) for data in self.record.data)
         return mine and not is_exhausted(iterator)
 
-    def _call_back(self) -> None:
+    @property
+    def is_due(self) -> bool:
+        """Whether the backward passes that come before the boundary are done."""
+        return self.record.open_backward_calls >= self.delay
+
+    def call_back(self) -> None:
         """Call `at_boundary` if a boundary is pending."""
         if self._pending and os.getpid() == self._process:
             self._pending = False

@@ -19,6 +19,7 @@ class StepRecord:
     backward_calls[s]    number of these calls; more than 1 if the step accumulates gradients
     epochs               steps in which the loader that is fetched first started over
     batches              the batches of each step, by index and by hash
+    open_backward_calls  number of these calls in the running step
     loader               iterator that the running step fetches from; None before the first `backward`. Of
                          several that each step fetches from, the last
     together             iterators that this step and the one before fetched from, if there are several
@@ -38,6 +39,7 @@ class StepRecord:
         self._last: _BaseDataLoaderIter | None = None  # the latest with gradients enabled
         self._first: _BaseDataLoaderIter | None = None  # of the loader that was fetched first
         self._open_losses: list[Tensor] = []
+        self.open_backward_calls = 0
 
     @property
     def dataset(self) -> Any:
@@ -68,12 +70,14 @@ class StepRecord:
     def add_backward(self, loss: Tensor) -> None:
         """Record a call of `backward`."""
         self.loader = self._last
+        self.open_backward_calls += 1
         if loss.numel() == 1:
             self._open_losses.append(loss.detach())
 
     def close_step(self) -> None:
         """Close the running step: what follows belongs to the next one."""
-        self.backward_calls.append(len(self._open_losses))
+        self.backward_calls.append(self.open_backward_calls)
+        self.open_backward_calls = 0
         self.losses.append(sum(map(float, self._open_losses)))
         self.batches.close(self.dataset)
         self._open_losses = []
