@@ -390,8 +390,8 @@ def page(scale: float, found: dict) -> str:
     return f"""# How the intervals and tests behave
 
 Written by `make coverage`, which calls the public functions on simulated pairs and studies; not edited by
-hand. Numbers are percent of studies. Their Monte-Carlo standard error at 95% is 0.2
-points with 10,000 studies, 0.3 with 5,000, 0.5 with 2,000 and 1.0 with 500; the bootstraps have 999 resamples here, and the
+hand. Numbers are percent of studies. Their Monte-Carlo standard error at 95% is 0.2 points with 10,000
+studies, 0.3 with 5,000, 0.5 with 2,000 and 1.0 with 500; the bootstraps have 999 resamples here, and the
 sign-flip test 1,999 flips at 32 pairs.
 
 Pairs are *normal*; *t3*: Student's t with 3 degrees of freedom; *folded normal*: |z| (skewness 1.0);

@@ -21,8 +21,8 @@ from typing import Any
 import xarray as xr
 
 from bygones.analysis.arms import Arms, step_index
-from bygones.analysis.effects import effect, per_seed
-from bygones.analysis.estimators import Estimate, Estimator, paired_t
+from bygones.analysis.effects import effect, estimator_of, per_seed
+from bygones.analysis.estimators import Estimate, Estimator
 from bygones.analysis.metrics import METRICS
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import facts_of
@@ -107,17 +107,19 @@ def contrast(
     step: int,
     metric: str = "tv",
     since: int | None = None,
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
 ) -> Contrast:
     """Estimate the paired contrast of two arms, or of two pairs of arms, at one probe step.
 
     `left`, `right`: names of arms, "control" and "sham" included; or both a pair (arm, reference), and then
     the difference of the two pairs' distances or differences is estimated. `since`: an earlier probe step,
     at which the same is subtracted. With both it is a back-flow: whether the distance of two histories
-    grows more in one setting than in another. Raises DesignError where an arm is compared with itself or
-    a pair with an arm, UnknownName for an arm, step or metric that is not there.
+    grows more in one setting than in another. `estimator`: the study's own, if not given. Raises DesignError
+    where an arm is compared with itself or a pair with an arm, UnknownName for an arm, step or metric that
+    is not there.
     """
     facts, pairs = METRICS[metric], _pairs(left, right)
+    estimator = estimator_of(facts_of(outcomes)) if estimator is None else estimator
     _check(Arms.of(outcomes), pairs)
     step_index(outcomes, step)  # raises where there is no such probe step
     if since is not None and step_index(outcomes, since) >= step_index(outcomes, step):
