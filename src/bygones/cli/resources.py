@@ -104,6 +104,7 @@ def print_effects(place: str, study: str | None, *, as_json: bool, observe: str 
     """Print the effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones.analysis.effects import all_effects, default_metrics
     from bygones.cli import terminal
+    from bygones.core.study_facts import facts_of
     from bygones.publish.bundle.derived import effects_json
 
     outcomes = load_outcomes(place, study, observe)
