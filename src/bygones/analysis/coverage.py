@@ -44,7 +44,8 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     """
     measured = _measured()["estimators"]
     methods = {entry["method"]: name for name, entry in measured.items()}
-    methods |= {SKEWED: name for name in measured if name == "by_skewness"}
+    if "by_skewness" in measured:
+        methods[SKEWED] = "by_skewness"
     name = methods.get(estimator, estimator)
     if name not in methods.values():
         raise unknown_name("estimator", estimator, methods.values())
