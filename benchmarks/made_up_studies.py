@@ -14,7 +14,6 @@ Shapes: H studies (as probe steps), R seeds, N inputs.
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,10 +64,10 @@ def mean_of(kind: str) -> float:
 
 @cache
 def mean_between(amplitude: Draw, name: str) -> float:
-    """The true ceiling: mean distance of two controls, over two million pairs of seeds."""
+    """The true ceiling: mean distance of two controls, over half a million pairs of seeds."""
     rng = generator("made-up studies", "ceiling", name)
     found = []
-    for _ in range(20):
+    for _ in range(5):
         one, other = (
             amplitude(rng, (100_000, 1)) * rng.standard_normal((100_000, INPUTS)) for _ in range(2)
         )
@@ -203,8 +202,7 @@ def measure_cells(scale: float = 1.0) -> list[Cell]:
     """Measure every cell, on all cores."""
     studies = max(20, int(scale * STUDIES))
     asked = [(kind, n, studies) for n in sorted(PAIRS, reverse=True) for kind in KINDS]
-    # statsmodels collects garbage at every adjustment: what is there already is spared.
-    with ProcessPoolExecutor(os.cpu_count(), initializer=gc.freeze) as pool:
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(measure_cell, *zip(*asked, strict=True)))
 
 

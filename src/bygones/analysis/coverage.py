@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from bygones.analysis.estimators.by_skewness import SKEWED
 from bygones.core.catalogue import unknown_name
 from bygones.core.text import format_count
 
@@ -41,11 +42,14 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     >>> measured_coverage("paired t", 12).split(":")[0]
     'paired t at 12 pairs (measured at 8)'
     """
-    methods = {entry["method"]: name for name, entry in _measured()["estimators"].items()}
+    measured = _measured()["estimators"]
+    methods = {entry["method"]: name for name, entry in measured.items()}
+    if "by_skewness" in measured:
+        methods[SKEWED] = "by_skewness"
     name = methods.get(estimator, estimator)
     if name not in methods.values():
         raise unknown_name("estimator", estimator, methods.values())
-    method = _measured()["estimators"][name]["method"]
+    method = measured[name]["method"]
     kinds = coverage_table()[name]
     counts = sorted(next(iter(kinds.values())))
     nearest = max((n for n in counts if n <= num_pairs), default=counts[0])
