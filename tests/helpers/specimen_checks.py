@@ -136,6 +136,7 @@ SPECIMENS = (
     Specimen(COLLECTED, "memory lost", "memory"),
     Specimen(COLLECTED, "place in the world lost", "place"),
     Specimen(SECOND, "counted from here", "step"),
+    Specimen(SECOND, "place not kept up", "second resume"),
 )
 # Scripts that lose nothing, with names that lead astray.
 CLEAN = (

@@ -348,3 +348,12 @@ def assert_one_sentence(said: Said) -> None:
     assert "Traceback" not in said.err
     assert said.err.strip().splitlines()[-1].startswith("bygones: ")
     assert said.out == ""
+
+
+def test_an_arm_on_the_order_is_planned_where_a_loader_has_workers(commands, tmp_path):
+    arm = ("--fork-at", 20, "--horizons", "1", "--seeds", "0", "--arm", "o=reseed:order")
+    said = commands(
+        tmp_path, "plan", *arm, "--", EXAMPLES / "loader_workers.py", "--seed", "{seed}"
+    )
+    assert said.code == 0, said.err
+    assert "worker processes were emulated" in " ".join(said.out.split())

@@ -212,9 +212,8 @@ class Clock:
         with own_errors:
             self.callbacks.on_fetch()
         mine = any(data.is_begun_by(loader, frame) for data in self.record.data)
-        if mine or not self._past_epoch_end:
-            if self.is_due:
-                self.call_back()
+        if self.is_due and (mine or not self._past_epoch_end):
+            self.call_back()
 
     def _before_fetch(self, iterator: _BaseDataLoaderIter) -> None:
         """Called before each DataLoader fetch.

@@ -26,13 +26,13 @@ from bygones.attach.watched_process import (
 from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import (
     NOT_RUN,
+    Continuation,
     function_distance,
     outputs_of,
     same_continuation,
 )
+from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
 from bygones.audit.resume_runs import (
-    ForkedArms,
-    ForkingRun,
     InterruptedRun,
     Interruption,
     ReferenceRun,
@@ -158,8 +158,8 @@ class _SeedCheck:
         arms = self._fork_arms(whole, resumed, end)
         verdicts = judge(whole, resumed, arms, end)
         if self.request.again is not None:
-            once, twice = self._resume_again(resuming, whole, resumed, interrupted)
-            verdicts = judge_again(verdicts, once, twice)
+            once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
+            verdicts = judge_again(verdicts, resumed, once, twice)
         ceiling = self._ceiling(whole, arms, end)
         return _Seed(whole, resumed, arms, at, end, verdicts, ceiling)
 
@@ -238,6 +238,7 @@ class _SeedCheck:
         whole: ReferenceRun,
         resumed: ResumedState,
         interrupted: Interruption,
+        end: int,
     ) -> tuple[ResumedState, ResumedState]:
         """Interrupt the resumed run and resume it. Returns it at that boundary, resumed once and twice."""
         assert resumed.start is not None
@@ -245,8 +246,14 @@ class _SeedCheck:
         again, stop = self.request.again, self.request.again - resumed.start.step
         ended = self._run(InterruptedRun, resuming, "interrupted again", stop, empty=False)
         ended = Interruption(again, None if ended.saved is None else ended.saved + again - stop)
-        first = replace(whole, weights=resumed.weights, moments=resumed.moments)
-        twice = self._run(ResumedRun, resuming, "resumed again", first, ended, 0, None, empty=False)
+        first = replace(
+            whole,
+            weights=_up_to(whole.weights, resumed.start.step) | resumed.weights,
+            moments=_up_to(whole.moments, resumed.start.step) | resumed.moments,
+        )
+        twice = self._run(
+            ResumedRun, resuming, "resumed again", first, ended, end, None, empty=False
+        )
         begin = again if twice.start is None else twice.start.step
         given = (whole, interrupted, begin, begin)
         once = self._run(ResumedRun, resuming, "resumed once", *given, empty=False)
@@ -271,12 +278,22 @@ class _SeedCheck:
 
     def _run_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
         """Run each arm from the start, in a process of its own."""
+
+        def run(name: str) -> Continuation:
+            given = (whole, resumed, end, name)
+            return self._run(ForkingRun, whole.script, f"carried: {name}", *given)
+
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
-        continuations = {
-            name: self._run(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
-            for name in arms.continuations
-        }
-        return replace(arms, continuations=continuations)
+        found = {name: run(name) for name in arms.continuations}
+        for group in arms.groups:
+            search = try_groups(group, found["carried"])
+            try:
+                name = next(search)
+                while True:
+                    name = search.send(run(name))
+            except StopIteration as done:
+                found |= done.value
+        return replace(arms, continuations=found)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
         """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""
@@ -293,6 +310,10 @@ class _SeedCheck:
             for name in mine
             if name in other and mine[name].shape == other[name].shape
         }
+
+
+def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozenset[str]]:
+    return {step: digest for step, digest in digests.items() if step <= last}
 
 
 def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> _Seed:

@@ -12,7 +12,7 @@ from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.live_run import Live
 from bygones.core.catalogue import unknown_name
-from bygones.core.errors import DesignError
+from bygones.core.errors import BygonesError, DesignError
 from bygones.core.importing import load_object
 from bygones.core.study_facts import OrderFacts, StudyFacts
 from bygones.core.values import Digest
@@ -225,6 +225,22 @@ def _query(asked: ScriptRequest) -> Callable[[Live], Any]:
     return query
 
 
+def _query_or_error(asked: ScriptRequest) -> Callable[[Live], Any]:
+    """The same question, answered by its error where the design is impossible there.
+
+    With real worker processes there is no `order` to treat, which only matters if they are needed.
+    """
+    query = _query(asked)
+
+    def ask(live: Live) -> Any:
+        try:
+            return query(live)
+        except BygonesError as error:
+            return error
+
+    return ask
+
+
 def _check_transplants(study: Study) -> None:
     for arm in study.arms:
         for treatment in arm.treatments:
@@ -244,8 +260,11 @@ def _compare_emulation(
     """
     if found.num_workers and found.emulates:
         script, seed = found.script, asked.seeds[0]
-        real = run_pilot(script, home, seed, asked.fork_at, _query(asked), probe, emulates=False)
+        query = _query_or_error(asked)
+        real = run_pilot(script, home, seed, asked.fork_at, query, probe, emulates=False)
         if real.chain != found.chain:
+            if isinstance(real.answer, BygonesError):
+                raise real.answer
             return replace(real, script=script), (
                 "its loader's worker processes deliver other batches than the same work done in one "
                 "process (they keep state of their own, or share some)"

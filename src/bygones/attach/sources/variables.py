@@ -300,6 +300,8 @@ def read(place: Place) -> Any:
 def write(place: Place, value: Leaf) -> None:
     """Write a value there: into the present array or container if kinds agree, else in its place."""
     held = read(place)
+    if same_plain(held, value):
+        return
     if isinstance(value, Container):
         if fill(held, value):
             return
