@@ -42,12 +42,14 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     >>> measured_coverage("paired t", 12).split(":")[0]
     'paired t at 12 pairs (measured at 8)'
     """
-    methods = {entry["method"]: name for name, entry in _measured()["estimators"].items()}
-    methods[SKEWED] = "by_skewness"
+    measured = _measured()["estimators"]
+    methods = {entry["method"]: name for name, entry in measured.items()}
+    if "by_skewness" in measured:
+        methods[SKEWED] = "by_skewness"
     name = methods.get(estimator, estimator)
     if name not in methods.values():
         raise unknown_name("estimator", estimator, methods.values())
-    method = _measured()["estimators"][name]["method"]
+    method = measured[name]["method"]
     kinds = coverage_table()[name]
     counts = sorted(next(iter(kinds.values())))
     nearest = max((n for n in counts if n <= num_pairs), default=counts[0])

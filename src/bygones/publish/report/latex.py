@@ -29,6 +29,9 @@ _HEADINGS = {
     "p_upper": "$p$ (upper)", "tau": r"$\tau$", "q": "$Q$", "q_p_value": "$p$ of $Q$",
     "i_squared": "$I^2$", "variance_ratio": "Var(unpaired)/Var(paired)",
 }  # fmt: skip
+_IN_CSV_ALONE = (
+    "sentence", "note", "skewness", "excess_method", "fraction_method", "share_limit", "resolution",
+)  # fmt: skip
 _CHANCES = ("p_value", "adjusted", "p_lower", "p_upper", "q_p_value")
 _SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
@@ -110,9 +113,9 @@ def _one(table: Table, rows: Sequence[Row], label: str) -> str:
 def _quoted(table: Table) -> list[str]:
     """Return the columns to show: an interval's ends go beside its value.
 
-    A note goes with the sentence, where there is one.
+    What only the CSV has room for goes with the sentence, where there is one.
     """
-    prose = ("sentence", "note") if "sentence" in table.columns else ()
+    prose = _IN_CSV_ALONE if "sentence" in table.columns else ()
     ends = {f"{name}{end}" for name in table.columns for end in ("_low", "_high")}
     return [name for name in table.columns if name not in ends and name not in prose]
 
