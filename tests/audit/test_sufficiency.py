@@ -13,7 +13,7 @@ NEEDED = {
         "moments",
         "streams/shuffling",
         "streams/torch",
-        "ema",
+        "ema.shadow",
         "order",
     },
     "char_lm.py": {"weights", "moments", "streams/torch", "windows"},

@@ -74,6 +74,11 @@ QUEUE = Setting("rebound_queue.py", 8)
 TENSORS = Setting("shuffled_tensors.py", 11)
 SECOND = Setting("second_resume.py", 5, 8, again=10)
 
+LATE = Setting("late_memory.py", 12, 12)
+BY_HAND = Setting("batches_by_hand.py", 17, 12)
+BY_HAND_IN_A_WINDOW = Setting("batches_by_hand.py", 5, 6, ("--accumulate", "4", "--save-at", "18"))
+COLLECTED = Setting("collected_memory.py", 17, 12)
+
 SPECIMENS = (
     Specimen(HARNESS, "optimizer dropped", "moments"),
     Specimen(HARNESS, "step counter zeroed", "moments"),
@@ -89,7 +94,7 @@ SPECIMENS = (
     Specimen(HARNESS, "first epoch replayed", "order"),
     Specimen(HARNESS, "batchnorm reset", "batchnorm", silent=True),
     Specimen(HARNESS, "teacher copied", "teacher.model"),
-    Specimen(HARNESS, "updates reset", "teacher"),
+    Specimen(HARNESS, "updates reset", "teacher.updates"),
     Specimen(HARNESS, "average as student", "weights"),
     Specimen(HARNESS, "queue redrawn", "queue"),
     Specimen(HARNESS, "pointer zeroed", "pointer"),
@@ -99,8 +104,8 @@ SPECIMENS = (
     Specimen(SAMPLER, "position in updates", "order"),
     Specimen(FETCHED, "fetched before", "streams/torch"),
     Specimen(FETCHED, "iterator made after", "streams/torch"),
-    Specimen(EXHAUSTED, "saved inside the loop", "sampler"),
-    Specimen(BUFFER, "buffer lost", "data"),
+    Specimen(EXHAUSTED, "saved inside the loop", "sampler.epoch"),
+    Specimen(BUFFER, "buffer lost", "data.buffer"),
     Specimen(GLOBAL, "stream lost", "streams/torch"),
     Specimen(GLOBAL, "seeded after loading", "streams/torch"),
     Specimen(PRIVATE, "generator made anew", "streams/mixup.rng"),
@@ -115,13 +120,31 @@ SPECIMENS = (
     Specimen(AVERAGE, "average made before loading", "ema", silent=True),
     Specimen(SWA, "averaged parameters only", "averages", silent=True),
     Specimen(HIDDEN, "not persistent", "buffers"),
-    Specimen(CLOSURE, "count lost", "factor"),
+    Specimen(CLOSURE, "count lost", "factor closing over calls"),
     Specimen(QUEUE, "queue lost", "queue"),
     Specimen(TENSORS, "place lost", "place"),
     Specimen(TENSORS, "permutation drawn again", "order_"),
+    Specimen(LATE, "hidden state lost", "hidden"),
+    Specimen(LATE, "average lost", "average.kept", silent=True),
+    Specimen(LATE, "list of averages lost", "shadow", silent=True),
+    Specimen(LATE, "past items lost", "past"),
+    Specimen(LATE, "usual norm lost", "usual.size"),
+    Specimen(BY_HAND, "position lost", "trainer.position"),
+    Specimen(BY_HAND, "count of averages lost", "trainer.num_averaged"),
+    Specimen(BY_HAND, "permutation drawn again", "trainer.permutation"),
+    Specimen(BY_HAND_IN_A_WINDOW, "gradients lost", "gradients"),
+    Specimen(COLLECTED, "memory lost", "memory"),
+    Specimen(COLLECTED, "place in the world lost", "place"),
     Specimen(SECOND, "counted from here", "step"),
+    Specimen(SECOND, "place not kept up", "second resume"),
 )
-SETTINGS = tuple(dict.fromkeys(specimen.setting for specimen in SPECIMENS))
+# Scripts that lose nothing, with names that lead astray.
+CLEAN = (
+    Setting("several_of_a_kind.py", 5, 12),
+    Setting("several_of_a_kind.py", 5, 12, ("--object",)),
+    Setting("several_of_a_kind.py", 5, 12, ("--first-model-kept",)),
+)
+SETTINGS = (*dict.fromkeys(specimen.setting for specimen in SPECIMENS), *CLEAN)
 
 # Observers: a script, its fault, the function that has to be named, and what it leaves behind.
 WATCHED = (

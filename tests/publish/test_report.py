@@ -264,6 +264,10 @@ def test_verdicts_of_planted_effects() -> None:
     treated, control = names.index("reset-moments"), names.index("control")
     same["logits"].values[:, treated] = same["logits"].values[:, control]
     verdicts = {r.arm: r.kind for r in readings(all_effects(same, ("tv",)), "tv")}
+    assert verdicts["reset-moments"] == "unreached"
+    # Where the sham is as far from the control, nothing says which of the two does not reach it.
+    same["logits"].values[:, [treated, names.index("sham")]] += np.float32(1e-3) * np.arange(5)
+    verdicts = {r.arm: r.kind for r in readings(all_effects(same, ("tv",)), "tv")}
     assert verdicts["reset-moments"] == "sham"
 
 

@@ -249,6 +249,28 @@ def test_a_marked_model_is_what_is_observed(bygones, tmp_path):
     assert outcomes_of(tmp_path).sizes["input"] == 7
 
 
+def test_every_model_that_is_alive_is_observed_and_one_may_lead(bygones, tmp_path):
+    script = (EXAMPLES / "accumulate_ema.py", "--seed", "{seed}", "--epochs", "1")
+    ask = ("script", *SMALL, "--arm", "reset ema=reset:ema", *RESET)
+    said = bygones(*ask, "--", *script)
+    assert said.code == 0, said.err
+    assert "Resetting ema at step 10 does not reach model, which is observed" in said.out
+    assert "it changes those of ema.shadow" in said.out
+    assert "beside it ema.shadow" in said.err
+    outcomes = outcomes_of(tmp_path)
+    assert outcomes.attrs["models"] == ["model", "ema.shadow"]
+    # A new average equals today's weights, so at horizon 0 its outputs are the trained model's.
+    new = outcomes["logits:ema.shadow"].sel(arm="reset ema", step=10).values
+    assert new.tobytes() == outcomes["logits"].sel(arm="control", step=10).values.tobytes()
+    old = outcomes["logits:ema.shadow"].sel(arm="control", step=10).values
+    assert new.tobytes() != old.tobytes()
+    led = bygones(*ask, "--observe", "ema.shadow", "--", *script)
+    assert "everything is stored already" in led.err
+    assert "Resetting ema at step 10 moved the function by" in led.out
+    assert outcomes_of(tmp_path).attrs["models"] == ["ema.shadow", "model"]
+    assert "Known: model, ema.shadow" in bygones(*ask, "--observe", "tutor", "--", *script).err
+
+
 def test_the_scripts_own_files_are_left_alone(bygones, tmp_path):
     (tmp_path / "mine.txt").write_text("before")
     said = bygones("script", *SMALL, *RESET, "--", "writes_relative.py")
@@ -326,3 +348,12 @@ def assert_one_sentence(said: Said) -> None:
     assert "Traceback" not in said.err
     assert said.err.strip().splitlines()[-1].startswith("bygones: ")
     assert said.out == ""
+
+
+def test_an_arm_on_the_order_is_planned_where_a_loader_has_workers(commands, tmp_path):
+    arm = ("--fork-at", 20, "--horizons", "1", "--seeds", "0", "--arm", "o=reseed:order")
+    said = commands(
+        tmp_path, "plan", *arm, "--", EXAMPLES / "loader_workers.py", "--seed", "{seed}"
+    )
+    assert said.code == 0, said.err
+    assert "worker processes were emulated" in " ".join(said.out.split())

@@ -128,7 +128,9 @@ def test_the_displacements_are_those_of_the_studys_own_arms():
         for t, c in zip(taken["treated"], taken["control"], strict=True)
     ]
     outcomes = measure(study, planned.store, planned=planned)
-    assert null.treatments[0].intervention.against == arm.treatments
+    (rule,) = (t.intervention for t in null.treatments)
+    assert isinstance(rule, MatchedNull)
+    assert rule.against == arm.treatments
     store = planned.store
     seen = [
         one

@@ -72,14 +72,18 @@ class Contrast:
                 f"{self.left} and {self.right} are {found.number}{unit} apart {when} {of}{note}"
                 f"{self._beside(scale)}."
             )
+        measured = "" if facts.kind == "distance" else f" in {facts.label}"
         p = "" if found.p_value is None else f", p = {found.p_value:.2g}"
         return (
-            f"{_name(self.left)} less {_name(self.right)}: {found.number}{unit} in {facts.label} {when} "
+            f"{_name(self.left)} less {_name(self.right)}: {found.number}{unit}{measured} {when} "
             f"{of}{p}{note}."
         )
 
     def _beside(self, scale: float) -> str:
-        said = "" if self.floor is None else f"; sham and control are {self.floor.scaled(scale)}"
+        said, floor = "", None if self.floor is None else self.floor.scaled(scale)
+        if floor is not None:
+            none = floor.value == floor.low == floor.high == 0.0
+            said = f"; sham and control are {'exactly 0' if none else floor} apart"
         if self.ceiling is not None:
             said += f", the controls of two seeds {self.ceiling.scaled(scale)}"
         return said

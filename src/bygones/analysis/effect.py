@@ -40,6 +40,7 @@ class Effect:
     pair_correlation: float | None
     variance_ratio: float | None
     null_is: str = "a random change as large"  # what the matched null of this arm does
+    unreached: str = ""  # that it does not reach the observed model, in words; "" where it does
     no_null: str = ""  # that and why it has none, as a clause
     redraw: Redraw = ""  # of an arm that is itself a random change: what else is a draw of it
     num_draws: int = 1  # distances that each seed's is the mean of
@@ -88,6 +89,9 @@ class Effect:
                 f"{capitalize(self.sentence)} cannot be judged at step {self.step}: "
                 f"all {format_count(self.num_diverged, 'seed pair')} diverged."
             )
+        if self.unreached:
+            when = f"{format_count(self.estimate.num_pairs, 'seed pair')}"
+            return f"{capitalize(self.sentence)} {self.unreached} ({when})."
         parts = [self._what_moved(), self._beside_sham_and_null()]
         if self.is_rounding:
             parts.append(

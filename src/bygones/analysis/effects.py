@@ -43,6 +43,7 @@ from bygones.analysis.estimators import (
     pair_means_without_each,
 )
 from bygones.analysis.metrics import METRICS, Metric
+from bygones.analysis.observed_models import unreached
 from bygones.analysis.predictions import Predictions, require_input
 from bygones.analysis.resolution import resolution
 from bygones.analysis.share import share_limit, share_of_ceiling
@@ -108,8 +109,7 @@ def effect_per_seed(outcomes: xr.Dataset, metric: str, arm: str) -> xr.DataArray
         for one, other in arms.draws(arm)
         if other == arms.control or kind == "distance"
     ]
-    mean = sum(pairs[1:], pairs[0]) / len(pairs)
-    return mean.assign_attrs(pairs[0].attrs).rename(metric)
+    return pairs[0].copy(data=np.mean([pair.values for pair in pairs], axis=0))
 
 
 def effect(
@@ -198,6 +198,7 @@ def _effects(
     estimator = estimator_of(facts) if estimator is None else estimator
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
+    reach = {arm: unreached(outcomes, arm) for arm in names}
     readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
@@ -214,6 +215,7 @@ def _effects(
             readings[step, name],
             ceilings[step, name],
             estimator,
+            reach[arm],
         )
         for arm in names
         for step in steps
@@ -329,6 +331,7 @@ def _one_effect(
     reading: _MetricAtStep,
     ceiling: Estimate | None,
     estimator: Estimator,
+    unreached: str,
 ) -> Effect:
     """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
@@ -359,6 +362,7 @@ def _one_effect(
         pair_correlation=correlation,
         variance_ratio=ratio,
         null_is=arms.describe_null(null),
+        unreached=unreached,
         no_null=arms.no_null(arm),
         redraw=arms[arm].redraw,
         num_draws=num_draws,

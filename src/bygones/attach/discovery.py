@@ -13,7 +13,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, MethodType, ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from bygones.attach.sources.plain_data import PlainData, is_container
 from bygones.training.generators import generator_state
 from bygones.training.reachable import children_of
 
@@ -51,6 +52,7 @@ class Place:
     root: str  # the variable that the path begins with
     value: Any
     own: bool = True  # whether it is one of the script's, and not of a library's running function
+    alias: bool = False  # whether a shorter path leads to the same object
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class LiveObjects:
     others: Mapping[str, nn.Module]  # modules with parameters that no optimizer updates
     generators: Mapping[str, Any]
     loose: tuple[Place, ...]  # arrays and plain numbers that belong to none of these
+    data: tuple[Place, ...] = ()  # plain data that does not either; a container of it is one place
+    roots: frozenset[str] = frozenset()  # the script's variables
     names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
 
 
@@ -74,20 +78,18 @@ def discover_objects(
     known: Mapping[int, str],
     *,
     writes_locals: bool = False,
+    with_data: bool = False,
 ) -> LiveObjects:
     """Find the script's objects in this process.
 
     `stepped`: optimizers that have stepped. `known`: names given earlier, by identity. `writes_locals`:
     keep the frames of running functions, so that their local variables can be written; this also keeps
-    alive what they hold.
+    alive what they hold. `with_data`: look for plain data in containers too.
     """
     living = _living()
     mine, theirs = _roots(script, writes_locals)
     places = list(_walk(mine, theirs))
-    names = dict(known)
-    for place in places:
-        if not isinstance(place.value, bool | int | float | str | None):
-            names.setdefault(id(place.value), place.path)
+    names = _name_objects(places, known)
     optimizers = _named(_optimizers(stepped, living[Optimizer]), names, "optimizer")
     updated = {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
     roots = _outermost(living[nn.Module])
@@ -116,9 +118,34 @@ def discover_objects(
         {name: m for name, m in modules.items() if isinstance(m, AveragedModel)},
         {name: m for name, m in modules.items() if any(m is one for one in others)},
         {p.path: p.value for p in places if generator_state(p.value) is not None},
-        tuple(p for p in places if _is_loose(p, held)),
+        tuple(p for p in places if not p.alias and _is_loose(p, held)),
+        tuple(_plain_places(places, held)) if with_data else (),
+        frozenset(name for name, _, _ in mine),
         names,
     )
+
+
+def _name_objects(places: list[Place], known: Mapping[int, str]) -> dict[int, str]:
+    """Name everything that has a path, by identity: by the shortest path, but not by a loop's variable.
+
+    A variable is taken for a loop's if it stands for one of several optimizers (or modules) in a container,
+    and another of them has no variable.
+    """
+    names = dict(known)
+    for place in places:
+        if not isinstance(place.value, bool | int | float | str | None):
+            names.setdefault(id(place.value), place.path)
+    variables = {id(p.value) for p in places if p.path == p.root}
+    members: dict[int, list[Place]] = {}
+    for place in places:
+        if isinstance(place.value, _KINDS) and is_container(place.owner):
+            members.setdefault(id(place.owner), []).append(place)
+    for several in members.values():
+        if len(several) > 1 and not all(id(p.value) in variables for p in several):
+            for place in several:
+                if id(place.value) in variables and id(place.value) not in known:
+                    names[id(place.value)] = place.path
+    return names
 
 
 def _living() -> dict[type, list[Any]]:
@@ -148,6 +175,15 @@ def script_frames(script: Path) -> list[FrameType]:
     return frames[::-1]
 
 
+def own_frames(script: Path) -> list[FrameType]:
+    """Return the running frames of the script's own functions, outermost first."""
+    return _own(script_frames(script), script.resolve().parent)
+
+
+def _own(frames: list[FrameType], folder: Path) -> list[FrameType]:
+    return [f for f in frames if folder in Path(f.f_code.co_filename).resolve().parents]
+
+
 def _is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "bygones"
 
@@ -162,7 +198,7 @@ def _roots(script: Path, writes_locals: bool) -> tuple[_Roots, _Roots]:
     """
     folder = script.resolve().parent
     frames = script_frames(script)
-    mine = [f for f in frames if folder in Path(f.f_code.co_filename).resolve().parents]
+    mine = _own(frames, folder)
     main = sys.modules["__main__"]
     found = [(name, vars(main), value) for name, value in vars(main).items() if name[:2] != "__"]
     for frame in mine:
@@ -200,7 +236,9 @@ def _siblings(folder: Path) -> list[ModuleType]:
 
 
 def _walk(*roots: _Roots) -> Iterator[Place]:
-    """Yield every reachable value once, breadth first; all that the first roots lead to comes first.
+    """Yield every reachable value, breadth first; all that the first roots lead to comes first.
+
+    An object is walked into once; further paths to an array, a container or a module are yielded as aliases.
 
     Arrays that are variables themselves come last: a loop may have left one pointing into a container.
     """
@@ -226,12 +264,14 @@ def _walk(*roots: _Roots) -> Iterator[Place]:
                 return
         place, depth = pending.popleft() if pending else late.popleft()
         value = place.value
-        if value is None or isinstance(value, type | ModuleType | FrameType) or _is_bygones(value):
+        if isinstance(value, type | ModuleType | FrameType) or _is_bygones(value):
             continue
-        if isinstance(value, bool | int | float | str | np.generic):
+        if value is None or isinstance(value, bool | int | float | str | np.generic):
             yield place
             continue
         if id(value) in visited:
+            if is_container(value) or isinstance(value, (Tensor, np.ndarray, *_KINDS)):
+                yield replace(place, alias=True)
             continue
         visited.add(id(value))
         yield place
@@ -321,3 +361,18 @@ def _is_loose(place: Place, held: set[int]) -> bool:
             isinstance(value, np.ndarray) and value.dtype.hasobject
         )
     return isinstance(value, bool | int | float | np.generic)
+
+
+def _plain_places(places: list[Place], held: set[int]) -> Iterator[Place]:
+    """Yield the places of plain data: the outermost container of it, or what lies in none."""
+    plain = PlainData(held)
+    inside: set[int] = set()  # containers of plain data, and those within them
+    for place in places:
+        within = id(place.owner) in inside
+        if is_container(place.value):
+            if within or place.value in plain:
+                inside.add(id(place.value))
+                if not within:
+                    yield place
+        elif not within and place.value in plain:
+            yield place

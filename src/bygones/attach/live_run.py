@@ -15,6 +15,8 @@ from bygones.attach.sources.averaged_modules import AveragedModule
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
 from bygones.attach.sources.variables import (
+    attribute_variables,
+    averaged_paths,
     changed_paths,
     first_values,
     free_name,
@@ -42,8 +44,8 @@ from bygones.training.sources.weights import Weights
 class Baseline:
     """State before the first update, which is what "new" means for memory that cannot be rebuilt."""
 
-    def __init__(self, script: Path, clock: Clock, seed: int) -> None:
-        found = discover_objects(clock.optimizers, script, {})
+    def __init__(self, script: Path, clock: Clock, seed: int, *, with_data: bool = False) -> None:
+        found = discover_objects(clock.optimizers, script, {}, with_data=with_data)
         self.trained = found.trained
         self.names = {
             id(thing): name
@@ -51,6 +53,7 @@ class Baseline:
             for name, thing in things.items()
         }
         self.loose = first_values(found.loose)
+        self.data = first_values(found.data)
         self.states: dict[str, State] = {}
         self.tensors = {name: clone_leaf(p) for name, p in named_parameters(found).items()} | {
             f"{label}.{name}": clone_leaf(t)
@@ -65,11 +68,18 @@ class Baseline:
 class KnownMemory:
     """Memory that another run of the script has: sources by name, variables by path.
 
-    Used for a run that has not taken a step yet, in which memory cannot be told by its having changed.
+    `averages`: paths of variables that hold averages of the weights there, or a copy of them. Used for a run
+    that has not taken a step yet, in which memory cannot be told by its having changed.
     """
 
-    names: frozenset[str]
-    paths: frozenset[str]
+    names: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
+    averages: frozenset[str] = frozenset()
+
+    def __or__(self, other: KnownMemory) -> KnownMemory:
+        return KnownMemory(
+            self.names | other.names, self.paths | other.paths, self.averages | other.averages
+        )
 
 
 class Live:
@@ -83,9 +93,15 @@ class Live:
         first: Baseline,
         shown: Mapping[int, Sequence[Any]],
         expected: KnownMemory | None = None,
+        *,
+        with_data: bool = False,
     ) -> None:
         found = discover_objects(
-            clock.optimizers, script, first.names, writes_locals=expected is not None
+            clock.optimizers,
+            script,
+            first.names,
+            writes_locals=expected is not None,
+            with_data=with_data,
         )
         self._clock = clock
         self.trained = found.trained
@@ -94,11 +110,18 @@ class Live:
         self.names = found.names
         self.averaging = {**found.averaged, **found.others}
         sources += _averaging(found, parameters, first, expected, _names(sources))
-        paths = None if expected is None else expected.paths
-        sources += script_variables(
-            found.loose, first.loose, parameters, found.trained, paths, _names(sources)
-        ).values()
-        self.changed = changed_paths(found.loose, first.loose)
+        self.roots = found.roots
+        taken = _names(sources)
+        if expected is None:
+            variables = script_variables(found.loose, first.loose, parameters, found.trained, taken)
+        else:
+            variables = attribute_variables(
+                found.data, parameters, expected.paths, expected.averages, taken
+            )
+        sources += variables.values()
+        changed = changed_paths(found.data, first.data) if with_data else frozenset()
+        averages = averaged_paths(found.data, changed, parameters)
+        self.known = KnownMemory(frozenset(s.name for s in sources), changed, averages)
         if can_be_rearranged(clock):
             sources.append(LoaderOrder(clock, seed, shown))
         for source in sources:
@@ -143,7 +166,8 @@ def _set_baseline(source: AbstractSource, first: Baseline) -> None:
     before = first.states.get(source.name)
     if before is not None and before.keys() == source.baseline.keys():
         source.baseline = before
-    seen = {leaf: first.loose.get(place.path) for leaf, place in source.locations.items()}
+    values = {**first.loose, **first.data}
+    seen = {leaf: values.get(place.path) for leaf, place in source.locations.items()}
     known = {leaf: value[1] for leaf, value in seen.items() if value is not None}
     source.baseline = {**source.baseline, **known}
 

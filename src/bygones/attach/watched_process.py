@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from bygones.attach.isolation.fork import Child, ChildDied, Parent, fork, why_not_fork
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
+from bygones.attach.isolation.progress_bars import without_monitor
 from bygones.attach.isolation.script import Script, run_script
 from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.step_clock import Clock, ClockCallbacks, own_errors
@@ -56,7 +57,12 @@ class Ending:
 
 
 class WatchedScript(ClockCallbacks):
-    """A script that runs in this process under a step clock. `clock`: settings of `Clock`."""
+    """A script that runs in this process under a step clock. `clock`: settings of `Clock`.
+
+    `with_data`: whether plain data in containers, None and text are looked for as memory.
+    """
+
+    with_data = False
 
     def __init__(self, script: Script, home: Path, seed: int, **clock: Any) -> None:
         self.script, self.home, self.seed = script, home, seed
@@ -88,7 +94,11 @@ class WatchedScript(ClockCallbacks):
 
     def before_first(self) -> None:
         """Keep what the script holds before its first update."""
-        self.baseline = self.baseline or Baseline(self.file, self.clock, self.key_seed)
+        self.baseline = self.baseline or self.find_baseline()
+
+    def find_baseline(self) -> Baseline:
+        """Return what the script holds now, which is what "new" will mean."""
+        return Baseline(self.file, self.clock, self.key_seed, with_data=self.with_data)
 
     def find_live(
         self,
@@ -97,7 +107,8 @@ class WatchedScript(ClockCallbacks):
     ) -> Live:
         """Find the sources of memory that the script has now; see `Live`."""
         assert self.baseline is not None
-        return Live(self.file, self.clock, self.key_seed, self.baseline, shown, known)
+        first, data = self.baseline, self.with_data
+        return Live(self.file, self.clock, self.key_seed, first, shown, known, with_data=data)
 
 
 class WatchedProcess(WatchedScript, ABC):
@@ -145,7 +156,7 @@ class WatchedProcess(WatchedScript, ABC):
     def watching(self) -> Iterator[None]:
         """Install the hooks that are active while the script runs."""
         workers = emulating() if self.emulates else nullcontext()
-        with super().watching(), guarding_native_writes(), workers:
+        with super().watching(), guarding_native_writes(), without_monitor(), workers:
             yield
 
     def refuse(self, error: BygonesError) -> NoReturn:

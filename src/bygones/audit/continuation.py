@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from torch import Tensor, nn
+from torch import Tensor
 
 from bygones.analysis.metrics.rms import root_mean_square
 from bygones.analysis.metrics.tv import total_variation
 from bygones.attach.live_run import Live
+from bygones.attach.observed_models import matching_part
 from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.carried_streams import but_keys
 from bygones.attach.watched_process import WatchedProcess
-from bygones.core.digest import same_bits
+from bygones.core.digest import is_array, same_bits
 from bygones.core.first_difference import first_differing_index
 from bygones.core.hash_chain import fast_digest
 from bygones.core.values import State
+from bygones.training.sources import SOURCES
 
 States = Mapping[str, State]
 
@@ -36,6 +38,8 @@ class Continuation:
     contents        hashes of the batches of each step
     losses          loss of each step
     ended           how the run ended before the last boundary, in words; else empty
+    untried         why the arm could not be tried, in words; else empty
+    roots           the variables of the script at the last boundary
     streams_later   the random streams at the first step's call of the model
     """
 
@@ -45,6 +49,8 @@ class Continuation:
     contents: tuple[Any, ...]
     losses: tuple[float, ...]
     ended: str = ""
+    untried: str = ""
+    roots: frozenset[str] = frozenset()
     streams_later: State = field(default_factory=dict)
 
 
@@ -52,8 +58,13 @@ NOT_RUN = Continuation({}, {}, (), (), (), "was not run")
 KILLED = Continuation({}, {}, (), (), (), "was killed")
 
 
+def untried(why: str) -> Continuation:
+    """Return the continuation of an arm that could not be tried; `why` in words."""
+    return Continuation({}, {}, (), (), (), untried=why)
+
+
 def continuation_of(
-    process: WatchedProcess, live: Live, inputs: Inputs | None, since: int, fetches: int = 0
+    process: WatchedProcess, live: Live, inputs: Inputs | None, since: int, passes: int = 0
 ) -> Continuation:
     """Return the continuation of this run since a step, up to now."""
     states = {
@@ -62,20 +73,20 @@ def continuation_of(
         if name != "order" and not source.is_result
     }
     outputs = {} if inputs is None else outputs_of(live, inputs)
-    return Continuation(outputs, states, *steps_since(process, since, fetches))
+    return Continuation(outputs, states, *steps_since(process, since, passes), roots=live.roots)
 
 
 def ended_continuation(
-    process: WatchedProcess, how: str, since: int, fetches: int = 0
+    process: WatchedProcess, how: str, since: int, passes: int = 0
 ) -> Continuation:
     """Return the continuation of a run that ended before the last boundary; `how` in words."""
-    return Continuation({}, {}, *steps_since(process, since, fetches), how)
+    return Continuation({}, {}, *steps_since(process, since, passes), how)
 
 
 def steps_since(
-    process: WatchedProcess, since: int, fetches: int = 0
+    process: WatchedProcess, since: int, passes: int = 0
 ) -> tuple[Any, Any, tuple[float, ...]]:
-    """Return indices, contents and losses of the steps since a boundary, `fetches` batches left out.
+    """Return indices, contents and losses of the steps since a boundary, `passes` backward passes left out.
 
     A boundary inside an accumulation window makes the first loss a partial one; it is set to 0.
     """
@@ -83,8 +94,8 @@ def steps_since(
     indices = [record.batches.indices.get(step) or [] for step in steps]
     contents = [record.batches.contents.get(step) or [] for step in steps]
     losses = record.losses[since:]
-    if fetches and steps:
-        indices[0], contents[0], losses[0] = indices[0][fetches:], contents[0][fetches:], 0.0
+    if passes and steps:
+        indices[0], contents[0], losses[0] = indices[0][passes:], contents[0][passes:], 0.0
     return tuple(indices), tuple(contents), tuple(losses)
 
 
@@ -96,27 +107,12 @@ def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
         inputs = replace(inputs, module=f"{label}/{name}")
     seen = {"": observe(inputs, live)[0]}
     for other, module in live.averaging.items():
-        alike = (
-            _matching_part(module, live.trained.get(label), name)
-            if inputs.function is None
-            else None
-        )
+        student = live.trained.get(label) if inputs.function is None else None
+        alike = None if student is None else matching_part(module, student.get_submodule(name))
         if alike is not None:
             with suppress(Exception):  # of the same shape, but it cannot be called like the model
                 seen[other] = observe(inputs, live, alike)[0]
     return seen
-
-
-def _matching_part(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
-    """Return the part of an average that corresponds to the observed part of the trained module."""
-    if trained is None:
-        return None
-    wanted = trained.get_submodule(name)
-    shapes = [p.shape for p in wanted.parameters()]
-    for one in module.modules():
-        if type(one) is type(wanted) and [p.shape for p in one.parameters()] == shapes:
-            return one
-    return None
 
 
 def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
@@ -131,11 +127,17 @@ def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
     return frozenset(found)
 
 
-def capture_sources(live: Live) -> dict[str, State]:
-    """Capture every source but the order, which is compared by its batches."""
+def optimizer_arrays(optimizers: list[Any]) -> frozenset[str]:
+    """Return a digest of each array in the states of optimizers, numbers excepted."""
+    held = [v for o in optimizers for state in o.state.values() for v in state.values()]
+    return frozenset(fast_digest(value) for value in held if is_array(value) and value.ndim > 0)
+
+
+def capture_sources(live: Live, but: Collection[str] = ()) -> dict[str, State]:
+    """Capture every source but some, and but the order, which is compared by its batches."""
     states: dict[str, State] = {}
     for name, source in live.sources.items():
-        if name != "order":
+        if name != "order" and name not in but:
             states[name] = source.capture()
     return states
 
@@ -162,19 +164,49 @@ def units(states: States) -> list[tuple[str, str, list[str]]]:
     return found
 
 
-def differing_leaves(name: str, source: str, mine: State, theirs: States) -> dict[str, Any] | None:
-    """Return the leaves of a piece in the other run; None if they are equal, or if the source is missing."""
+def differing_leaves(
+    name: str, source: str, mine: State, theirs: States, roots: Collection[str]
+) -> State | None:
+    """Return the leaves of a piece in the other run; None if they are equal.
+
+    A source that the other run lacks has lost all of its leaves, and so none are returned. `roots`: the
+    variables of the other run's script. A source that lies in a variable which the other run does not have
+    is a name left over from an earlier step, and counts as equal.
+    """
     if source not in theirs:
-        return None
+        return {} if mine and _should_be_there(source, roots) else None
     other = theirs[source]
-    leaves = set(mine) | (set(other) if source != "streams" else set())
     if source == "streams":
-        leaves = {leaf for leaf in leaves if leaf in other}
-    if all(
-        leaf in mine and leaf in other and same_bits(mine[leaf], other[leaf]) for leaf in leaves
-    ):
-        return None
-    return {leaf: other[leaf] for leaf in other if leaf in leaves}
+        leaf = next(iter(mine))
+        if leaf not in other:
+            return {} if _should_be_there(name.partition("/")[2], roots) else None
+        other = {leaf: other[leaf]}
+    other = _as_named(mine, other)
+    return None if equal_states(mine, other) else other
+
+
+def _should_be_there(name: str, roots: Collection[str]) -> bool:
+    """Test whether a source is torch's own, or lies in a variable that the script has."""
+    own = name.rstrip("_") in {*SOURCES, "averages", "scaler", "streams"}
+    return own or any(
+        name == root or (name.startswith(root) and name[len(root)] in ".[_ ") for root in roots
+    )
+
+
+def _as_named(mine: State, theirs: State) -> State:
+    """Return another run's leaves by this run's names, where they are the same under other names.
+
+    They are matched by position, if all of them have the same shapes and types.
+    """
+    if mine.keys() == theirs.keys() or len(mine) != len(theirs):
+        return theirs
+    pairs = list(zip(mine.values(), theirs.values(), strict=True))
+    alike = all(is_array(a) and is_array(b) and _kind(a) == _kind(b) for a, b in pairs)
+    return dict(zip(mine, theirs.values(), strict=True)) if alike else theirs
+
+
+def _kind(array: Any) -> tuple[str, tuple[int, ...]]:
+    return str(array.dtype), tuple(array.shape)
 
 
 def other_leaves(state: State, mine: State) -> dict[str, Any]:
@@ -193,22 +225,29 @@ def equal_states(one: State, other: State) -> bool:
 def same_continuation(one: Continuation, other: Continuation, but: str = "") -> bool:
     """Test two continuations for equality to the bit: data, losses, states (except source `but`), outputs.
 
-    Sources that only one of them has are ignored: a checkpoint still held after it was written, say.
+    Sources in a variable that only one of them has are ignored (a checkpoint still held after it was
+    written), and so are functions (of a model that nothing uses).
     """
     size = min(len(one.losses), len(other.losses))
     return (
         one.ended == other.ended
-        and all(
-            one.states[n] == other.states[n] for n in one.states.keys() & other.states if n != but
-        )
+        and all(_same_at_end(one, other, n) for n in one.states.keys() | other.states if n != but)
         and one.contents[:size] == other.contents[:size]
         and one.losses[:size] == other.losses[:size]
-        and one.outputs.keys() == other.outputs.keys()
+        and one.untried == other.untried
         and all(
             np.array_equal(one.outputs[name], other.outputs[name], equal_nan=True)
-            for name in one.outputs
+            for name in one.outputs.keys() & other.outputs
         )
     )
+
+
+def _same_at_end(one: Continuation, other: Continuation, source: str) -> bool:
+    """Test whether a source ended alike in two runs, or lies in a variable that one of them lacks."""
+    if source in one.states and source in other.states:
+        return one.states[source] == other.states[source]
+    lacking = other if source in one.states else one
+    return bool(lacking.ended) or not _should_be_there(source, lacking.roots)
 
 
 def same_run(one: Continuation, other: Continuation) -> bool:

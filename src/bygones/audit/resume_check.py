@@ -24,11 +24,17 @@ from bygones.attach.watched_process import (
     run_in_child,
 )
 from bygones.audit.audited_run import AuditedRun
-from bygones.audit.continuation import function_distance, outputs_of, same_continuation
+from bygones.audit.continuation import (
+    NOT_RUN,
+    Continuation,
+    function_distance,
+    outputs_of,
+    same_continuation,
+)
+from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
 from bygones.audit.resume_runs import (
-    ForkedArms,
-    ForkingRun,
     InterruptedRun,
+    Interruption,
     ReferenceRun,
     ResumedRun,
     ResumedState,
@@ -141,15 +147,19 @@ class _SeedCheck:
 
     def check(self) -> _Seed:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
-        whole, at = self._interrupt()
+        whole, interrupted = self._interrupt()
+        at = interrupted.step
         end = self._last_boundary(whole, at)
         resuming = replace(self.request.resumed, clock=whole.script.clock)
-        resumed = self._resume(resuming, whole, at, end)
+        resumed = self._resume(resuming, whole, interrupted, end)
+        assert resumed.start is not None
+        if resumed.start.step == 0:
+            return _begun_anew(whole, resumed, at, end)
         arms = self._fork_arms(whole, resumed, end)
         verdicts = judge(whole, resumed, arms, end)
         if self.request.again is not None:
-            once, twice = self._resume_again(resuming, whole, resumed, at)
-            verdicts = judge_again(verdicts, once, twice)
+            once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
+            verdicts = judge_again(verdicts, resumed, once, twice)
         ceiling = self._ceiling(whole, arms, end)
         return _Seed(whole, resumed, arms, at, end, verdicts, ceiling)
 
@@ -178,18 +188,16 @@ class _SeedCheck:
         warm_for(whole.libraries)
         return whole
 
-    def _interrupt(self) -> tuple[ReferenceRun, int]:
-        """Run the script uninterrupted and interrupted. Returns the first, and the step of interruption."""
+    def _interrupt(self) -> tuple[ReferenceRun, Interruption]:
+        """Run the script uninterrupted and interrupted."""
         at, interrupted = self.request.at, self.request.interrupted
         if interrupted is not None:
-            at = self._run(InterruptedRun, interrupted, "interrupted", None)
-        elif at is None:
+            ended = self._run(InterruptedRun, interrupted, "interrupted", None)
+            return self._run_whole(ended.step), ended
+        if at is None:
             at = _default_interruption_step(self._run_whole(1))
-        assert at is not None
         whole = self._run_whole(at)
-        if interrupted is None:
-            self._run(InterruptedRun, whole.script, "interrupted", at)
-        return whole, at
+        return whole, self._run(InterruptedRun, whole.script, "interrupted", at)
 
     def _last_boundary(self, whole: ReferenceRun, at: int) -> int:
         """Return the last boundary to compare at. Raises `DesignError` if none is left."""
@@ -207,32 +215,48 @@ class _SeedCheck:
             )
         return end
 
-    def _resume(self, resuming: Script, whole: ReferenceRun, at: int, end: int) -> ResumedState:
+    def _resume(
+        self, resuming: Script, whole: ReferenceRun, interrupted: Interruption, end: int
+    ) -> ResumedState:
         again = self.request.again
         if again is not None:
             for copy in ("again", "once"):
                 shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
-        resumed = self._run(ResumedRun, resuming, "resumed", whole, at, end, again, empty=False)
+        given = (whole, interrupted, end, again)
+        resumed = self._run(ResumedRun, resuming, "resumed", *given, empty=False)
         if resumed.start is None:
             raise ScriptError(
                 f"the resumed run, {self.request.resumed}, {resumed.continuation.ended} without a training "
-                f"step. Expected it to go on where the interrupted run stopped, after {at} of "
+                f"step. Expected it to go on where the interrupted run stopped, after {interrupted.step} of "
                 f"{whole.steps} steps."
             )
         return resumed
 
     def _resume_again(
-        self, resuming: Script, whole: ReferenceRun, resumed: ResumedState, at: int
+        self,
+        resuming: Script,
+        whole: ReferenceRun,
+        resumed: ResumedState,
+        interrupted: Interruption,
+        end: int,
     ) -> tuple[ResumedState, ResumedState]:
         """Interrupt the resumed run and resume it. Returns it at that boundary, resumed once and twice."""
         assert resumed.start is not None
         assert self.request.again is not None
         again, stop = self.request.again, self.request.again - resumed.start.step
-        self._run(InterruptedRun, resuming, "interrupted again", stop, empty=False)
-        first = replace(whole, weights=resumed.weights)
-        twice = self._run(ResumedRun, resuming, "resumed again", first, again, 0, None, empty=False)
+        ended = self._run(InterruptedRun, resuming, "interrupted again", stop, empty=False)
+        ended = Interruption(again, None if ended.saved is None else ended.saved + again - stop)
+        first = replace(
+            whole,
+            weights=_up_to(whole.weights, resumed.start.step) | resumed.weights,
+            moments=_up_to(whole.moments, resumed.start.step) | resumed.moments,
+        )
+        twice = self._run(
+            ResumedRun, resuming, "resumed again", first, ended, end, None, empty=False
+        )
         begin = again if twice.start is None else twice.start.step
-        once = self._run(ResumedRun, resuming, "resumed once", whole, at, begin, begin, empty=False)
+        given = (whole, interrupted, begin, begin)
+        once = self._run(ResumedRun, resuming, "resumed once", *given, empty=False)
         return once, twice
 
     # -------------------------------------------------------------- arms and references
@@ -254,12 +278,22 @@ class _SeedCheck:
 
     def _run_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
         """Run each arm from the start, in a process of its own."""
+
+        def run(name: str) -> Continuation:
+            given = (whole, resumed, end, name)
+            return self._run(ForkingRun, whole.script, f"carried: {name}", *given)
+
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
-        continuations = {
-            name: self._run(ForkingRun, whole.script, f"carried: {name}", whole, resumed, end, name)
-            for name in arms.continuations
-        }
-        return replace(arms, continuations=continuations)
+        found = {name: run(name) for name in arms.continuations}
+        for group in arms.groups:
+            search = try_groups(group, found["carried"])
+            try:
+                name = next(search)
+                while True:
+                    name = search.send(run(name))
+            except StopIteration as done:
+                found |= done.value
+        return replace(arms, continuations=found)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
         """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""
@@ -276,6 +310,21 @@ class _SeedCheck:
             for name in mine
             if name in other and mine[name].shape == other[name].shape
         }
+
+
+def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozenset[str]]:
+    return {step: digest for step, digest in digests.items() if step <= last}
+
+
+def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> _Seed:
+    """Return the result of a check whose resumed run has read nothing of the checkpoint."""
+    assert resumed.start is not None
+    arms = ForkedArms({}, {}, resumed.start.held, {}, {"carried": NOT_RUN, "sham": NOT_RUN})
+    why = (
+        "the resumed run began anew: its weights are those before the first step. Do the arguments of "
+        "--resume reach the script, and does it load a checkpoint?"
+    )
+    return _Seed(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
 
 
 class _OtherSeedRun(AuditedRun):
@@ -372,10 +421,16 @@ def _mean(values: Sequence[float]) -> float | None:
 def _notes(one: _Seed) -> list[str]:
     assert one.resumed.start is not None
     notes = []
-    if not one.resumed.start.exact:
+    start = one.resumed.start
+    if start.placed_by != "weights":
+        reason = {
+            "some weights": "where most of them are equal",
+            "moments": "where its optimizer's state is equal",
+            "save": "where the interrupted run saved last",
+        }[start.placed_by]
         notes.append(
             f"The resumed run's weights are not, to the bit, those of any boundary of the uninterrupted run; "
-            f"it is compared with boundary {one.resumed.start.step}."
+            f"it is compared with boundary {start.step}, {reason}."
         )
     if one.resumed.continuation.ended:
         steps = len(one.resumed.continuation.losses)

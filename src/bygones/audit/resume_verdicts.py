@@ -25,7 +25,9 @@ from bygones.audit.continuation import (
     same_run,
     units,
 )
-from bygones.audit.resume_runs import ForkedArms, ReferenceRun, ResumedState
+from bygones.audit.loss_text import describe_loss, name_leaves
+from bygones.audit.resume_arms import ForkedArms
+from bygones.audit.resume_runs import ReferenceRun, ResumedState
 from bygones.core.digest import same_bits
 from bygones.core.first_difference import first_differing_index
 from bygones.core.text import format_count, join_names
@@ -62,7 +64,7 @@ def judge(
     verdicts = []
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
-        other = differing_leaves(name, source, mine, resumed.start.states)
+        other = carried.differing.get(name)
         piece = _Piece(name, source, mine, other, carried, resumed, kind)
         if other is None or alike:
             verdict = _of_restored(piece, alike)
@@ -70,35 +72,102 @@ def judge(
             verdict = _of_unrestored(piece, other)
         if verdict is not None:
             verdicts.append(verdict)
+    verdicts = fold_consequences(verdicts, carried, resumed.continuation)
     verdicts.append(_of_order(whole, resumed, carried, end, kind, verdicts))
     if not alike and not any(v.outcome == "FAIL" for v in verdicts):
         verdicts.append(_unexplained(resumed, carried, kind))
     return sorted(verdicts, key=lambda verdict: _RANKS[verdict.outcome])
 
 
-def judge_again(verdicts: list[Verdict], once: ResumedState, twice: ResumedState) -> list[Verdict]:
-    """Return the verdicts after a second resumption, from the checkpoint that a resumed run wrote.
+def fold_consequences(
+    verdicts: list[Verdict], carried: ForkedArms, resumed: Continuation
+) -> list[Verdict]:
+    """Return the verdicts, with one cause where one explains the others.
 
-    Only sources that passed are judged again; how far the function moves is not measured again.
+    If the uninterrupted run, given one source as the resumed run held it, goes on as the resumed run does, to
+    the bit, then nothing else is needed to explain that run: the other differences follow.
     """
+    failed = [v.source for v in verdicts if v.outcome == "FAIL"]
+    arms = carried.continuations
+    for cause in failed if len(failed) > 1 else []:
+        alone = arms.get(f"resumed {cause}")
+        if alone is not None and not alone.untried and same_run(alone, resumed):
+            rest = [name for name in failed if name != cause]
+            return [_as_consequence(v, cause, rest) for v in verdicts]
+    return verdicts
+
+
+def _as_consequence(verdict: Verdict, cause: str, rest: list[str]) -> Verdict:
+    if verdict.source == cause:
+        return replace(verdict, why=f"{verdict.why}; {join_names(rest, limit=6)} follow from it")
+    if verdict.source in rest:
+        return replace(verdict, outcome="ABSTAIN", why=f"follows from {cause}")
+    return verdict
+
+
+def judge_again(
+    verdicts: list[Verdict], resumed: ResumedState, once: ResumedState, twice: ResumedState
+) -> list[Verdict]:
+    """Return the verdicts after a second resumption, from the checkpoint that the resumed run wrote.
+
+    `once`: the resumed run at that checkpoint; `twice`: resumed from it. Sources that passed are judged
+    again, and so is what follows, in a row of its own. How far the function moves is not measured again.
+    """
+    row = "second resume"
     if twice.start is None:
         why = f"resumed a second time, the run {twice.continuation.ended} without a step"
-        return [Verdict("something else", "FAIL", why), *verdicts]
+        return [Verdict(row, "FAIL", why), *verdicts]
     places = {name: (source, leaves) for name, source, leaves in units(once.again)}
-    now = []
+    now, lost = [], []
     for verdict in verdicts:
         source, leaves = places.get(verdict.source, ("", []))
         if verdict.outcome == "PASS" and source:
             mine = {leaf: once.again[source][leaf] for leaf in leaves}
-            other = differing_leaves(verdict.source, source, mine, twice.start.states)
+            held = twice.start.held
+            other = differing_leaves(verdict.source, source, mine, held.states, held.roots)
             if other is not None:
                 why = (
                     "restored the first time, and not when the run is interrupted and resumed again"
                 )
-                named = _leaves(mine, other, whole_source=source != "streams")
+                named = name_leaves(mine, other, whole_source=source != "streams")
                 verdict = replace(verdict, outcome="FAIL", why=why, leaves=named)
+                lost.append(verdict.source)
         now.append(verdict)
+    now.append(_of_second_run(row, resumed, twice, lost))
     return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
+
+
+def _of_second_run(
+    row: str, resumed: ResumedState, twice: ResumedState, lost: list[str]
+) -> Verdict:
+    """Judge how the run goes on that was resumed twice, against the one that was resumed once."""
+    assert resumed.start is not None
+    assert twice.start is not None
+    begin, passes = twice.start.step, twice.start.passes
+    first = _from_step(resumed.continuation, begin - resumed.start.step, passes)
+    if same_run(first, twice.continuation):
+        why = f"resumed again from step {begin}, it goes on as the run that was resumed once, to the bit"
+        return Verdict(row, "PASS", why)
+    data = first_differing_index(first.contents, twice.continuation.contents)
+    loss = first_unequal_loss(first, twice.continuation, begin)
+    if data is not None:
+        seen = f"it is shown other batches from step {begin + data} on"
+    elif loss is not None:
+        seen = f"its loss differs first in step {loss}"
+    else:
+        seen = f"it {twice.continuation.ended or 'ends otherwise'}"
+    why = f"resumed again from step {begin}, {seen}"
+    if lost:
+        return Verdict(row, "ABSTAIN", f"{why}, which follows from {join_names(lost, limit=4)}")
+    return Verdict(row, "FAIL", why, first_loss=loss)
+
+
+def _from_step(run: Continuation, first: int, passes: int) -> Continuation:
+    """Return a continuation from a later step on, `passes` backward passes of which are left out."""
+    contents, losses = list(run.contents[first:]), list(run.losses[first:])
+    if passes and contents:
+        contents[0], losses[0] = contents[0][passes:], 0.0
+    return replace(run, indices=run.indices[first:], contents=tuple(contents), losses=tuple(losses))
 
 
 @dataclass(frozen=True)
@@ -129,13 +198,17 @@ class _Piece:
     def lost(self) -> Continuation | None:
         """The run with the piece as the resumed run held it."""
         lost = self.arms.continuations.get(f"resumed {self.name}")
-        if (
-            lost is not None
-            and lost.ended.startswith("raised")
-            and not self.resumed.continuation.ended
-        ):
-            return None  # the state did not fit, which shows nothing of the resumed run
-        return lost
+        return None if self.why_untried else lost
+
+    @property
+    def why_untried(self) -> str:
+        """Why the piece could not be put in as the resumed run held it; empty if it was."""
+        lost = self.arms.continuations.get(f"resumed {self.name}")
+        if lost is None:
+            return ""
+        if lost.ended.startswith("raised") and not self.resumed.continuation.ended:
+            return f"with it the uninterrupted run {lost.ended}"
+        return lost.untried
 
     @property
     def is_needed(self) -> bool:
@@ -144,7 +217,12 @@ class _Piece:
 
     @property
     def is_result(self) -> bool:
-        return self.arms.kinds.get(self.source) == "variable"
+        return self.arms.kinds.get(self.source) in {"variable", "result"}
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it is a variable that did not exist before the first update."""
+        return self.arms.kinds.get(self.source) == "result"
 
     @property
     def is_restored_later(self) -> bool:
@@ -162,12 +240,12 @@ def _of_restored(piece: _Piece, alike: bool) -> Verdict | None:
     None for mere results that are not needed: they would only lengthen the list.
     """
     name, fresh = piece.name, piece.apart(piece.reset)
+    if piece.other is not None and not piece.is_restored_later:
+        return _of_no_difference(piece)
     if piece.is_result and not piece.is_needed:
         return None
     if piece.source == "streams" and alike and not piece.is_needed:
         why = "nothing that counts was drawn from it in this window"
-        if piece.other is not None and not piece.is_restored_later:
-            why = "not restored, which makes no difference in this window"
         return Verdict(name, "ABSTAIN", why, fresh=fresh)
     if piece.is_needed:
         return Verdict(name, "PASS", "restored to the bit, and needed", fresh=fresh)
@@ -179,23 +257,32 @@ def _of_restored(piece: _Piece, alike: bool) -> Verdict | None:
     return Verdict(name, "ABSTAIN", why, fresh=fresh)
 
 
+def _of_no_difference(piece: _Piece) -> Verdict | None:
+    """Return the verdict on a piece that the resumed run holds otherwise, without consequence here."""
+    if piece.is_left_over:
+        return None
+    leaves = name_leaves(piece.mine, piece.other or {}, whole_source=piece.source != "streams")
+    why = "not restored, which makes no difference in this window"
+    lost, fresh = piece.apart(piece.lost), piece.apart(piece.reset)
+    return Verdict(piece.name, "ABSTAIN", why, leaves, lost, fresh)
+
+
 def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
     """Judge a piece that the resumed run holds otherwise. None for mere results without consequence."""
     name, fresh, lost = piece.name, piece.apart(piece.reset), piece.lost
-    leaves = _leaves(piece.mine, other, whole_source=piece.source != "streams")
+    leaves = name_leaves(piece.mine, other, whole_source=piece.source != "streams")
     if piece.is_restored_later:
         return Verdict(name, "PASS", "restored before the first step calls the model", fresh=fresh)
+    if piece.why_untried:
+        return _of_untried(piece, leaves)
     if lost is None or same_run(piece.control, lost):
-        if piece.is_result:
-            return None
-        why = "not restored, which makes no difference in this window"
-        return Verdict(name, "ABSTAIN", why, leaves, piece.apart(lost), fresh)
+        return _of_no_difference(piece)
     start = piece.resumed.start
     as_new = piece.reset is not None and same_run(piece.reset, lost)
     return Verdict(
         name,
         "FAIL",
-        _how_lost(other, as_new),
+        describe_loss(piece.mine, other, as_new=as_new),
         leaves,
         piece.apart(lost),
         fresh,
@@ -203,12 +290,12 @@ def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
     )
 
 
-def _how_lost(other: Mapping[str, Any], as_new: bool) -> str:
-    if as_new:
-        return "lost: the resumed run goes on with a new one"
-    if not other:
-        return "lost: the resumed run holds nothing"
-    return "not what was carried"
+def _of_untried(piece: _Piece, leaves: str) -> Verdict | None:
+    """Judge a piece that differs, but could not be put in: lost, unless a new one makes no difference."""
+    if piece.reset is not None and not piece.is_needed:
+        return _of_no_difference(piece)
+    why = f"not restored; what that costs could not be tried: {piece.why_untried}"
+    return Verdict(piece.name, "FAIL", why, leaves, fresh=piece.apart(piece.reset))
 
 
 def _of_order(
@@ -255,6 +342,9 @@ def _of_order(
         )
         return Verdict("order", "ABSTAIN", why)
     lost = carried.continuations.get("resumed order")
+    if lost is not None and same_run(control, lost):
+        why = f"other batches from step {begin + first} on, and not since the examples come in another order"
+        return Verdict("order", "ABSTAIN", why)
     return Verdict(
         "order",
         "FAIL",
@@ -296,7 +386,7 @@ def _place_in_epoch(whole: ReferenceRun, step: int) -> int:
 def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdict:
     """Return the verdict on a run that differs although all known memory was restored."""
     assert resumed.start is not None
-    theirs = resumed.start.numbers
+    theirs = carried.theirs.numbers
     hints = [
         f"{path} ({value!r}, resumed as {theirs[path]!r})"
         for path, value in sorted(carried.numbers.items())
@@ -331,22 +421,6 @@ def _restored_later(name: str, carried: ForkedArms, resumed: ResumedState) -> bo
     one, other = carried.continuations["carried"], resumed.continuation
     right = one.contents[:1] == other.contents[:1] or one.indices[:1] != other.indices[:1]
     return mine is not None and same_bits(mine, theirs) and right
-
-
-def _leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_source: bool) -> str:
-    """Name the leaves that differ, by the last part of their names where that is enough."""
-    if not whole_source:
-        return ""
-    names = sorted(
-        leaf
-        for leaf in mine.keys() | other.keys()
-        if leaf not in mine or leaf not in other or not same_bits(mine[leaf], other[leaf])
-    )
-    if len(names) == len(mine.keys() | other.keys()) and len(names) > 1:
-        return "all of it"
-    ends = sorted({name.rpartition("/")[2] for name in names})
-    short = [f"*/{end}" for end in ends] if len(names) > len(ends) and len(ends) <= 4 else names
-    return join_names(short, limit=4)
 
 
 def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:

@@ -131,7 +131,7 @@ class _DonorRun(AuditedRun):
         if step == self.at:
             self.check_optimizer()
             live = self.find_live()
-            self.expected = KnownMemory(frozenset(live.sources), live.changed)
+            self.expected = live.known
             self.states = capture_sources(self.find_live(self.expected))
             self.weights = trained_tensors(self.clock.optimizers)
             return

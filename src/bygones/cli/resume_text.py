@@ -18,10 +18,16 @@ def headline(check: ResumeReport) -> str:
         f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
         f"and compared up to step {check.until}"
     )
+    rows = {
+        "everything": "it began anew",
+        "second resume": "resumed a second time, it is another run",
+    }
+    if len(check.failed) == 1 and check.failed[0] in rows:
+        return f"{check.script}, {where}: {rows[check.failed[0]]}."
     if check.failed:
         lost = [_short(name) for name in check.failed]
         return f"{check.script}, {where}: its checkpoint does not carry {_listed(lost)}."
-    passed = sum(v.outcome == "PASS" for v in check.verdicts)
+    passed = sum(v.outcome == "PASS" and v.source not in rows for v in check.verdicts)
     open_ = [_short(v.source) for v in check.verdicts if v.outcome == "ABSTAIN"]
     rest = f" Not shown either way: {_listed(open_)}." if open_ else ""
     return (

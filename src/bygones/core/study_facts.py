@@ -5,6 +5,7 @@
     headline, family, margins, interval    what was declared before it was run
     stopping                               how many seeds were added, and by which rule
     sources, orders, contract, rng, lanes  what the runs carried, and under which conditions
+    models                                 whose outputs were observed, the one that leads first
     findings, certificate, num_steps       what the checks found, and what it cost
 
 Training writes it, and analysis and reports read it: `facts_of(outcomes)` is the only reader of
@@ -225,6 +226,7 @@ class StudyFacts:
     rng: Mapping[str, Any] | None = None
     lanes: Mapping[str, Any] | None = None
     way: str = ""
+    models: tuple[str, ...] = ()
     num_steps: Mapping[str, int] = field(default_factory=dict[str, int])
     certificate: CertificateFacts | None = None
     other: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -275,6 +277,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "stopping": StoppingFacts.from_dict,
     "orders": lambda value: OrderFacts(**value),
     "findings": tuple,
+    "models": tuple,
     "certificate": CertificateFacts.from_dict,
 }
 

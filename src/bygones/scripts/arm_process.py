@@ -24,12 +24,14 @@ import numpy as np
 from bygones.attach.isolation.fork import Child, Parent, run_in_fork
 from bygones.attach.isolation.script import Script
 from bygones.attach.live_run import Live
-from bygones.attach.probe_inputs import Inputs, observe
+from bygones.attach.observed_models import observe_models
+from bygones.attach.probe_inputs import Inputs
 from bygones.attach.watched_process import Ending, WatchedProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, pack
+from bygones.store.outcomes import arrays_of_models
 from bygones.store.segment_record import PastRecord, SegmentRecord
 from bygones.study.design import Study
 from bygones.study.donor import capture_sources
@@ -52,7 +54,8 @@ class Job:
     addresses: Addresses
     store: AbstractStore
     inputs: Inputs
-    shape: tuple[int, ...]  # of what is observed
+    shape: tuple[int, ...]  # of what is observed, the trained model first: [M, N, C]
+    models: tuple[str, ...]  # that are observed beside the trained one
     output: Path  # where the output and files of each arm lie
     forks: bool
     emulates: bool  # whether loaders' workers are emulated
@@ -304,14 +307,14 @@ class ArmProcess(WatchedProcess):
 
     def _observe(self) -> None:
         assert self.live is not None
-        live, inputs = self.live, self.job.inputs
+        live, inputs, models = self.live, self.job.inputs, self.job.models
         self.entries.append(live.entry())
         if self._diverged_at() is not None:
             self.observed.append(np.full(self.job.shape, math.nan))
             return
 
         def compute() -> np.ndarray:
-            return observe(inputs, live)[0]
+            return np.stack([*observe_models(inputs, live, models).values()])
 
         # In a fork the observation changes nothing, whatever the model does when it is called.
         self.observed.append(run_in_fork(compute) if self.job.forks else compute())
@@ -329,7 +332,7 @@ class ArmProcess(WatchedProcess):
         losses[: len(mine)] = mine
         arrays = {"losses": losses}
         if self.observed:
-            arrays["observed"] = np.stack(self.observed)
+            arrays |= arrays_of_models(np.stack(self.observed), job.models)
         if job.inputs.labels is not None:
             arrays["labels"] = job.inputs.labels
         done = self.rewriter.displacements if self.rewriter else []

@@ -16,6 +16,7 @@ from bygones.core.study_facts import (
 )
 from bygones.core.values import State
 from bygones.study.design import Arm, HasSources, Study
+from bygones.training.probes import AbstractProbe
 from bygones.training.treatment import describe_null, null_refusal, redraw_of
 
 
@@ -38,7 +39,15 @@ def describe_study(
         sources=tuple(describe_sources(run)),
         orders=order,
         digests={"study": study.digest(), "recipe": study.recipe.code()},
+        models=_models(study),
     )
+
+
+def _models(study: Study) -> tuple[str, ...]:
+    """The models that a recipe's probe observes, where there are several."""
+    probe = study.probe
+    others = tuple(probe.others()) if isinstance(probe, AbstractProbe) else ()
+    return (getattr(probe, "of", "model"), *others) if others else ()
 
 
 def describe_sources(run: HasSources) -> list[SourceFacts]:

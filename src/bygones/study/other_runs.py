@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bygones.core.values import State
 from bygones.study.design import Arm
 from bygones.study.donor import capture_sources
+from bygones.study.tree import Segment, Tree, Work
 from bygones.training.interventions import MatchedNull
 from bygones.training.lanes import BatchedRuns, SingleRun
 from bygones.training.rewriter import OtherRuns, StatesAt
@@ -71,15 +72,29 @@ def reference_reads(arm: Arm, end: int) -> dict[int, list[str]]:
     return dict(sorted(reads.items())) if len(reads) > 1 else {}
 
 
-def reference_steps(arms: Iterable[Arm], end: int) -> int:
-    """Steps that the controls and treated arms beside the nulls of one seed are trained for."""
-    steps = 0
-    for arm in arms:
-        compared = compared_arm(arm.treatments)
-        last = max((t.boundaries[-1] for t in arm.treatments if t.is_null), default=0)
-        if compared:
-            steps += 2 * (min(last, end) + 1 - first_boundary(compared))
-    return steps
+def reference_steps(history: Iterable[Treatment], start: int, stop: int, *, at_end: bool) -> int:
+    """Steps that the control and the treated arm are trained for beside one piece of a null's training.
+
+    They begin where the arms part, and go as far as the last boundary that is read in [start, stop), or at
+    `stop` too.
+    """
+    treatments = tuple(history)
+    compared = compared_arm(treatments)
+    read = [step for t in treatments if compared and t.is_null for step in t.boundaries]
+    mine = [step for step in read if start <= step < stop or (at_end and step == stop)]
+    return 2 * (max(mine) + 1 - first_boundary(compared)) if mine else 0
+
+
+def work_steps(tree: Tree, work: Work) -> int:
+    """Steps that a piece of work takes for one seed, with what its nulls are compared with."""
+    history, at_end = tree.segments[work.index].history, work.stop in work.steps
+    return work.num_steps + reference_steps(history, work.start, work.stop, at_end=at_end)
+
+
+def segment_steps(segment: Segment) -> int:
+    """Steps that a whole segment takes for one seed, with what its nulls are compared with."""
+    start, stop = segment.start, segment.stop
+    return stop - start + reference_steps(segment.history, start, stop, at_end=segment.leaf)
 
 
 @dataclass

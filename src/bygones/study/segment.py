@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from bygones.core.digest import digest
-from bygones.core.errors import OutOfMemory, RecipeError, StoreError
+from bygones.core.errors import OutOfMemory, ProbeError, RecipeError, StoreError
 from bygones.core.importing import import_file, imported_files
 from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, Damaged, pack
+from bygones.store.outcomes import arrays_of_models
 from bygones.store.segment_record import BuiltRecord, SegmentRecord
 from bygones.study.executors.transport import line_of
 from bygones.study.other_runs import (
@@ -26,6 +27,7 @@ from bygones.study.other_runs import (
     compared_arm,
     first_boundary,
     make_donors,
+    work_steps,
 )
 from bygones.study.snapshot_bytes import decode, encode
 from bygones.study.tree import (
@@ -174,7 +176,7 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
             child > item.index and child in todo for child in job.tree.children(segment.parent)
         ):
             del ends[segment.parent]  # the last child has started from it
-        yield item.num_steps * len(runs)
+        yield work_steps(job.tree, item) * len(runs)
 
 
 def _train_segment(
@@ -190,7 +192,7 @@ def _train_segment(
 
     def look(run: Run) -> None:
         mine = of[id(run)]
-        shown = run.observe(job.probe, check=not mine.observed)
+        shown = observe_models(run, job.probe, check=not mine.observed)
         mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
         mine.entries.append(run.ledger_entry())
 
@@ -208,6 +210,22 @@ def _train_segment(
             look(run)
         _store(job, run, segment, item, mine, losses, ends[-1])
     return ends
+
+
+def observe_models(run: Run, probe: AbstractProbe, *, check: bool) -> np.ndarray:
+    """Observe the probe's model and its further ones, float [M, N, C].
+
+    Raises ProbeError where their outputs have different shapes.
+    """
+    seen = {"": run.observe(probe, check=check)}
+    seen |= {name: run.observe(one, check=check) for name, one in probe.others().items()}
+    odd = [name for name, shown in seen.items() if shown.shape != seen[""].shape]
+    if odd:
+        raise ProbeError(
+            f"models that are observed together need outputs of one shape: those of '{odd[0]}' are "
+            f"{list(seen[odd[0]].shape)}, and those of the first model {list(seen[''].shape)}."
+        )
+    return np.stack([*seen.values()])
 
 
 @dataclass
@@ -229,7 +247,7 @@ def _store(
 ) -> None:
     arrays = {"losses": losses}
     if seen.observed:
-        arrays["observed"] = np.stack(seen.observed)
+        arrays |= arrays_of_models(np.stack(seen.observed), list(job.probe.others()))
     if job.probe.kind == "logits" and run.parts.probe_set is not None:
         arrays["labels"] = run.parts.probe_set[1].cpu().numpy().astype(np.int64)
     meta = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import types
 import weakref
+from collections import Counter
 from collections.abc import Collection, Mapping, MutableMapping, MutableSequence
 from typing import Any, Self
 
@@ -13,24 +15,36 @@ import torch
 from torch import Tensor
 
 from bygones.attach.discovery import Place
-from bygones.core.digest import is_array, same_bits
+from bygones.attach.sources.plain_data import (
+    Container,
+    arrays_in,
+    build_plain,
+    copy_plain,
+    fill,
+    same_plain,
+)
+from bygones.core.digest import is_array
+from bygones.core.errors import RecipeError
 from bygones.core.values import Leaf, Lifetime, Origin, State
 from bygones.training.leaves import clone_leaf, is_continuous
 from bygones.training.recipe import Parts
 from bygones.training.sources import AbstractSource
+from bygones.training.sources.base import Location
 
 _MOST_BYTES = 1 << 28  # larger arrays are taken for data, and not copied to see if they change
+# Where more objects of one list have the same attribute, their attributes are one source.
+_MOST_ALIKE = 4
 _GONE = object()
 # Before Python 3.13 `f_locals` of a running function is a copy; this call writes it back.
 _to_fast = ctypes.pythonapi.PyFrame_LocalsToFast
 
 
 class ScriptVariables(AbstractSource):
-    """Arrays and plain numbers reachable from one variable of the script: `<path from it>`.
+    """Values reachable from one variable of the script, or from one attribute: `<path from it>`.
 
-    "New" means as before the first update. Where every array has the name and shape of a trained
-    parameter, the variable is an average, and a new one equals today's weights. The lifetime is known to
-    the script alone.
+    "New" means as before the first update. Where the arrays have the names or the order, and the shapes, of
+    the trained parameters, the variable is an average, and a new one equals today's weights. The lifetime
+    is known to the script alone.
     """
 
     origin: Origin = "auxiliary"
@@ -41,11 +55,12 @@ class ScriptVariables(AbstractSource):
     ) -> None:
         self.name = name
         self.locations = self._places = dict(places)
+        self.root = next(iter(places.values())).root
+        self.baseline = self.capture()
         self._like = self._averaged(weights)
         self.is_result = not self._like
         if self._like:
             self.origin = "averaging"
-        self.baseline = self.capture()
         if not any(is_continuous(leaf) for leaf in self.baseline.values()):
             self.capabilities = frozenset({"resettable"})
 
@@ -54,38 +69,80 @@ class ScriptVariables(AbstractSource):
         """Return None: a recipe declares what it carries."""
         return None
 
+    def held(self) -> dict[str, Any]:
+        """Return what lies in each place now, by leaf; not a copy."""
+        return {leaf: read(place) for leaf, place in self._places.items()}
+
     def capture(self) -> State:
-        values = {leaf: read(place) for leaf, place in self._places.items()}
-        return {
-            leaf: clone_leaf(np.asarray(value) if isinstance(value, np.generic) else value)
-            for leaf, value in values.items()
-            if is_array(value) or isinstance(value, bool | int | float | np.generic)
-        }
+        state: dict[str, Any] = {}
+        for leaf, value in self.held().items():
+            try:
+                state[leaf] = copy_plain(value)
+            except TypeError:  # something else lies there now
+                continue
+        return state
 
     def restore(self, state: State) -> None:
         for leaf, value in state.items():
             write(self._places[leaf], value)
 
     def imitate(self, state: State) -> None:
-        """Restore a state of another run, which may have fewer elements in a list or a dict."""
+        """Restore a state of another run, which may lack an attribute, or elements of a list or a dict.
+
+        Raises `RecipeError` for what cannot be taken out.
+        """
         self.restore({leaf: value for leaf, value in state.items() if leaf in self._places})
         gone = [place for leaf, place in self._places.items() if leaf not in state]
         for place in reversed(gone):  # from the end, so that earlier indices stay valid
             take_out(place)
 
     def fresh(self) -> State:
-        today = {leaf: clone_leaf(weight) for leaf, weight in self._like.items()}
+        today = {leaf: _as_today(self.capture()[leaf], like) for leaf, like in self._like.items()}
         return {**self.baseline, **today}
 
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")
 
-    def _averaged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the parameter of each array's name and shape; empty unless every array has one."""
-        arrays = {leaf: p.value for leaf, p in self._places.items() if is_continuous(p.value)}
-        found = {leaf: _namesake(leaf, array, weights) for leaf, array in arrays.items()}
-        like = {leaf: weight for leaf, weight in found.items() if weight is not None}
-        return like if len(like) == len(arrays) else {}
+    def _averaged(self, weights: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """Return, by leaf, the parameter of each array's name and shape; empty unless every array has one.
+
+        An array without a name of its own, in a list, has the parameter of its position.
+        """
+        found: dict[str, list[Tensor]] = {}
+        for leaf, value in self.baseline.items():
+            arrays = [(name, a) for name, a in arrays_in(leaf, value) if is_continuous(a)]
+            like = _namesakes(arrays, weights) or _in_order([a for _, a in arrays], weights)
+            if arrays and not like:
+                return {}
+            if arrays:
+                found[leaf] = like
+        return found
+
+
+def _namesakes(arrays: list[tuple[str, Any]], weights: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the parameters of the arrays' names; empty unless every array has one."""
+    like = [_namesake(name, array, weights) for name, array in arrays]
+    known = [weight for weight in like if weight is not None]
+    return known if len(known) == len(like) else []
+
+
+def _in_order(arrays: list[Any], weights: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the parameters, if the arrays are as many and have their shapes, in order."""
+    shapes = [tuple(weight.shape) for weight in weights.values()]
+    alike = len(arrays) > 1 and [tuple(array.shape) for array in arrays] == shapes
+    return list(weights.values()) if alike else []
+
+
+def _as_today(value: Any, like: list[Tensor]) -> Any:
+    """Return the copy of a value with its continuous arrays replaced by today's parameters, in order."""
+    waiting = iter(like)
+
+    def replace(item: Any) -> Any:
+        if isinstance(item, Container):
+            return Container(item.kind, item.keys, tuple(map(replace, item.items)))
+        return clone_leaf(next(waiting)) if is_continuous(item) else item
+
+    return replace(value)
 
 
 def _namesake(leaf: str, array: Any, weights: Mapping[str, Tensor]) -> Tensor | None:
@@ -102,28 +159,71 @@ def script_variables(
     before: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     trained: Mapping[str, Any],
-    expected: Collection[str] | None = None,
     taken: Collection[str] = (),
 ) -> dict[str, ScriptVariables]:
     """Find the variables that have changed since `before` (values by path, before the first update).
 
     A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
-    variables themselves count only if they were changed in place. `expected`: paths that count instead,
-    results included. `taken`: names that other sources have.
+    variables themselves count only if they were changed in place. `taken`: names that other sources have.
     """
     groups: dict[str, dict[str, Place]] = {}
     for place in places:
-        if expected is None:
-            counts = place.path in before and _is_memory(place, before[place.path])
-        else:
-            counts = place.path in expected and can_write(place) and not _is_library_local(place)
-        if counts:
+        if place.path in before and _is_memory(place, before[place.path]):
             name = "numbers" if place.root in trained else place.root
             leaf = place.path[len(place.root) :].lstrip(".") or "value"
             groups.setdefault(name, {})[leaf] = place
+    return _named_variables(groups, weights, taken)
+
+
+def attribute_variables(
+    places: tuple[Place, ...],
+    weights: Mapping[str, Tensor],
+    expected: Collection[str],
+    averages: Collection[str],
+    taken: Collection[str] = (),
+) -> dict[str, ScriptVariables]:
+    """Make a source of each attribute and variable with a path in `expected`, mere results included.
+
+    Those with a path in `averages` are no mere results. Each is named by its path, `trainer.position`, say.
+    Elements of a list of objects are one source where they are many: `worlds[*].cell`.
+    """
+    mine = [p for p in places if p.path in expected and can_write(p) and not _is_library_local(p)]
+    alike = Counter(_numberless(place.path) for place in mine)
+    groups: dict[str, dict[str, Place]] = {}
+    for place in mine:
+        group = _numberless(place.path)
+        name = place.path if alike[group] <= _MOST_ALIKE else group
+        leaf = "value" if name == place.path else place.path
+        groups.setdefault(name, {})[leaf] = place
+    named = _named_variables(groups, weights, taken)
+    for source in named.values():
+        source.is_result = not any(p.path in averages for p in source.locations.values())
+    return named
+
+
+def averaged_paths(
+    places: tuple[Place, ...], paths: Collection[str], weights: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Return those of the paths where an average of the weights lies, or a copy of them."""
+    return frozenset(
+        place.path
+        for place in places
+        if place.path in paths
+        and can_write(place)
+        and not ScriptVariables("", {place.path: place}, weights).is_result
+    )
+
+
+def _numberless(path: str) -> str:
+    return re.sub(r"\[\d+\]", "[*]", path)
+
+
+def _named_variables(
+    groups: Mapping[str, Mapping[str, Place]], weights: Mapping[str, Tensor], taken: Collection[str]
+) -> dict[str, ScriptVariables]:
     named: dict[str, ScriptVariables] = {}
-    for root, members in groups.items():
-        name = free_name(root, {*taken, *named})
+    for wanted, members in groups.items():
+        name = free_name(wanted, {*taken, *named})
         named[name] = ScriptVariables(name, members, weights)
     return named
 
@@ -140,7 +240,7 @@ def first_values(places: tuple[Place, ...]) -> dict[str, Any]:
     return {
         place.path: (
             weakref.ref(place.value) if is_array(place.value) else None,
-            clone_leaf(place.value),
+            copy_plain(place.value),
         )
         for place in places
         if not is_array(place.value) or place.value.nbytes <= _MOST_BYTES
@@ -152,14 +252,15 @@ def changed_paths(places: tuple[Place, ...], before: Mapping[str, Any]) -> froze
     return frozenset(
         place.path
         for place in places
-        if not (is_array(place.value) and place.value.nbytes > _MOST_BYTES)
-        and (place.path not in before or not same_bits(before[place.path][1], place.value))
+        if not place.alias
+        and not (is_array(place.value) and place.value.nbytes > _MOST_BYTES)
+        and (place.path not in before or not same_plain(place.value, before[place.path][1]))
     )
 
 
 def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
     held, value = before
-    if same_bits(value, place.value):
+    if same_plain(place.value, value):
         return False
     is_variable = place.path == place.root
     is_same_array = held is not None and held() is place.value
@@ -197,8 +298,14 @@ def read(place: Place) -> Any:
 
 @torch.no_grad()
 def write(place: Place, value: Leaf) -> None:
-    """Write a value there: into the present array if shape and type agree, else in its place."""
+    """Write a value there: into the present array or container if kinds agree, else in its place."""
     held = read(place)
+    if same_plain(held, value):
+        return
+    if isinstance(value, Container):
+        if fill(held, value):
+            return
+        value = build_plain(value)
     if is_array(held) and is_array(value) and held.shape == value.shape:
         if isinstance(held, Tensor):
             held.copy_(torch.as_tensor(value))
@@ -228,14 +335,24 @@ def write(place: Place, value: Leaf) -> None:
 
 
 def take_out(place: Place) -> None:
-    """Remove an element from its list or dict; other places are left alone."""
+    """Remove an attribute from its object, or an element from its list or dict.
+
+    Raises `RecipeError` for a variable, which cannot be removed.
+    """
     owner, step = place.owner, place.step
-    if place.path == place.root or read(place) is _GONE:
+    if read(place) is _GONE:
         return
-    if isinstance(owner, MutableSequence):
-        del owner[int(step[1:-1])]
-    elif isinstance(owner, MutableMapping):
-        del owner[_key(owner, step)]
+    if place.path != place.root:
+        if isinstance(owner, MutableSequence):
+            del owner[int(step[1:-1])]
+            return
+        if isinstance(owner, MutableMapping):
+            del owner[_key(owner, step)]
+            return
+        if step.startswith(".") and step[1:] in getattr(owner, "__dict__", {}):
+            delattr(owner, step[1:])
+            return
+    raise RecipeError(f"{place.path} cannot be removed from the run")
 
 
 def can_write(place: Place) -> bool:
@@ -256,6 +373,13 @@ def _key(owner: Mapping[Any, Any], step: str) -> Any:
         if step == (f"[{key!r}]" if isinstance(key, str | int) else f"[{index}]"):
             return key
     return _GONE
+
+
+def closure_cell(place: Location) -> types.CellType | None:
+    """Return the cell of a variable that a function closes over; functions may share it. None for others."""
+    if isinstance(place, Place) and place.step.startswith(" closing over "):
+        return _cell(place.owner, place.step)
+    return None
 
 
 def _cell(function: types.FunctionType, step: str) -> types.CellType:

@@ -18,6 +18,7 @@ from bygones.analysis.estimators import Estimate
 from bygones.analysis.function_field import FunctionField, function_field
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Adjusted, Family, adjust
+from bygones.analysis.observed_models import observing
 from bygones.analysis.pairing import PairingGain, pairing_gains
 from bygones.core.study_facts import facts_of
 from bygones.core.text import capitalize
@@ -81,6 +82,7 @@ class Evidence:
     absences: tuple[Absence, ...]
     pairing_gains: tuple[PairingGain, ...]
     moved: Moved | None
+    models: Mapping[str, tuple[Effect, ...]]  # of each further model, the last effect of every arm
 
 
 def gather(
@@ -95,7 +97,19 @@ def gather(
         absences=tuple(_absences(outcomes, readings)),
         pairing_gains=tuple(_pairings(outcomes, effects, readings)),
         moved=_moved(outcomes, readings),
+        models=_models(outcomes, readings),
     )
+
+
+def _models(outcomes: xr.Dataset, readings: Sequence[Reading]) -> dict[str, tuple[Effect, ...]]:
+    """Return every arm's effect on each model beside the one that leads, in the order of the answer."""
+    last, found = readings[0].last, {}
+    rank = {reading.arm: place for place, reading in enumerate(readings)}
+    for model in facts_of(outcomes).models[1:]:
+        effects = all_effects(observing(outcomes, model), (last.metric,), steps=[last.step])
+        shown = [effect for effect in effects if effect.arm in rank]
+        found[model] = tuple(sorted(shown, key=lambda effect: rank[effect.arm]))
+    return found
 
 
 def _default_family(readings: Sequence[Reading]) -> Family:

@@ -86,7 +86,7 @@ def _context(
         "checklist_words": headline_of(filled),
         "plain": format_value,
         "sections": render_sections(
-            PageData(evidence, readings, folder), {"metrics": METRICS, "last": last}
+            PageData(evidence, readings, folder), {"metrics": METRICS, "last": last, "facts": facts}
         ),
     }
 
@@ -108,7 +108,7 @@ def _summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
 def _aside(reading: Reading) -> str:
     if reading.kind == "gone":
         return f"after {steps(reading.washout.gone_by or 0)}"
-    if reading.kind in ("sham", "nothing", "never"):
+    if reading.kind in ("sham", "unreached", "nothing", "never"):
         return ""
     if reading.last.fraction is None or reading.last.is_rounding:
         return format_estimate(reading.last.estimate)

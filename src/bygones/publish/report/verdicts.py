@@ -29,6 +29,7 @@ Kind = Literal[
     "never",
     "rounding",
     "sham",
+    "unreached",
     "nothing",
 ]
 
@@ -91,6 +92,8 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     after = f"after {steps(last.horizon)}"
     if not math.isfinite(last.estimate.value):
         return "nothing", "no estimate", "no seed pair stayed finite"
+    if last.unreached:
+        return "unreached", "does not reach what is observed", "every output is the control's"
     if all(at_floor(effect) for effect in course):
         return "sham", "cannot be told from the sham", "exactly what doing nothing gives"
     if last.is_rounding and gone.last_standing in (None, last.horizon):
@@ -131,6 +134,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     (f"Never above {GONE_SHARE:.0%} of another seed", ("never",)),
     ("Within the resolution of the arithmetic, cannot be told from rounding", ("rounding",)),
     ("Cannot be told from the sham", ("sham",)),
+    ("Does not reach the model that is observed", ("unreached",)),
     ("No estimate", ("nothing",)),
 )
 
