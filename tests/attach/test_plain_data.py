@@ -117,3 +117,11 @@ def test_a_kind_of_container_is_part_of_the_copy():
     assert copy_plain(OrderedDict(a=1)).kind == "dict:OrderedDict"
     assert digest(copy_plain([1])) != digest(copy_plain((1,)))
     assert copy_plain([]) == Container("list", (), ())
+
+
+def test_what_is_equal_is_not_touched():
+    waiting = deque([1, 2, 3])
+    seen = iter(waiting)
+    next(seen)
+    assert fill(waiting, copy_plain(waiting))
+    assert list(seen) == [2, 3]

@@ -29,7 +29,8 @@ def observed(model, *calls, label="model", loss=None):
 def test_single_inputs_and_batches_of_one_module_go_together(singles):
     """A row without a batch axis is one input; rows alone, rows first, more rows than are kept."""
     model = nn.Linear(4, 2)
-    rows = [lambda: model(BATCH[0])] * singles
+    alone = torch.randn(singles, 4)
+    rows = [lambda x=x: model(x) for x in alone]
     inputs, outputs = observed(model, *rows, lambda: model(BATCH))
     assert outputs.shape == (len(inputs.calls) + 5, 2)
     torch.testing.assert_close(torch.from_numpy(outputs[-6:]), model(BATCH).detach().double())
@@ -37,7 +38,7 @@ def test_single_inputs_and_batches_of_one_module_go_together(singles):
 
 def test_a_module_that_is_called_with_single_inputs_only_is_observed_on_them():
     model = nn.Linear(4, 2)
-    inputs, outputs = observed(model, *[lambda: model(BATCH[0])] * 3)
+    inputs, outputs = observed(model, *[lambda x=x: model(x) for x in BATCH[:3]])
     assert outputs.shape == (3, 2)
     assert inputs.came_from == "3 inputs of its own training batches"
 
@@ -57,7 +58,8 @@ def test_of_values_of_several_lengths_the_one_with_most_inputs_is_taken():
 
 def test_logits_of_several_lengths_are_all_taken_since_each_position_is_an_input():
     model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 5))
-    lengths = [torch.zeros(2, 3 + step % 2, dtype=torch.long) for step in range(4)]
+    draw = torch.Generator().manual_seed(0)
+    lengths = [torch.randint(0, 7, (2, 3 + step % 2), generator=draw) for step in range(4)]
     _, outputs = observed(
         model,
         *[lambda x=x: model(x) for x in lengths],
@@ -90,7 +92,7 @@ def test_a_module_whose_parts_are_called_is_observed_by_its_own_forward():
     seen, labels = observe(inputs, SimpleNamespace(trained={"model": model}, parameters={}))
     assert (inputs.module, inputs.kind) == ("model/", "logits")
     torch.testing.assert_close(torch.from_numpy(seen[:6]), model(BATCH).detach())
-    assert labels.tolist() == [0] * 12
+    assert labels.tolist() == [0] * 6  # the second batch shows the same inputs
     assert model.training
 
 
@@ -112,4 +114,4 @@ def test_a_module_that_changes_its_size_is_refused_and_not_a_crash():
 
     model = Growing(4, 3)
     with pytest.raises(ScriptError, match="several sizes"):
-        observed(model, lambda: model(BATCH), lambda: model(BATCH))
+        observed(model, lambda: model(BATCH), lambda: model(BATCH + 1))

@@ -2,8 +2,9 @@
 
 In the pilot run, up to the fork, calls of the trained module are recorded. Inputs of calls in evaluation
 mode are preferred, since they are held out from training; else those of training batches are taken. Of calls
-whose outputs differ in shape, those that show the most inputs are taken. Every seed and arm is then
-observed on the same inputs, in evaluation mode, without gradients.
+whose outputs differ in shape, those that show the most inputs are taken, and an input that is delivered
+several times is taken once. Every seed and arm is then observed on the same inputs, in evaluation mode,
+without gradients.
 """
 
 from __future__ import annotations
@@ -144,11 +145,7 @@ class Listener:
             self._is_classified(call) or hasattr(call.output, "logits") for call in every
         )
         calls = _of_one_shape(large[path, not evaluated], by_classes=classified)
-        chosen: list[_Call] = []
-        while calls and sum(call.inputs for call in chosen) < _MOST_INPUTS:
-            chosen.append(calls.pop(0))
-        room = _MOST_INPUTS - sum(call.inputs for call in chosen[:-1])
-        chosen[-1] = chosen[-1].cut(room)
+        chosen = self._distinct(calls)
         labels = [self._labels_of(call) for call in chosen]
         known = [label for label in labels if label is not None]
         outputs = chosen[0].answer.shape[-1] if chosen[0].outputs > 1 else 1
@@ -164,6 +161,25 @@ class Listener:
             f"{sum(c.inputs for c in chosen)} inputs of its own "
             f"{'evaluation' if evaluated else 'training'} batches{part}",
         )
+
+    def _distinct(self, calls: list[_Call]) -> list[_Call]:
+        """Return the first inputs, each once: a loader delivers an example again in every epoch.
+
+        Inputs are equal if their content is, wherever it lies in memory.
+        """
+        chosen: list[_Call] = []
+        seen: set[Digest] = set()
+        for call in calls:
+            if call.labels is None:
+                call.labels = self._targets.get(call.place)
+            keys = call.contents()
+            room = _MOST_INPUTS - sum(one.inputs for one in chosen)
+            first = {key: row for row, key in reversed([*enumerate(keys)]) if key not in seen}
+            fresh = sorted(first.values())[:room]
+            seen |= first.keys()
+            if fresh:
+                chosen.append(call.rows(fresh))
+        return chosen
 
     def _share(self, path: str) -> float:
         """Return the part of its root's parameters that a module holds."""
@@ -210,7 +226,7 @@ class Listener:
         return call.place in self._classified
 
     def _labels_of(self, call: _Call) -> np.ndarray | None:
-        labels = call.labels if call.labels is not None else self._targets.get(call.place)
+        labels = call.labels
         if (
             labels is None
             or labels.ndim != 1
@@ -250,16 +266,38 @@ class _Call:
     def outputs(self) -> int:
         return self.shape[-1] if self.shape else 1
 
-    def cut(self, room: int) -> _Call:
-        """Return the same call on its first `room` inputs only."""
+    def contents(self) -> list[Digest]:
+        """Return a digest for each input: equal where two inputs are the same.
+
+        A row of the arguments is an input of its own where every array has one for each answer, and rows
+        of equal content got equal answers. Otherwise (a graph, a sequence that begins with its time axis)
+        an input is the same only if the whole call is.
+        """
+        size, arrays = self.inputs, _tensors([self.args, self.kwargs])
+        rest = _plain([self.args, self.kwargs])
+        if not self.is_single and all(len(t) == size for t in arrays if t.ndim):
+            rows = [digest([[t[i] if t.ndim else t for t in arrays], rest]) for i in range(size)]
+            first = {key: i for i, key in reversed([*enumerate(rows)])}
+            alike = self.answer[[first[key] for key in rows]]
+            size_of_answers = float(self.answer.abs().max()) if self.answer.numel() else 0.0
+            if torch.allclose(alike, self.answer, 0.0, 1e-4 * size_of_answers, equal_nan=True):
+                return rows
+        whole = digest([arrays, rest])
+        return [digest([whole, i]) for i in range(size)]
+
+    def rows(self, chosen: list[int]) -> _Call:
+        """Return the same call on some of its inputs only."""
         size = self.inputs
-        if size <= room:
+        if len(chosen) == size:
             return self
-        short = _Call.__new__(_Call)
-        short.__dict__.update(vars(self))
-        short.args, short.kwargs = _cut(self.args, size, room), _cut(self.kwargs, size, room)
-        short.answer = self.answer[:room]
-        return short
+        some = _Call.__new__(_Call)
+        some.__dict__.update(vars(self))
+        some.args, some.kwargs, some.labels = (
+            _mapped(value, lambda t: t[chosen] if t.ndim and len(t) == size else t)
+            for value in (self.args, self.kwargs, self.labels)
+        )
+        some.answer = self.answer[chosen]
+        return some
 
 
 def _is_single(answer: Tensor, given: Any) -> bool:
@@ -431,12 +469,19 @@ def _tensors(value: Any) -> list[Tensor]:
     return [t for item in value for t in _tensors(item)] if isinstance(value, list | tuple) else []
 
 
+def _plain(value: Any) -> list[Any]:
+    """Return the numbers and words among the arguments of a call."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    return (
+        [one for item in value for one in _plain(item)] if isinstance(value, list | tuple) else []
+    )
+
+
 def _kept(value: Any) -> Any:
     return _mapped(value, lambda t: t.detach().clone())
-
-
-def _cut(value: Any, size: int, room: int) -> Any:
-    return _mapped(value, lambda t: t[:room] if t.ndim and len(t) == size else t)
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

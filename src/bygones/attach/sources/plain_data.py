@@ -128,6 +128,8 @@ def fill(held: Any, value: Any) -> bool:
     Items that are equal to the bit are left alone, so that other names for them stay valid. An array is
     overwritten only if it is no view into another one.
     """
+    if same_plain(held, value):
+        return True  # not touched: something may be iterating over it
     if is_array(held) and is_array(value):
         return _overwrite(held, value)
     if not isinstance(value, Container) or value.kind != _kind_of_held(held):
@@ -137,14 +139,14 @@ def fill(held: Any, value: Any) -> bool:
         for key in [key for key in held if key not in items]:
             del held[key]
         for key, item in items.items():
-            if key not in held or not _fits(held[key], item):
+            if key not in held or not fill(held[key], item):
                 held[key] = build_plain(item)
         return True
     if isinstance(held, list | deque):
         old = list(held)
         held.clear()
         held.extend(
-            old[i] if i < len(old) and _fits(old[i], item) else build_plain(item)
+            old[i] if i < len(old) and fill(old[i], item) else build_plain(item)
             for i, item in enumerate(value.items)
         )
         return True
@@ -153,11 +155,6 @@ def fill(held: Any, value: Any) -> bool:
         held.update(map(build_plain, value.items))
         return True
     return False
-
-
-def _fits(held: Any, item: Any) -> bool:
-    """Test whether an item is equal, or can be made so in place."""
-    return same_plain(held, item) or fill(held, item)
 
 
 def same_plain(held: Any, copy: Any) -> bool:
