@@ -135,6 +135,7 @@ SPECIMENS = (
     Specimen(BY_HAND_IN_A_WINDOW, "gradients lost", "gradients"),
     Specimen(COLLECTED, "memory lost", "memory"),
     Specimen(COLLECTED, "place in the world lost", "place"),
+    Specimen(COLLECTED, "average made anew", "average", silent=True),
     Specimen(SECOND, "counted from here", "step"),
     Specimen(SECOND, "place not kept up", "second resume"),
 )

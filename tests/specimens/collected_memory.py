@@ -1,6 +1,7 @@
 """A memory that has to fill up before the first step: where it is lost, everything is drawn anew to fill it.
 
-`--fault`: "memory lost"; "place in the world lost".
+An average of all that the model has, BatchNorm's statistics too, lies in a variable of a function.
+`--fault`: "memory lost"; "place in the world lost"; "average made anew".
 """
 
 import argparse
@@ -20,15 +21,19 @@ options = parser.parse_args()
 def main():
     torch.manual_seed(options.seed)
     random.seed(options.seed)
-    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     memory, place, step = deque(maxlen=200), 0.0, 0
+    average = {name: value.clone() for name, value in model.state_dict().items()}
     if options.resume:
         saved = torch.load("last.pt", weights_only=False)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         random.setstate(saved["random"])
         step = saved["step"]
+        average = {name: value.clone() for name, value in model.state_dict().items()}
+        if options.fault != "average made anew":
+            average = saved["average"]
         if options.fault != "memory lost":
             memory.extend(saved["memory"])
         if options.fault != "place in the world lost":
@@ -46,6 +51,9 @@ def main():
         loss.backward()
         optimizer.step()
         step += 1
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                average[name].lerp_(value, 0.1)
         if step == 17:
             torch.save(
                 {
@@ -55,6 +63,7 @@ def main():
                     "step": step,
                     "memory": list(memory),
                     "place": place,
+                    "average": average,
                 },
                 "last.pt",
             )

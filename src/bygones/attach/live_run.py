@@ -110,17 +110,18 @@ class Live:
         self.names = found.names
         self.averaging = {**found.averaged, **found.others}
         sources += _averaging(found, parameters, first, expected, _names(sources))
+        weights = {**parameters, **_named_buffers(found)}
         self.roots = found.roots
         taken = _names(sources)
         if expected is None:
-            variables = script_variables(found.loose, first.loose, parameters, found.trained, taken)
+            variables = script_variables(found.loose, first.loose, weights, found.trained, taken)
         else:
             variables = attribute_variables(
-                found.data, parameters, expected.paths, expected.averages, taken
+                found.data, weights, expected.paths, expected.averages, taken
             )
         sources += variables.values()
         changed = changed_paths(found.data, first.data) if with_data else frozenset()
-        averages = averaged_paths(found.data, changed, parameters)
+        averages = averaged_paths(found.data, changed, weights)
         self.known = KnownMemory(frozenset(s.name for s in sources), changed, averages)
         if can_be_rearranged(clock):
             sources.append(LoaderOrder(clock, seed, shown))
@@ -247,6 +248,16 @@ def named_parameters(found: LiveObjects) -> dict[str, Tensor]:
                         parameter
                     )
     return named
+
+
+def _named_buffers(found: LiveObjects) -> dict[str, Tensor]:
+    """Return the buffers of the trained modules by name, as `named_parameters` names the parameters."""
+    single = len(found.trained) == 1
+    return {
+        (name if single else f"{label}.{name}"): buffer
+        for label, module in found.trained.items()
+        for name, buffer in module.named_buffers()
+    }
 
 
 def updated_parameters(optimizers: Mapping[str, Any]) -> set[int]:

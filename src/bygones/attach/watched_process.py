@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from bygones.attach.isolation.fork import Child, ChildDied, Parent, fork, why_not_fork
+from bygones.attach.isolation.fresh_interpreter import become_fresh
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.progress_bars import without_monitor
 from bygones.attach.isolation.script import Script, run_script
@@ -246,14 +247,19 @@ def run_in_child(
     *,
     empty: bool = True,
     killed: str = "the script was killed (out of memory?).",
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Run a watched process in a forked child and return its reply.
 
+    With other variables in the `environment`, the child becomes a new Python first.
     Raises the `BygonesError` that it replied, and `ScriptError` with the sentence `killed` if it died.
     """
     side = fork()
     if isinstance(side, Parent):
-        make(side).run(empty=empty)
+        process = make(side)
+        if environment:
+            become_fresh(process, environment, empty=empty)
+        process.run(empty=empty)
     reply = side.wait()
     if reply is None:
         raise ScriptError(killed) from ChildDied()

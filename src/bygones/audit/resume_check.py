@@ -13,6 +13,11 @@ import numpy as np
 
 from bygones.analysis.estimators.base import Estimate
 from bygones.analysis.estimators.paired_t import paired_t
+from bygones.attach.isolation.environment import (
+    HASH_SEED,
+    describe_circumstances,
+    other_hash_seed,
+)
 from bygones.attach.isolation.fork import scratch_folder
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
@@ -42,6 +47,7 @@ from bygones.audit.resume_runs import (
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
 from bygones.core.errors import DesignError, ForkError, ScriptError
+from bygones.core.first_difference import first_differing_index
 
 _OTHER_SEED = 1_000_003  # added to a seed for the run that the ceiling is measured against
 
@@ -144,6 +150,7 @@ class _SeedCheck:
     ) -> None:
         self.request, self.home, self.seed = request, home, seed
         self.folder, self.on_run = folder, on_run
+        self.hash_seed = other_hash_seed()  # of the resumed run; None: that of every run
 
     def check(self) -> _Seed:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
@@ -152,11 +159,14 @@ class _SeedCheck:
         end = self._last_boundary(whole, at)
         resuming = replace(self.request.resumed, clock=whole.script.clock)
         resumed = self._resume(resuming, whole, interrupted, end)
+        depends = self._depends_on_hashes(whole, resumed, end)
+        if depends:  # what else is lost shows with the same hash seed
+            resumed = self._resume_alike(resuming, whole, interrupted, end)
         assert resumed.start is not None
         if resumed.start.step == 0:
             return _begun_anew(whole, resumed, at, end)
         arms = self._fork_arms(whole, resumed, end)
-        verdicts = judge(whole, resumed, arms, end)
+        verdicts = [*depends, *judge(whole, resumed, arms, end)]
         if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
             verdicts = judge_again(verdicts, resumed, once, twice)
@@ -172,6 +182,7 @@ class _SeedCheck:
         name: str,
         *given: Any,
         empty: bool = True,
+        hash_seed: str | None = None,
     ) -> Any:
         """Run one process; resumed runs find the files of the interrupted one in their folder."""
         self.on_run(name)
@@ -180,6 +191,7 @@ class _SeedCheck:
             lambda script, parent: make(*given, script, self.home, self.seed, folder, parent),
             script,
             empty=empty,
+            environment={} if hash_seed is None else {HASH_SEED: hash_seed},
         )
         return reply
 
@@ -222,8 +234,12 @@ class _SeedCheck:
         if again is not None:
             for copy in ("again", "once"):
                 shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
+        if self.hash_seed is not None:
+            shutil.copytree(self.folder / "interrupted", self.folder / "kept", symlinks=True)
         given = (whole, interrupted, end, again)
-        resumed = self._run(ResumedRun, resuming, "resumed", *given, empty=False)
+        resumed = self._run(
+            ResumedRun, resuming, "resumed", *given, empty=False, hash_seed=self.hash_seed
+        )
         if resumed.start is None:
             raise ScriptError(
                 f"the resumed run, {self.request.resumed}, {resumed.continuation.ended} without a training "
@@ -231,6 +247,41 @@ class _SeedCheck:
                 f"{whole.steps} steps."
             )
         return resumed
+
+    def _depends_on_hashes(
+        self, whole: ReferenceRun, resumed: ResumedState, end: int
+    ) -> list[Verdict]:
+        """Return a failure if two uninterrupted runs that differ by the hash seed alone are not the same.
+
+        Tried only if the resumed run, which has another one, has other losses than the uninterrupted run.
+        """
+        start, theirs = resumed.start, resumed.continuation
+        if self.hash_seed is None or start is None or start.step == 0:
+            return []
+        mine = tuple(whole.losses[start.step : end])
+        if start.placed_by == "weights" and not start.passes and theirs.losses == mine:
+            return []
+        other: ReferenceRun = self._run(
+            WholeRun, whole.script, "uninterrupted, other hashes", end, hash_seed=self.hash_seed
+        )
+        step = first_differing_index(whole.losses, other.losses)
+        if step is None:
+            return []
+        why = (
+            f"two uninterrupted runs that differ by PYTHONHASHSEED alone have other losses from step {step} "
+            f"on, and each Python draws this seed anew: the order of a set, or hash(), decides something"
+        )
+        return [Verdict("what follows from string hashes", "FAIL", why, first_loss=step)]
+
+    def _resume_alike(
+        self, resuming: Script, whole: ReferenceRun, interrupted: Interruption, end: int
+    ) -> ResumedState:
+        """Resume once more, from the same files and with the hash seed of the interrupted run."""
+        self.hash_seed = None
+        for copy in ("interrupted", "again", "once"):
+            shutil.rmtree(self.folder / copy, ignore_errors=True)
+        shutil.copytree(self.folder / "kept", self.folder / "interrupted", symlinks=True)
+        return self._resume(resuming, whole, interrupted, end)
 
     def _resume_again(
         self,
@@ -443,6 +494,7 @@ def _notes(one: _Seed) -> list[str]:
             "There is no ceiling: another seed ends in the same function, to the bit. Let the seed reach the "
             "script by {seed} in its arguments or by --seed-env."
         )
+    notes.append(describe_circumstances())
     if one.whole.why_no_inputs:
         notes.append(f"The function is not observed: {one.whole.why_no_inputs}")
     return notes

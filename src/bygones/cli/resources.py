@@ -104,6 +104,7 @@ def print_effects(place: str, study: str | None, *, as_json: bool, observe: str 
     """Print the effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones.analysis.effects import all_effects, default_metrics
     from bygones.cli import terminal
+    from bygones.core.study_facts import facts_of
     from bygones.publish.bundle.derived import effects_json
 
     outcomes = load_outcomes(place, study, observe)
@@ -114,9 +115,8 @@ def print_effects(place: str, study: str | None, *, as_json: bool, observe: str 
         outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
     ):
         terminal.out.print(str(effect))
-    lead, *others = outcomes.attrs.get("models", [""])
-    if others:
-        terminal.console.print(
-            f"Observed: {lead}; beside it {', '.join(others)} (report --observe)."
-        )
+    models = facts_of(outcomes).models
+    if models:
+        beside = ", ".join(models[1:])
+        terminal.console.print(f"Observed: {models[0]}; beside it {beside} (report --observe).")
     terminal.console.print(f"Report with figures: bygones report {place}")

@@ -104,7 +104,7 @@ class ScriptVariables(AbstractSource):
         return Lifetime("unbounded")
 
     def _averaged(self, weights: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return, by leaf, the parameter of each array's name and shape; empty unless every array has one.
+        """Return by leaf the weight or buffer of each array's name and shape; empty unless each has one.
 
         An array without a name of its own, in a list, has the parameter of its position.
         """
@@ -127,10 +127,11 @@ def _namesakes(arrays: list[tuple[str, Any]], weights: Mapping[str, Tensor]) -> 
 
 
 def _in_order(arrays: list[Any], weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return the parameters, if the arrays are as many and have their shapes, in order."""
-    shapes = [tuple(weight.shape) for weight in weights.values()]
+    """Return the trained parameters, if the arrays are as many and have their shapes, in order."""
+    trained = [weight for weight in weights.values() if weight.requires_grad]
+    shapes = [tuple(weight.shape) for weight in trained]
     alike = len(arrays) > 1 and [tuple(array.shape) for array in arrays] == shapes
-    return list(weights.values()) if alike else []
+    return trained if alike else []
 
 
 def _as_today(value: Any, like: list[Tensor]) -> Any:
@@ -208,9 +209,7 @@ def averaged_paths(
     return frozenset(
         place.path
         for place in places
-        if place.path in paths
-        and can_write(place)
-        and not ScriptVariables("", {place.path: place}, weights).is_result
+        if place.path in paths and not ScriptVariables("", {place.path: place}, weights).is_result
     )
 
 
