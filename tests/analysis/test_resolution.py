@@ -20,7 +20,7 @@ from bygones.publish.report.verdicts import format_effect_share, format_share, r
 EPS = float(np.finfo(np.float32).eps)
 
 
-def rounded_only(dtype=np.float32) -> xr.Dataset:
+def rounded_only(dtype: type[np.floating] = np.float32) -> xr.Dataset:
     """Outcomes in which every run of every seed is the same function, but for the last bit."""
     whole = make_outcomes(num_seeds=8, num_inputs=32)
     same = whole["logits"].values[:1, :1].astype(np.float64)
@@ -38,6 +38,7 @@ def test_the_resolution_of_two_classes_is_that_of_its_formula():
     moved = 1.0 / (1.0 + np.exp(-((z[0, :, 0] - z[0, :, 1]).astype(float) + 2 * step)))
     found = resolution(z, METRICS["tv"], None)
     assert found == pytest.approx(np.mean(np.abs(moved - exact)), rel=1e-3)
+    assert found is not None
     assert 1e-9 < found < 1e-6
 
 

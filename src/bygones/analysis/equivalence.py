@@ -92,7 +92,7 @@ def tost(
 
     `distances`: the numbers are distances, never below 0 and skewed; p_upper is then that of the upper limit
     for distances (`analysis/upper_limit.py`), since at a truth of exactly the margin the t test calls 8 to
-    24% of lognormal ones equivalent where 5% was asked, and this one 5% (docs/coverage.md). It needs three.
+    25% of lognormal ones equivalent where 5% was asked, and this one 4 to 6% (docs/coverage.md); it needs 3.
     `anytime`: seeds were added until an interval was narrow; each p-value is then at least that of the
     confidence sequence at the margin, which holds at any stopping time.
 
