@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tests.helpers.commands import PATIENT_RAY, Commands, ask, start_server, stop_server
 
 from bygones.publish.report import svg
 
 torch.set_num_threads(1)
+settings.register_profile(
+    "any machine", deadline=None
+)  # a loaded machine is no fault of an example
+settings.load_profile("any machine")
 
 # Where the tests run in the background Ctrl-C may be ignored, and every process that they start would
 # inherit that: jobs that are cancelled by it would go on.

@@ -14,7 +14,7 @@ from bygones.analysis.effects import all_effects, effect, effect_per_seed, per_s
 from bygones.analysis.equivalence import equivalent_effect
 from bygones.analysis.multiplicity import p_value
 from bygones.core.errors import DesignError
-from bygones.core.study_facts import ArmFacts, StudyFacts
+from bygones.core.study_facts import ArmFacts, Redraw, StudyFacts
 from bygones.core.values import Window
 from bygones.publish.report.verdicts import readings
 from bygones.study.design import Arm, Study
@@ -26,7 +26,7 @@ from bygones.training.run import Run
 from bygones.training.treatment import Treatment, redraw_of
 
 
-def draws_of_one_law(rng: np.random.Generator, num_seeds: int = 16, redraw: str = "control"):
+def draws_of_one_law(rng: np.random.Generator, num_seeds: int = 16, redraw: Redraw = "control"):
     """A study whose control, arm and other draw are three draws of one law, given the seed's past."""
     R, N = num_seeds, 24
     # How far the draws of a seed are apart differs between seeds, as it does in networks.
@@ -70,14 +70,17 @@ def test_the_effect_is_the_mean_over_all_pairs_of_draws():
 
 def test_all_pairs_are_worth_more_seeds_and_estimate_the_same():
     """Same mean; a variance that many fewer seeds would have had; intervals that cover."""
-    means, ceilings, hits = {"": [], "control": []}, {"": [], "control": []}, 0
+    kinds: tuple[Redraw, ...] = ("", "control")
+    means: dict[str, list[float]] = {kind: [] for kind in kinds}
+    ceilings: dict[str, list[float]] = {kind: [] for kind in kinds}
     truth = []
     for study in range(300):
-        for redraw in means:
+        for redraw in kinds:
             found = effect(
                 draws_of_one_law(np.random.default_rng(study), redraw=redraw), "order", 10, "rms"
             )
             means[redraw].append(found.estimate.value)
+            assert found.ceiling is not None
             ceilings[redraw].append(found.ceiling.value)
             if redraw:
                 truth.append(found.estimate)

@@ -34,6 +34,7 @@ def test_an_input_that_is_delivered_again_is_observed_once():
     second = [(x[order[i : i + 32]], y[order[i : i + 32]]) for i in (0, 32, 64)]
     found = listened(model, *first, *second)
     assert torch.equal(chosen(found), x)
+    assert found.labels is not None
     assert np.array_equal(found.labels, y.numpy())
     assert found.came_from == "90 inputs of its own evaluation batches"
 

@@ -1,6 +1,7 @@
 """Probe inputs: which of a module's calls are taken, and what is observed on them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,11 @@ from bygones.attach.probe_inputs import Listener, observe
 from bygones.core.errors import ScriptError
 
 BATCH = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+
+
+def live(model: nn.Module) -> Any:
+    """What `observe` reads of a run: its trained model."""
+    return SimpleNamespace(trained={"model": model}, parameters={})
 
 
 def observed(model, *calls, label="model", loss=None):
@@ -22,7 +28,7 @@ def observed(model, *calls, label="model", loss=None):
             if loss is not None:
                 loss(outputs)
     inputs = listener.inputs(label)
-    return inputs, observe(inputs, SimpleNamespace(trained={"model": model}, parameters={}))[0]
+    return inputs, observe(inputs, live(model))[0]
 
 
 @pytest.mark.parametrize("singles", [1, 6, 100])
@@ -89,9 +95,10 @@ def test_a_module_whose_parts_are_called_is_observed_by_its_own_forward():
         hidden = model.body(BATCH)
         model.head(hidden), model.extra(hidden)
     inputs = listener.inputs("model")
-    seen, labels = observe(inputs, SimpleNamespace(trained={"model": model}, parameters={}))
+    seen, labels = observe(inputs, live(model))
     assert (inputs.module, inputs.kind) == ("model/", "logits")
     torch.testing.assert_close(torch.from_numpy(seen[:6]), model(BATCH).detach())
+    assert labels is not None
     assert labels.tolist() == [0] * 6  # the second batch shows the same inputs
     assert model.training
 
@@ -107,10 +114,10 @@ def test_a_module_that_changes_its_size_is_refused_and_not_a_crash():
     class Growing(nn.Linear):
         grown = 0
 
-        def forward(self, x):
+        def forward(self, input):
             if not self.training:
                 self.grown += 1
-            return super().forward(x)[:, : 1 + self.grown]
+            return super().forward(input)[:, : 1 + self.grown]
 
     model = Growing(4, 3)
     with pytest.raises(ScriptError, match="several sizes"):
