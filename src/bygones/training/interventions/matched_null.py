@@ -25,10 +25,9 @@ class MatchedNull(AbstractIntervention):
         d = s·c·e            of a leaf that is nonnegative in both (a variance, a second moment):
                              s = |t - c| / |c| up to 1, e random signs, so nothing becomes negative
 
-    E[d] = 0 in both. Where s > 1, no displacement of this size is as likely down as up: a random
-    part of the numbers shrinks to c / (1 + s), and the others grow until the norm is met; then E[d] is 0 up
-    to the share that the largest number has of |c|. The direction is drawn once for a window. Counters
-    stay. A leaf that the treatment removes counts as zero.
+    E[d] = 0 in both. Where s > 1, no single number can go down as far as up: most shrink and a few grow, so
+    that the sum of d is 0 in every draw. The direction is drawn once for a window. Counters stay. A leaf
+    that the treatment removes counts as zero.
 
     `against`: the treatments of the arm whose displacement is read (see `bygones.study.references`); empty
     where the null acts at one boundary. `draw` numbers independent nulls.
@@ -72,21 +71,33 @@ def _displace(before: np.ndarray, after: np.ndarray, rng: np.random.Generator) -
 
 
 def _lengthen(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndarray:
-    """Draw a displacement of ratio·|values|, ratio > 1: most values shrink, a few grow.
+    """Draw a displacement of ratio·|values|, ratio > 1, of nonnegative values: most shrink, a few grow.
 
-    Factors a = 1 / (1 + s) with probability p = (1 + s)^2 / (1 + (1 + s)^2), else b, of mean 1 and
-    variance s^2 if b = 1 + s + s^2; b is then solved for, so that the norm is met in every draw.
+    Shrinking to (1 - a)·x in a random part D and growing to (1 + b)·x in the rest U is balanced, sum(d) = 0,
+    where a·sum_D x = b·sum_U x; a then follows from the norm. U is made smaller until a is at most 1. Where
+    that cannot be (few values, or one far above the others), a = 1 and the norm decides b alone.
     """
-    weight = values**2 / np.sum(values**2)
-    share_down = (1 + ratio) ** 2 / (1 + (1 + ratio) ** 2)
-    # Ranks of Gaussian numbers are uniform: the smallest of them shrink.
-    ranks = np.argsort(np.argsort(direction, axis=None)).reshape(values.shape)
-    down = ranks < share_down * values.size
-    while weight[~down].sum() <= 0.0:  # what grows must not be all zeros
-        down = down & (ranks < ranks[down & (weight > 0)].max())
-    shrunk = ratio / (1 + ratio)
-    grown = math.sqrt((ratio**2 - weight[down].sum() * shrunk**2) / weight[~down].sum())
-    return values * np.where(down, -shrunk, grown)
+    order = np.argsort(direction, axis=None)
+    flat = values.reshape(-1)
+    moved = np.empty_like(flat)
+    num_grown = max(1, round(flat.size / (1 + (1 + ratio) ** 2)))
+    nonzero = order[flat[order] > 0]  # what grows must not be all zeros
+    for count in (num_grown >> shift for shift in range(num_grown.bit_length())):
+        grown = np.zeros(flat.size, dtype=bool)
+        grown[nonzero[:count]] = True
+        up, down = flat[grown], flat[~grown]
+        odds = down.sum() / up.sum()
+        shrink = (
+            ratio
+            * np.linalg.norm(flat)
+            / math.hypot(float(np.linalg.norm(down)), odds * float(np.linalg.norm(up)))
+        )
+        if shrink <= 1.0:
+            moved[grown], moved[~grown] = shrink * odds * up, -shrink * down
+            return moved.reshape(values.shape)
+    rest = ratio**2 * np.sum(flat**2) - np.sum(down**2)
+    moved[grown], moved[~grown] = math.sqrt(rest) / np.linalg.norm(up) * up, -down
+    return moved.reshape(values.shape)
 
 
 @dataclass(frozen=True)
