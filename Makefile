@@ -33,7 +33,7 @@ compile: .venv/ready
 	touch .venv/ready
 
 coverage: .venv/ready
-	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python -m benchmarks.coverage
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.speed

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import bygones
 
@@ -18,3 +19,10 @@ def recipe(seed: int) -> bygones.Parts:
         order=bygones.Reshuffle(num_examples=64, batch_size=16),
         probe_set=(points[64:], labels[64:]),
     )
+
+
+def averaged(seed: int) -> bygones.Parts:
+    """The same, with an exponential moving average of the weights, which is what would be deployed."""
+    parts = recipe(seed)
+    parts.averages = AveragedModel(parts.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    return parts

@@ -56,6 +56,8 @@ from .analysis.effects import effect as effect
 from .analysis.effects import all_effects as all_effects
 from .analysis.effects import per_seed as per_seed
 from .analysis.effects import washout as washout
+from .analysis.contrast import contrast as contrast
+from .analysis.observed_models import observing as observing
 from .analysis.estimators import Estimate as Estimate
 from .analysis.estimators import half_width_reached as half_width_reached
 from .analysis.coverage import measured_coverage as measured_coverage

@@ -14,7 +14,7 @@ from tests.helpers.synthetic import BATCHNORM_FOLD, FORK_AT, STEPS, make_outcome
 
 from bygones.analysis.effect import Effect, Washout
 from bygones.analysis.effects import all_effects, effect, per_seed, washout
-from bygones.analysis.estimators import Estimate, jackknife, paired_t
+from bygones.analysis.estimators import Estimate, by_skewness, jackknife, paired_t
 from bygones.analysis.metrics import DISTANCES, METRICS, SCORES
 from bygones.analysis.predictions import probabilities
 from bygones.core.errors import DesignError, UnknownName
@@ -109,8 +109,10 @@ def test_told_from_the_null_or_not(outcomes):
         if found.arm == "swap-order":
             assert found.beyond_null is False
         elif found.estimate.value > 0.0:
-            assert found.beyond_null is True
-        assert found.beyond_floor is (found.estimate.value > 0.0)
+            assert (
+                found.beyond_null is not found.is_rounding
+            )  # of BatchNorm 1e-8 is left 160 steps on
+        assert found.beyond_floor is (found.estimate.value > 0.0 and not found.is_rounding)
 
 
 @pytest.mark.parametrize("metric", ["tv", "kl", "disagreement"])
@@ -123,7 +125,7 @@ def test_ceiling_is_every_pair_of_seeds(metric, outcomes):
     assert found.ceiling is not None
     assert found.fraction is not None
     assert found.ceiling.value == pytest.approx(np.mean(pairs), rel=1e-9)
-    assert found.ceiling.method == "jackknife"
+    assert found.ceiling.method.endswith("jackknife")
     assert found.fraction.value == pytest.approx(found.estimate.value / np.mean(pairs), rel=1e-9)
     assert found.fraction.low < found.fraction.value < found.fraction.high
 
@@ -153,7 +155,7 @@ def test_kl_is_of_the_treated_from_the_control(outcomes):
     by_hand = (p * np.log(p / q)).sum(axis=-1).mean(axis=-1)
     numbers = per_seed(outcomes, "kl", "reset-batchnorm").sel(step=310)
     assert np.allclose(numbers, by_hand, rtol=1e-9)
-    assert effect(outcomes, "reset-batchnorm", 310, "kl").estimate == paired_t(numbers)
+    assert effect(outcomes, "reset-batchnorm", 310, "kl").estimate == by_skewness(numbers)
 
 
 # ------------------------------------------------------------------ scores
@@ -214,7 +216,7 @@ def test_effects_are_every_treated_arm_step_and_metric(outcomes):
 @pytest.mark.parametrize("metric", ["tv", "nll"])
 def test_the_estimate_is_of_the_numbers_per_seed(metric, outcomes):
     numbers = per_seed(outcomes, metric, "swap-order").sel(step=460).values
-    assert effect(outcomes, "swap-order", 460, metric).estimate == paired_t(numbers)
+    assert effect(outcomes, "swap-order", 460, metric).estimate == by_skewness(numbers)
     assert effect(outcomes, "swap-order", 460, metric, jackknife).estimate == jackknife(numbers)
 
 
@@ -277,7 +279,8 @@ def test_a_diverged_pair_is_left_out_counted_and_named(metric, diverged, outcome
     kept = per_seed(outcomes, metric, "reset-moments").sel(step=460).values[[0, 1, 3, 4, 5, 6, 7]]
     assert found.estimate.value == pytest.approx(kept.mean(), rel=1e-12)
     assert (found.num_diverged, found.estimate.num_pairs, found.estimate.num_dropped) == (1, 7, 1)
-    assert "7 seed pairs, paired t (1 of 8 pairs diverged and are left out)" in str(found)
+    said = f"7 seed pairs, {found.estimate.method} (1 of 8 pairs diverged and are left out)"
+    assert said in str(found)
 
 
 def test_divergence_stays_in_its_cell(diverged, outcomes):
@@ -481,7 +484,13 @@ def test_to_dict_is_json(outcomes, diverged):
 
 def _over_time(highs, horizons=(0, 10, 20, 40)) -> list[Effect]:
     return [
-        replace(EXAMPLE, horizon=h, step=300 + h, estimate=_estimate(high / 2, 0.0, high))
+        replace(
+            EXAMPLE,
+            horizon=h,
+            step=300 + h,
+            estimate=_estimate(high / 2, 0.0, high),
+            share_limit=high / 0.0221,
+        )
         for h, high in zip(horizons, highs, strict=True)
     ]
 
@@ -512,12 +521,13 @@ def test_washout_of_the_planted_effects(outcomes):
     by_arm = {arm: washout([f for f in found if f.arm == arm]) for arm in TREATED}
     assert (by_arm["reset-batchnorm"].last_standing, by_arm["reset-batchnorm"].gone_by) == (30, 80)
     assert by_arm["reset-moments"].gone_by is None
-    half = washout([f for f in found if f.arm == "reset-batchnorm"], share=0.5)
-    assert (half.last_standing, half.gone_by) == (1, 10)
+    part = washout([f for f in found if f.arm == "reset-batchnorm"], share=0.7)
+    assert (part.last_standing, part.gone_by) == (1, 10)  # 0.43 of it at 10, at most 0.64
 
 
 def test_washout_without_a_ceiling_is_not_claimed():
-    blind = [replace(f, ceiling=None) for f in _over_time((0.3, 0.0, 0.0, 0.0))]
+    none = {"ceiling": None, "fraction": None, "share_limit": None}
+    blind = [replace(f, **none) for f in _over_time((0.3, 0.0, 0.0, 0.0))]
     assert washout(blind).gone_by is None
 
 

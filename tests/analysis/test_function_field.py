@@ -163,7 +163,11 @@ def test_too_few_pairs_have_no_interval_and_say_why():
     assert np.all(field.low == -np.inf)
     assert np.all(field.high == np.inf)
     assert not field.moved.any()
-    assert "fewer than 6 pairs" in str(field)
+    said = str(field)
+    assert "to tell which inputs it moves takes 6 seed pairs at 95%; there are 5" in said
+    assert "inf" not in said
+    assert " of " not in said.partition(";")[0]
+    assert function_field(world(planted(R=6)[1]), "treat", 7).too_few == ""
     assert np.isfinite(max_t(differences, level=0.9).low).all()
 
 

@@ -148,7 +148,8 @@ def test_the_family_of_everything(effects):
 def test_a_distance_is_judged_by_its_excess_and_a_score_by_itself(effects):
     for effect in effects:
         judged = effect.excess if effect.metric == "tv" else effect.estimate
-        assert p_value(effect) == judged.p_value
+        rounding = effect.is_within_resolution(judged)  # BatchNorm's, long after the reset
+        assert p_value(effect) == (None if rounding else judged.p_value)
     # An arm that only does what its null does moves the function, and is no finding.
     swap = next(e for e in effects if (e.arm, e.metric, e.horizon) == ("swap-order", "tv", 300))
     assert swap.estimate.p_value < 1e-6

@@ -17,7 +17,7 @@ from bygones.attach.watched_process import (
     run_by_slowest,
     run_in_child,
 )
-from bygones.core.errors import RecipeError, ScriptError
+from bygones.core.errors import RecipeError, ScriptError, Unexpected
 
 
 class Echo(WatchedProcess):
@@ -39,6 +39,13 @@ class Refusing(WatchedProcess):
 
     def finish(self, ending: Ending) -> NoReturn:
         self.refuse(RecipeError("refused"))
+
+
+class Broken(WatchedProcess):
+    """Has an error of its own, after its script has ended."""
+
+    def finish(self, ending: Ending) -> NoReturn:
+        raise KeyError("nothing there")
 
 
 class Counting(WatchedProcess):
@@ -112,3 +119,9 @@ def test_indices_are_overridden_for_the_loader_of_one_dataset_until_the_queue_is
     assert override.apply(mine, [0]) == [0]
     override.begin(mine, QueuedIndices([[7], [8]]))
     assert [override.apply(one, [0]) for one in (mine, other, mine, mine)] == [[7], [0], [8], [0]]
+
+
+def test_an_error_of_our_own_after_the_script_has_ended_comes_back_with_its_place(tmp_path):
+    with pytest.raises(Unexpected, match="KeyError: 'nothing there'") as caught:
+        run(Broken, tmp_path, "")
+    assert "in finish" in caught.value.place

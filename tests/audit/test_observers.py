@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "specimens" / "observers" / "evaluating.py"
+SPECIMENS = Path(__file__).parents[1] / "specimens" / "observers"
+SCRIPT = SPECIMENS / "evaluating.py"
+IDIOMS = SPECIMENS / "idioms.py"
 
 FAULTS = {
     "shared stream": ("evaluate()", "streams/torch"),
@@ -17,9 +19,19 @@ FAULTS = {
 }
 
 
-def watched(commands, folder, *arguments):
+# By the way of evaluating: the fault's place, and what changes the run.
+BY_WAY = {
+    "function": ("evaluate()", "the modules' mode", ()),
+    "inline": ("the stretch without gradients", "streams/torch", ()),
+    "full batch": ("score()", "streams/torch", ()),
+    "export": ("export()", "weights", ()),
+    "hidden": ("evaluate()", "first", ("first.hidden",)),
+}
+
+
+def watched(commands, folder, *arguments, script=SCRIPT):
     said = commands(
-        folder, "observers", "--until", 30, "--horizon", 14, "--json", "--", SCRIPT, *arguments
+        folder, "observers", "--until", 30, "--horizon", 14, "--json", "--", script, *arguments
     )
     assert "Traceback" not in said.err
     return said.code, json.loads(said.out)
@@ -47,6 +59,44 @@ def test_the_observer_that_changes_the_run_is_named(fault, commands, tmp_path):
     assert source in [trace["source"] for trace in guilty["traces"] if trace["alters"]]
     innocent = {"evaluate()": "save()", "save()": "evaluate()"}[place]
     assert not any(one["alters"] for one in found if one["place"].startswith(innocent))
+
+
+@pytest.mark.parametrize("way", BY_WAY)
+def test_an_ordinary_way_of_evaluating_is_no_alarm(way, commands, tmp_path):
+    code, found = watched(commands, tmp_path, "--way", way, script=IDIOMS)
+    assert code == 0
+    assert [one["place"] for one in found]
+    assert not any(trace["alters"] for one in found for trace in one["traces"])
+
+
+@pytest.mark.parametrize("way", BY_WAY)
+def test_each_way_of_evaluating_is_an_alarm_with_its_fault(way, commands, tmp_path):
+    code, found = watched(commands, tmp_path, "--way", way, "--fault", script=IDIOMS)
+    place, source, leaves = BY_WAY[way]
+    (guilty,) = [one for one in found if one["place"].startswith(place)]
+    (trace,) = [t for t in guilty["traces"] if t["alters"] and t["source"] == source]
+    assert code == 1
+    assert not leaves or tuple(trace["leaves"]) == leaves
+
+
+@pytest.mark.parametrize("way", ["teacher", "rollout"])
+def test_what_training_goes_on_from_is_no_observer(way, commands, tmp_path):
+    code, found = watched(commands, tmp_path, "--way", way, script=IDIOMS)
+    (one,) = found
+    assert code == 0
+    assert one["feeds"]
+
+
+def test_a_mode_that_was_not_put_back_is_judged_by_a_twin_or_not_at_all(commands, tmp_path):
+    """A thread of the script's own keeps it from being forked, so no twin can be run."""
+    thread = (
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    (tmp_path / "train.py").write_text(thread + IDIOMS.read_text())
+    said = commands(tmp_path, "observers", "--until", 30, "--", "train.py", "--fault")
+    assert said.code == 0
+    assert "was not tried, since it runs threads" in " ".join(said.out.split())
+    assert "another one for it, from" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,13 @@ def test_a_store_at_a_url_is_a_store_like_any_other(bygones, tmp_path):
     said = bygones("report", there)
     assert said.out == "Report: there-report/report.html\n"
     assert Path("there-report/report.html").is_file()
-    assert bygones("compare", here, there).out == bygones("compare", here, here).out
+    said = bygones("compare", here, there)
+    assert said.code != 0
+    assert "small (1) and small (2) trained the same runs" in said.err
+    for other in ("others", "memory://command-line/others"):
+        bygones("run", "study.py", "--seeds", "20-22", "--store", other, *SERIAL)
+    said = bygones("compare", here, "memory://command-line/others")
+    assert said.out == bygones("compare", here, "others").out != ""
     said = bygones("bundle", there)
     assert said.code == 6
     assert "'memory://command-line/there' is a URL" in said.err

@@ -29,7 +29,9 @@ from bygones.analysis.estimators import (
     hierarchical_bootstrap,
     jackknife,
     mean_over_pairs,
+    means_without_each,
     median,
+    pair_means_without_each,
     paired_t,
     sign_flip,
     trimmed,
@@ -58,6 +60,7 @@ def normal_studies(num_studies: int, num_pairs: int, seed: int = 1) -> np.ndarra
 # The bootstrap is known to be short at few pairs; its band says so rather than hiding it. What counts
 # (signs, ranks) covers in steps: exactly 1 - 2k/2ⁿ, or the binomial's, so the bands lie around those.
 PROMISED = {
+    "by_skewness": [(8, 4_000, 0.95, 0.975), (32, 4_000, 0.945, 0.965), (3, 4_000, 0.95, 0.975)],
     "paired_t": [(8, 10_000, 0.94, 0.96), (3, 10_000, 0.94, 0.96)],
     "bootstrap_bca": [(8, 600, 0.83, 0.93), (40, 600, 0.91, 0.97)],
     "bootstrap_t": [(8, 600, 0.92, 0.975), (40, 400, 0.92, 0.975)],
@@ -164,7 +167,16 @@ def test_an_interval_is_bounded_or_says_that_it_is_not(estimator, num_pairs):
     assert found.low <= found.value <= found.high
     assert bool(found.note) is not all(map(math.isfinite, _ends(found)))
     assert math.isfinite(found.high - found.low) or "unbounded" in found.note
-    assert "inf" in str(found) or not found.note
+    assert "no 95% CI" in str(found) or not found.note
+
+
+@pytest.mark.parametrize("estimator", [sign_flip, median, confidence_sequence])
+def test_an_interval_that_few_pairs_cannot_bound_says_how_many_can(estimator):
+    pairs = np.random.default_rng(0).normal(size=12)
+    note = estimator(pairs[:2]).note
+    fewest = int(note.partition("unbounded below ")[2].partition(" ")[0])
+    assert "unbounded" in estimator(pairs[: fewest - 1]).note
+    assert estimator(pairs[:fewest]).note == ""
 
 
 @every_estimator
@@ -504,8 +516,9 @@ def test_the_measured_coverage_is_there_for_every_member():
     table = coverage_table()
     assert list(table) == list(ESTIMATORS)
     for rows in table.values():
-        assert set(rows) == {"normal", "skewed", "heavy-tailed", "clustered"}
-        assert all(set(row) == {5, 8, 16, 32} for row in rows.values())
+        skewed = {"folded normal", "lognormal 0.5", "lognormal 1"}
+        assert set(rows) == {"normal", "t3", *skewed, "clustered"}
+        assert all(set(row) == {3, 5, 8, 16, 32} for row in rows.values())
     assert all(0.94 <= share <= 0.96 for share in table["paired_t"]["normal"].values())
 
 
@@ -513,7 +526,7 @@ def test_the_measured_coverage_is_there_for_every_member():
 def test_an_estimate_finds_what_was_measured_of_its_method(estimator):
     said = measured_coverage(estimator(PAIRS).method, 12)
     assert "12 pairs (measured at 8)" in said
-    assert "(skewed)" in said
+    assert "(lognormal 1)" in said
 
 
 def test_an_unknown_method_has_no_measured_coverage():
@@ -555,6 +568,38 @@ def test_jackknife_variance_of_a_u_statistic_is_the_simulated_one():
     # The mistake this is there to prevent, under the same test.
     naive = np.mean([_pairs_taken_for_independent(matrix) for matrix in matrices])
     assert naive / values.var(ddof=1) < 0.6
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 4, 17])
+def test_the_closed_forms_are_the_statistics_with_one_seed_left_out(num_seeds: int):
+    rng = np.random.default_rng(num_seeds)
+    between, numbers = rng.lognormal(size=(num_seeds, num_seeds)), rng.lognormal(size=num_seeds)
+    for closed, statistic, of in (
+        (pair_means_without_each, mean_over_pairs, between),  # a matrix that is not symmetric
+        (means_without_each, np.mean, numbers),
+    ):
+        slow = jackknife(of, statistic=statistic)
+        fast = jackknife(of, statistic=statistic, leave_one_out=closed)
+        wanted = pytest.approx((slow.value, *_ends(slow)), rel=1e-12, nan_ok=True)
+        assert (fast.value, *_ends(fast)) == wanted
+
+
+def test_the_ceiling_of_many_seeds_computes_its_statistic_once():
+    between, calls = differences_between(np.arange(300.0)), []
+
+    def counted(matrix: np.ndarray) -> float:
+        calls.append(len(matrix))
+        return mean_over_pairs(matrix)
+
+    jackknife(between, statistic=counted, leave_one_out=pair_means_without_each)
+    assert calls == [300]
+
+
+def test_pairs_all_alike_have_an_interval_without_width_in_closed_form_too():
+    between = 0.1 * (1.0 - np.eye(7))
+    found = jackknife(between, statistic=mean_over_pairs, leave_one_out=pair_means_without_each)
+    assert _ends(found) == [found.value, found.value]
+    assert "no width" in found.note
 
 
 def test_jackknife_variance_of_a_ratio_is_the_simulated_one():

@@ -39,6 +39,7 @@ from bygones.training.interventions import (
 from bygones.training.leaves import add, is_continuous, to_float64
 from bygones.training.orders import Reshuffle, Sequential
 from bygones.training.recipe import Recipe
+from bygones.training.rewriter import OtherRuns
 from bygones.training.run import Run, Snapshot
 from bygones.training.sources import SOURCES, AbstractSource
 from bygones.training.treatment import Treatment, check_pair, matched_null
@@ -161,7 +162,10 @@ def treated(run: Run, intervention: AbstractIntervention, source: str, leaves: s
     """The source's state after one boundary with this treatment; the run is changed."""
     window = window_for(intervention.verb)
     donor = donor_of(run.recipe, run.step)
-    run.intervene([Treatment(source, intervention, window, leaves)], lambda step: donor)
+    run.intervene(
+        [Treatment(source, intervention, window, leaves)],
+        OtherRuns(donor=lambda step: donor.states),
+    )
     return run.sources[source].capture()
 
 
@@ -717,6 +721,8 @@ def test_each_treatment_has_its_null(
     source: str, intervention: AbstractIntervention, null: AbstractIntervention | None
 ):
     treatment = Treatment(source, intervention, Window(2, 4), "*")
+    if isinstance(null, MatchedNull):
+        null = replace(null, against=(treatment,))
     run = Run(RICH, 0)
     found = matched_null(treatment, run.sources[source])
     assert (found.intervention if found else None) == null

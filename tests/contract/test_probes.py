@@ -111,10 +111,42 @@ def test_a_carrier_is_the_sources_numbers_in_the_order_of_their_names():
     np.testing.assert_array_equal(run.observe(Carrier("batchnorm"))[0], expected.astype(np.float64))
 
 
-@pytest.mark.parametrize(("source", "until"), [("moments", 0), ("gradients", 4), ("order", 4)])
+@pytest.mark.parametrize(("source", "until"), [("gradients", 4), ("order", 4)])
 def test_a_carrier_without_numbers_says_so(source: str, until: int):
     with pytest.raises(BygonesError, match=f"'{source}' holds no arrays of floats"):
         stepped(RICH, until=until).observe(Carrier(source))
+
+
+CREATE_ZEROS = (
+    "heavy-ball", "nesterov", "dampened", "adam", "adamw-amsgrad", "adamax", "radam", "rmsprop",
+    "rmsprop-centered", "adadelta",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", CREATE_ZEROS)
+def test_the_carrier_of_an_optimizer_that_was_reset_is_zeros_of_the_same_size(optimizer: str):
+    run = stepped(Recipe.of(trained, optimizer=optimizer))
+    before = run.observe(Carrier("moments"))
+    assert np.abs(before).min(axis=1) < np.abs(before).max()
+    run.sources["moments"].restore(run.sources["moments"].fresh())
+    after = run.observe(Carrier("moments"))
+    assert after.shape == before.shape
+    assert not after.any()
+    run.advance(5)
+    again = run.observe(Carrier("moments"))
+    assert again.shape == before.shape
+    assert again.any()
+
+
+def test_a_new_optimizer_without_memory_has_no_carrier_and_one_that_begins_otherwise_is_refused():
+    with pytest.raises(RecipeError, match="'moments' holds no arrays of floats"):
+        stepped(Recipe.of(trained, optimizer="sgd")).observe(Carrier("moments"))
+    begins_at_lr = stepped(Recipe.of(trained, optimizer="rprop"), until=0)
+    with pytest.raises(RecipeError, match="/step_size' is not there before the first step"):
+        begins_at_lr.observe(Carrier("moments"))
+    assert not begins_at_lr.observe(Carrier("moments", leaves="*/prev")).any()
+    asks_for_a_closure = stepped(Recipe.of(trained, optimizer="lbfgs", norm=False, dropout=0.0))
+    assert asks_for_a_closure.observe(Carrier("moments")).any()
 
 
 @dataclass(frozen=True)

@@ -574,6 +574,24 @@ def test_outcomes_that_were_made_up_are_found_by_running_it_again(bundle, store,
     assert "has to come out to the bit" in said
 
 
+def test_a_bundle_from_before_intervals_were_recorded_is_verified_by_students(bundle, store):
+    manifest = derived.relocate(read_manifest(store))
+    assert manifest.facts.interval == "by_skewness"
+    before = replace(manifest, facts=replace(manifest.facts, interval=None))
+    outcomes = read_outcomes(store, before).assign_attrs(interval="paired_t")
+    (bundle / "manifest.json").write_bytes(layout.to_json(before.to_dict()))
+    (bundle / "study.json").write_bytes(layout.to_json(derived.study_of(before)))
+    (bundle / "effects.json").write_bytes(derived.effects_json(outcomes))
+    listed_anew(bundle)
+    verify_bundle(bundle)
+    # By the rule that came later they would be others.
+    later = replace(before, facts=replace(before.facts, interval="by_skewness"))
+    (bundle / "manifest.json").write_bytes(layout.to_json(later.to_dict()))
+    (bundle / "study.json").write_bytes(layout.to_json(derived.study_of(later)))
+    listed_anew(bundle)
+    assert "worked out from the outcomes it is" in refused(bundle)
+
+
 def part_of(side: Side, seeds: list[int]) -> Side:
     """Only some seeds: what a re-run has."""
     entries = [entry for entry in side.manifest.entries if entry.seed in seeds]

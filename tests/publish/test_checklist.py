@@ -255,6 +255,15 @@ def test_what_is_amiss_is_flagged_and_said(outcomes, item):
     assert words in f"{found['answer']} {found['why']}"
 
 
+def test_sources_that_were_the_same_in_both_runs_are_named_and_no_fault(outcomes):
+    certificate = {**outcomes.attrs["certificate"], "inert": [], "constant": ["scheduler"]}
+    item = filled(with_attributes(outcomes, certificate=certificate))[
+        "Sources that make no difference (inert)"
+    ]
+    assert item["status"] == "answered"
+    assert "not tested: scheduler" in item["answer"]
+
+
 def test_a_sham_that_diverged_everywhere_is_not_called_exact(outcomes):
     broken = outcomes.copy(deep=True)
     broken["logits"].loc[{"arm": "sham"}] = np.nan

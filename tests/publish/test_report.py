@@ -62,7 +62,7 @@ def without_null(outcomes: xr.Dataset, arm: str) -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def outcomes() -> xr.Dataset:
-    whole = make_outcomes(num_seeds=6, num_inputs=16, diverged=(DIVERGED,), image_size=4)
+    whole = make_outcomes(num_seeds=10, num_inputs=16, diverged=(DIVERGED,), image_size=4)
     whole = without_null(whole, "swap-order")
     whole = renamed(whole, {"reset-moments": HOSTILE, "reset-batchnorm": MATHS})
     family = {
@@ -79,7 +79,7 @@ def outcomes() -> xr.Dataset:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report, without files of figures, of a study with no faults that declares nothing."""
     folder = tmp_path_factory.mktemp("plain")
-    clean = make_outcomes(num_seeds=4, num_inputs=8).assign_attrs(findings=[])
+    clean = make_outcomes(num_seeds=6, num_inputs=8).assign_attrs(findings=[])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "save_figure", lambda figure, folder, name: svg.to_svg(figure, name))
         write_report(clean, folder, effects=all_effects(clean, ("tv",)))
@@ -164,7 +164,7 @@ def test_what_is_wrong_is_shown(page: str, folder: Path, outcomes: xr.Dataset) -
     assert "Seed 2 of swap-order : the loss was not finite at step 380" in text
     assert rows(folder, "diverged") == [{"arm": "swap-order", "seed": "2", "step": "380"}]
     assert outcomes.attrs["findings"][0][1:] in text
-    assert "no matched null to compare with" in text
+    assert "no matched null was run" in text
 
 
 def test_a_study_without_faults_says_so(plain: Path) -> None:
@@ -263,6 +263,10 @@ def test_verdicts_of_planted_effects() -> None:
     names = same["arm"].values.tolist()
     treated, control = names.index("reset-moments"), names.index("control")
     same["logits"].values[:, treated] = same["logits"].values[:, control]
+    verdicts = {r.arm: r.kind for r in readings(all_effects(same, ("tv",)), "tv")}
+    assert verdicts["reset-moments"] == "unreached"
+    # Where the sham is as far from the control, nothing says which of the two does not reach it.
+    same["logits"].values[:, [treated, names.index("sham")]] += np.float32(1e-3) * np.arange(5)
     verdicts = {r.arm: r.kind for r in readings(all_effects(same, ("tv",)), "tv")}
     assert verdicts["reset-moments"] == "sham"
 
@@ -376,6 +380,19 @@ def test_without_images_there_are_none(plain: Path) -> None:
     assert "data:image" not in page
 
 
+@pytest.mark.usefixtures("page_only")
+def test_with_few_pairs_a_line_says_how_many_tell_which_inputs_are_moved(tmp_path: Path) -> None:
+    few = make_outcomes(num_seeds=5, num_inputs=8)
+    page = write_report(few, tmp_path, effects=all_effects(few, ("tv", "accuracy"))).read_text()
+    said = section(page, "Which inputs it moves")
+    assert "takes 6 seed pairs at 95%; there are 5." in said
+    assert "moved 0 of" not in page
+    assert not re.search(r"[-−]?\binf\b", re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.S))
+    tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
+    assert not tables & {"moved_inputs", "breakdown"}
+    assert "calibration" in tables
+
+
 def test_which_arm_leads() -> None:
     planted = make_outcomes(num_seeds=8, num_inputs=64)
     read = readings(all_effects(planted, ("tv",)), "tv")
@@ -425,7 +442,7 @@ def test_the_latex_checker_sees_faults() -> None:
 
 @pytest.mark.usefixtures("page_only")
 def test_every_table_is_latex_too(tmp_path: Path) -> None:
-    outcomes = make_outcomes(num_seeds=4, num_inputs=8, diverged=(DIVERGED,))
+    outcomes = make_outcomes(num_seeds=7, num_inputs=8, diverged=(DIVERGED,))
     outcomes = renamed(outcomes, {"reset-moments": AWKWARD}).assign_attrs(margins=MARGINS)
     effects = all_effects(outcomes, ("tv", "accuracy"))
     write_report(outcomes, tmp_path, effects=effects)

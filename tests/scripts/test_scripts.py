@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.helpers.commands import ALONE_HERE, Said
 
+from bygones.core.study_facts import facts_of
 from bygones.store import FolderStore
 from bygones.store.outcomes import read_manifest, read_outcomes
 
@@ -212,6 +213,24 @@ def test_donors_probes_and_environment(bygones, tmp_path):
     assert not bool((given == outcomes["values"].sel(arm="control", step=10)).any())
 
 
+@pytest.mark.parametrize("how", [(), ("--replay",)], ids=["forked", "replayed"])
+def test_the_null_of_a_window_is_displaced_as_far_as_its_treated_arm(bygones, tmp_path, how):
+    arms = (
+        "--arm",
+        "hold=hold:moments@10:15",
+        "--arm",
+        "low=scale(0.5):moments@10:15+permute:weights@12",
+    )
+    script = (EXAMPLES / "accumulate_ema.py", "--seed", "{seed}", "--epochs", "1")
+    said = bygones("script", *SMALL, *arms, *how, "--", *script)
+    assert said.code == 0, said.err
+    nulls = [arm for arm in facts_of(outcomes_of(tmp_path)).arms if arm.role == "null"]
+    assert [null.null_of for null in nulls] == ["hold", "low"]
+    for null in nulls:
+        assert null.null_ratio == pytest.approx((1.0, 1.0), abs=1e-3)
+    assert not list((tmp_path / "bygones-store" / "output").glob("*/references"))
+
+
 def test_sources_lists_what_a_script_carries(bygones):
     said = bygones("sources", "--at", "12", "--json", "--", "counts_forwards.py")
     assert said.code == 0, said.err
@@ -228,6 +247,28 @@ def test_a_marked_model_is_what_is_observed(bygones, tmp_path):
     assert said.code == 0, said.err
     assert "marked by bygones.watch" in said.err
     assert outcomes_of(tmp_path).sizes["input"] == 7
+
+
+def test_every_model_that_is_alive_is_observed_and_one_may_lead(bygones, tmp_path):
+    script = (EXAMPLES / "accumulate_ema.py", "--seed", "{seed}", "--epochs", "1")
+    ask = ("script", *SMALL, "--arm", "reset ema=reset:ema", *RESET)
+    said = bygones(*ask, "--", *script)
+    assert said.code == 0, said.err
+    assert "Resetting ema at step 10 does not reach model, which is observed" in said.out
+    assert "it changes those of ema.shadow" in said.out
+    assert "beside it ema.shadow" in said.err
+    outcomes = outcomes_of(tmp_path)
+    assert outcomes.attrs["models"] == ["model", "ema.shadow"]
+    # A new average equals today's weights, so at horizon 0 its outputs are the trained model's.
+    new = outcomes["logits:ema.shadow"].sel(arm="reset ema", step=10).values
+    assert new.tobytes() == outcomes["logits"].sel(arm="control", step=10).values.tobytes()
+    old = outcomes["logits:ema.shadow"].sel(arm="control", step=10).values
+    assert new.tobytes() != old.tobytes()
+    led = bygones(*ask, "--observe", "ema.shadow", "--", *script)
+    assert "everything is stored already" in led.err
+    assert "Resetting ema at step 10 moved the function by" in led.out
+    assert outcomes_of(tmp_path).attrs["models"] == ["ema.shadow", "model"]
+    assert "Known: model, ema.shadow" in bygones(*ask, "--observe", "tutor", "--", *script).err
 
 
 def test_the_scripts_own_files_are_left_alone(bygones, tmp_path):
@@ -307,3 +348,12 @@ def assert_one_sentence(said: Said) -> None:
     assert "Traceback" not in said.err
     assert said.err.strip().splitlines()[-1].startswith("bygones: ")
     assert said.out == ""
+
+
+def test_an_arm_on_the_order_is_planned_where_a_loader_has_workers(commands, tmp_path):
+    arm = ("--fork-at", 20, "--horizons", "1", "--seeds", "0", "--arm", "o=reseed:order")
+    said = commands(
+        tmp_path, "plan", *arm, "--", EXAMPLES / "loader_workers.py", "--seed", "{seed}"
+    )
+    assert said.code == 0, said.err
+    assert "worker processes were emulated" in " ".join(said.out.split())

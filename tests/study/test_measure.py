@@ -24,6 +24,7 @@ from bygones.study.certificate import certify
 from bygones.study.design import Arm, Study
 from bygones.study.executors import Processes, Serial
 from bygones.study.measure import measure
+from bygones.study.other_runs import compared_arm
 from bygones.study.plan import Plan, plan
 from bygones.study.segment import donor_seed, run_seeds
 from bygones.training.fork_check import Certificate, check_fork
@@ -31,6 +32,7 @@ from bygones.training.interventions import Hold, Kick, Replace, Reset, Scale, Tr
 from bygones.training.orders import ShuffleOnce
 from bygones.training.probes import Values
 from bygones.training.recipe import Parts, Recipe
+from bygones.training.rewriter import OtherRuns
 from bygones.training.run import Run
 from bygones.training.treatment import Treatment
 from bygones.zoo.worlds import heavy_ball
@@ -140,6 +142,21 @@ def test_sham_is_bitwise_zero_on_the_classifier_and_every_arm_matters():
         assert np.all(np.any(last.sel(arm=arm) != last.sel(arm="control"), axis=(1, 2))), arm
 
 
+def _states(study: Study, treatments: Any) -> Any:
+    """The states of an arm of seed 3 after its treatments, trained anew to each boundary."""
+
+    def at(step: int) -> Any:
+        other, found = Run(study.recipe, 3), {}
+
+        def take(run: Run) -> None:
+            found.update({run.step: run.snapshot().states})
+
+        other.advance(step + 1, treatments, at_boundary=take)
+        return found[step]
+
+    return at
+
+
 def test_outcomes_are_those_of_a_plain_loop():
     """Each arm trained on its own from step 0, without trees, stores or snapshots."""
     study = small(ALL, seeds=(3,))
@@ -156,10 +173,13 @@ def test_outcomes_are_those_of_a_plain_loop():
 
             def give(step: int, donor: Run = donor) -> Any:
                 donor.advance(step)
-                return donor.snapshot()
+                return donor.snapshot().states
 
-            run.advance(study.end, arm.treatments, donor=give, at_boundary=look)
-            run.intervene(arm.treatments, give)
+            others = OtherRuns(
+                give, _states(study, ()), _states(study, compared_arm(arm.treatments))
+            )
+            run.advance(study.end, arm.treatments, others=others, at_boundary=look)
+            run.intervene(arm.treatments, others)
             look(run)
         mine = outcomes.sel(seed=3, arm=arm.name)
         assert np.stack(looked).tobytes() == mine["logits"].values.tobytes(), arm.name

@@ -13,6 +13,7 @@ from bygones.training.fork_check import check_fork
 from bygones.training.interventions import Hold, Kick, MatchedNull, Replace, Reset, Sham, Transplant
 from bygones.training.probes import Carrier, Values
 from bygones.training.recipe import Recipe
+from bygones.training.rewriter import OtherRuns
 from bygones.training.run import Run
 from bygones.training.treatment import Treatment, check_pair
 
@@ -27,7 +28,7 @@ def forked(treatments: list[Treatment], until: int = 12) -> tuple[Run, Run]:
     treated.restore(control.snapshot())
     given = donor.snapshot()
     control.advance(until)
-    treated.advance(until, treatments, donor=lambda step: given)
+    treated.advance(until, treatments, others=OtherRuns(donor=lambda step: given.states))
     return control, treated
 
 

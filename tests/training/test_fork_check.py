@@ -25,9 +25,10 @@ from tests.helpers.specimen_recipes import (
 )
 from torch import Tensor, nn
 
-from bygones.core.digest import digest
+from bygones.core.digest import digest, same_bits
 from bygones.core.errors import ForkError
 from bygones.training.fork_check import check_fork
+from bygones.training.probes import Values
 from bygones.training.reachable import hash_reachable
 from bygones.training.recipe import Memory, Parts, Recipe, supervised
 from bygones.training.run import Run
@@ -360,10 +361,10 @@ def test_a_fork_inside_an_epoch_at_its_edge_and_at_the_beginning():
     certificate = check_fork(trained, at=[0, 3, 4, 6], until=8)
     assert certificate.boundaries == (0, 3, 4, 6)
     assert certificate.needed == ("weights", "moments", "batchnorm", "order", "streams")
-    assert certificate.inert == ("scheduler", "gradients")
+    assert (certificate.inert, certificate.constant) == ((), ("scheduler", "gradients"))
     assert str(certificate) == (
         "forks at steps 0, 3, 4, 6 are bit-equal to the original at step 8; needed for that: weights, "
-        "moments, batchnorm, order, streams; inert in this run: scheduler, gradients"
+        "moments, batchnorm, order, streams; constant in this run: scheduler, gradients"
     )
 
 
@@ -371,7 +372,37 @@ def test_pending_gradients_matter_inside_an_accumulation_window_and_not_at_its_e
     inside = check_fork(Recipe.of(accumulating, every=3), at=[4], until=9)
     at_its_end = check_fork(Recipe.of(accumulating, every=3), at=[3], until=9)
     assert "gradients" in inside.needed
-    assert "gradients" in at_its_end.inert
+    assert "gradients" in at_its_end.constant
+
+
+def clearing_first(seed: int) -> Parts:
+    """Old gradients lie across the boundary, are cleared before they are used, and a setting is read."""
+    parts = trained(seed)
+    setting = {"scale": 1.0}
+
+    def step(parts: Parts, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        parts.model.zero_grad()
+        loss = setting["scale"] * parts.loss(parts.model(batch[0]), batch[1])
+        loss.backward()
+        parts.optimizers[""].step()
+        return loss
+
+    parts.others, parts.train_step = {"setting": setting}, step
+    return parts
+
+
+def test_a_source_is_inert_if_its_omission_changes_nothing_and_constant_if_there_is_none():
+    certificate = check_fork(clearing_first, at=[3], until=6)
+    assert certificate.inert == ("gradients",)
+    assert certificate.constant == ("scheduler", "setting")
+    # What is constant may matter where it is changed, so nothing may be concluded about it.
+    run, other = Run(clearing_first, 0), Run(clearing_first, 0)
+    run.advance(6)
+    other.advance(3)
+    other.sources["setting"].restore({**other.sources["setting"].capture(), "scale": 0.1})
+    other.advance(6)
+    assert run.snapshot().digest() != other.snapshot().digest()
+    assert not same_bits(run.observe(Values()), other.observe(Values()))
 
 
 def test_a_check_leaves_the_global_generators_alone():

@@ -74,6 +74,24 @@ def test_a_kick_on_a_flat_loss(lr: float, mu: float, steps: int):
         )
 
 
+@pytest.mark.parametrize(("lr", "mu", "steps"), [(0.1, 0.9, 12), (0.01, 0.99, 30), (0.5, 0.5, 3)])
+def test_a_kick_on_a_flat_loss_under_torchs_nesterov_has_one_factor_mu_more(
+    lr: float, mu: float, steps: int
+):
+    """-lr·mu²(1-mu^H)/(1-mu)·q: the step applies g + mu·b, and g is 0."""
+    q = np.array([1.0, -2.0, 0.5])
+    kick = Treatment("moments", Kick({"w/momentum_buffer": q}), Window(1, 2))
+    settings = {"lr": lr, "momentum": mu, "curvature": 0.0}
+    moved = effect_of(kick, 3, steps, **settings, nesterov=True)
+    plain = effect_of(kick, 3, steps, **settings)
+    for horizon in range(steps + 1):
+        expected = -lr * mu**2 * (1 - mu**horizon) / (1 - mu) * q
+        closed = heavy_ball.flat_kick(q, horizon, lr, mu, nesterov=True)
+        np.testing.assert_allclose(moved[horizon], expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(closed, expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(moved, mu * plain, rtol=1e-9, atol=1e-14)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_a_momentum_reset_does_to_each_seed(seed: int):
     moved = effect_of(Treatment("moments", Reset(), Window(AT, AT + 1)), seed, max(HORIZONS))

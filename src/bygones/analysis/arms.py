@@ -10,6 +10,10 @@ import xarray as xr
 from bygones.core.catalogue import unknown_name
 from bygones.core.study_facts import ArmFacts, Role, facts_of
 
+MATCHED_WITHIN = (
+    0.1  # how far the displacement of a matched null may be from the treated arm's, relatively
+)
+
 
 class Arms:
     """The roles of a study's arms. An index is a place along the `arm` dimension of the outcomes."""
@@ -59,7 +63,52 @@ class Arms:
         raise unknown_name("arm", name, self.names)
 
     def null_of(self, name: str) -> int | None:
-        """Return the index of an arm's matched null, None where it has none."""
+        """Return the index of an arm's matched null, None where it has none (`no_null` says why)."""
+        null = self._reference_of(name)
+        return None if null is None or self.no_null(name) else null
+
+    def no_null(self, name: str) -> str:
+        """Return that and why an arm has no matched null, as a clause; "" if it has one.
+
+        A null counts as matched where its displacement of the sources is within 10% of the treated arm's,
+        in every seed and at every boundary. The null of a random change is another draw of that change.
+        """
+        arm, null = self[name], self._reference_of(name)
+        if arm.redraw:
+            return "it is itself a random change"
+        if null is None:
+            why = arm.no_null
+            return f"there is no matched null, since {why}" if why else "no matched null was run"
+        ratio = self.all[null].null_ratio
+        if ratio is not None and not (
+            1 - MATCHED_WITHIN <= ratio[0] and ratio[1] <= 1 + MATCHED_WITHIN
+        ):
+            low, high = (f"{end:.3g}" for end in ratio)
+            times = low if low == high else f"{low} to {high}"
+            return f"its random kick is no matched null: it moved the sources {times} times as far"
+        return ""
+
+    def draws(self, name: str) -> list[tuple[int, int]]:
+        """Return the pairs of arms, by index, whose differences estimate an arm's effect; all are averaged.
+
+        One pair, the arm and the control. Of an arm that is itself a random change, another draw of it and
+        the control too; where the control is a draw of the same law, also the two draws (see `ArmFacts`).
+        """
+        arm, other = self.index(name), self._reference_of(name)
+        pairs = [(arm, self.control)]
+        if self.all[arm].redraw and other is not None:
+            pairs.append((other, self.control))
+            if self.all[arm].redraw == "control":
+                pairs.append((arm, other))
+        return pairs
+
+    def branches(self) -> list[int]:
+        """Return the arms that are draws of one law with the control, itself first: at most one arm's two."""
+        alike = (self.draws(arm.name) for arm in self.all if arm.redraw == "control")
+        return next(([c, a, b] for (a, c), (b, _), *_ in alike), [self.control])
+
+    def _reference_of(self, name: str) -> int | None:
+        """Return the index of the arm that was added to an arm as its null or as another draw of it."""
         nulls = (i for i, arm in enumerate(self.all) if arm.role == "null" and arm.null_of == name)
         return next(nulls, None)
 

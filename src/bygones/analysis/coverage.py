@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from bygones.analysis.estimators.by_skewness import SKEWED
 from bygones.core.catalogue import unknown_name
 from bygones.core.text import format_count
 
@@ -42,6 +43,7 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     'paired t at 12 pairs (measured at 8)'
     """
     methods = {entry["method"]: name for name, entry in _measured()["estimators"].items()}
+    methods[SKEWED] = "by_skewness"
     name = methods.get(estimator, estimator)
     if name not in methods.values():
         raise unknown_name("estimator", estimator, methods.values())

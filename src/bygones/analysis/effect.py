@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS, Metric
+from bygones.core.study_facts import Redraw
 from bygones.core.text import capitalize, format_count, to_plain
 
 
@@ -18,6 +20,9 @@ class Effect:
     `horizon` counts optimizer steps since the fork. `pair_correlation` (of treated and control)
     and `variance_ratio` (Var unpaired / Var paired: what pairing by seed was worth) exist for
     scores only. A reference that the study cannot give is None, and the sentence says so.
+    `share_limit` is the upper limit of `fraction` that a claim of its smallness is judged by, and
+    `resolution` what rounding of the observed outputs alone moves: a number within it cannot be told from
+    rounding, and has no share.
     """
 
     arm: str
@@ -35,6 +40,12 @@ class Effect:
     pair_correlation: float | None
     variance_ratio: float | None
     null_is: str = "a random change as large"  # what the matched null of this arm does
+    unreached: str = ""  # that it does not reach the observed model, in words; "" where it does
+    no_null: str = ""  # that and why it has none, as a clause
+    redraw: Redraw = ""  # of an arm that is itself a random change: what else is a draw of it
+    num_draws: int = 1  # distances that each seed's is the mean of
+    share_limit: float | None = None
+    resolution: float | None = None
 
     @property
     def facts(self) -> Metric:
@@ -42,22 +53,35 @@ class Effect:
         return METRICS[self.metric]
 
     @property
+    def is_rounding(self) -> bool:
+        """Whether the effect itself is within the resolution of the arithmetic."""
+        return self.is_within_resolution(self.estimate)
+
+    def is_within_resolution(self, estimate: Estimate) -> bool:
+        """Whether a number of this effect is not exactly 0, and no larger than what rounding alone moves."""
+        return self.resolution is not None and 0.0 < abs(estimate.value) <= self.resolution
+
+    @property
     def beyond_floor(self) -> bool | None:
         """Whether it can be told from the sham; None without a sham.
 
-        A floor of exactly zero is beaten by any distance that is not; every other comparison needs
-        two intervals that do not meet.
+        A floor of exactly zero is beaten by any distance that is not, nor within the resolution; every
+        other comparison needs two intervals that do not meet.
         """
         if self.floor is None:
             return None
+        if self.is_rounding:
+            return False
         if self.facts.kind == "distance" and _exactly_zero(self.floor):
             return not _exactly_zero(self.estimate)
         return self.estimate.low > self.floor.high or self.estimate.high < self.floor.low
 
     @property
     def beyond_null(self) -> bool | None:
-        """Whether the interval of the excess leaves out zero; None without a matched null."""
-        return None if self.excess is None else not self.excess.covers(0.0)
+        """Whether the excess is above the resolution, and its interval leaves out 0; None without a null."""
+        if self.excess is None:
+            return None
+        return not self.is_within_resolution(self.excess) and not self.excess.covers(0.0)
 
     def __str__(self) -> str:
         if self.estimate.num_pairs == 0:
@@ -65,7 +89,14 @@ class Effect:
                 f"{capitalize(self.sentence)} cannot be judged at step {self.step}: "
                 f"all {format_count(self.num_diverged, 'seed pair')} diverged."
             )
+        if self.unreached:
+            when = f"{format_count(self.estimate.num_pairs, 'seed pair')}"
+            return f"{capitalize(self.sentence)} {self.unreached} ({when})."
         parts = [self._what_moved(), self._beside_sham_and_null()]
+        if self.is_rounding:
+            parts.append(
+                f"it is within the resolution of the arithmetic ({self._resolution_words()})"
+            )
         alike = [
             f"from {other}"
             for other, beyond in (
@@ -93,6 +124,8 @@ class Effect:
             f"{format_count(self.horizon, 'step')} on {estimate.interval}, "
             f"{format_count(estimate.num_pairs, 'seed pair')}, {estimate.method}"
         )
+        if self.num_draws > 1:
+            said += f", each pair the mean of {self.num_draws} distances between draws"
         if self.num_diverged:
             num_all = estimate.num_pairs + estimate.num_dropped
             said += f" ({self.num_diverged} of {num_all} pairs diverged and are left out)"
@@ -108,22 +141,33 @@ class Effect:
             floor = self.floor.scaled(scale)
             said = f"doing nothing (sham) {'moves' if is_distance else 'changes'} it by "
             said += "exactly 0" if _exactly_zero(floor) else str(floor)
+        if self.redraw:
+            return f"{said}; it is itself a random change, so another draw of it is no reference"
         if self.null is None or self.excess is None:
-            return f"{said}, and no matched null was run"
+            return f"{said}, and {self.no_null or 'no matched null was run'}"
         said += f", its matched null ({self.null_is}) by {_amount(self.null.scaled(scale))}"
         if self.null.num_dropped:
             said += f" (of which {format_count(self.null.num_dropped, 'pair')} diverged)"
         word = "excess" if is_distance else "difference"
-        return f"{said}, so the {word} is {self.excess.scaled(scale)}"
+        said += f", so the {word} is {self.excess.scaled(scale)}"
+        return (
+            said if self.excess.method == self.estimate.method else f"{said}, {self.excess.method}"
+        )
+
+    def _resolution_words(self) -> str:
+        """Return what rounding moves, with its unit."""
+        return f"{self.facts.scale * (self.resolution or 0.0):.1g} {self.facts.unit}".strip()
 
     def _beside_another_seed(self) -> str:
         if self.ceiling is None:
             return "there is no other seed to compare it with"
         said = f"another seed moves it {_amount(self.ceiling)}"
-        if self.fraction is not None:
-            percent = self.fraction.scaled(100.0)
-            said += f", of which this is {percent.number}% {percent.interval}"
-        return said
+        if self.is_within_resolution(self.ceiling):
+            return f"{said}, which is within the resolution too, so there is no share of it"
+        if self.fraction is None or self.is_rounding:
+            return said
+        said += f", of which this is {_share(self.fraction)}"
+        return said if self.fraction.method in _PLAIN else f"{said}, {self.fraction.method}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +176,7 @@ class Washout:
 
     `last_standing` is the last horizon where it stood (None: it never did), `gone_by` the first
     from which it stayed gone (None: it still stands at the last horizon). It is gone where the
-    upper end of its interval is below `share` of the ceiling.
+    upper limit of its share of the ceiling is below `share`.
     """
 
     arm: str
@@ -160,6 +204,21 @@ class Washout:
 
 def _exactly_zero(estimate: Estimate) -> bool:
     return estimate.value == 0.0 and not (estimate.low < 0.0 or estimate.high > 0.0)
+
+
+_PLAIN = (
+    "jackknife",
+    "anytime-valid jackknife",
+)  # the effect's own kind of interval, named beside it
+FACTOR_FROM = 10.0  # shares above this are printed as factors: 1550% is hard to read
+
+
+def _share(share: Estimate) -> str:
+    """Return a share in words with its interval: in percent, or as a factor where it is above ten."""
+    if max(share.value, share.high if math.isfinite(share.high) else 0.0) > FACTOR_FROM:
+        return f"{share.number} times {share.interval}"
+    percent = share.scaled(100.0)
+    return f"{percent.number}% {percent.interval}"
 
 
 def _amount(estimate: Estimate) -> str:

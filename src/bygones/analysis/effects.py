@@ -8,12 +8,16 @@ For seed s, with p_s(arm) the probed outputs of that arm:
     floor      the same for the sham arm (negative control), which changes nothing
     null       the same for the matched null: a random change of the same size
     excess     mean_s of (treated − null), paired by seed
+    draws      an arm that is itself a random change (another order, other streams, a nudge) has no null,
+               since that would be another draw of it: the effect is the mean over the draws' distances
     ceiling    mean over pairs s ≠ s′ of D(p_s(control), p_s′(control)): another seed
     fraction   effect / ceiling
 
 A distance is never negative, so its interval leaves out zero for any change at all: that is why
 none is printed without these. Floor, null and excess are estimated as the effect is; ceiling and
-fraction are statistics of all the seeds at once and take the jackknife.
+fraction are statistics of all the seeds at once and take the jackknife, with the same kind of interval.
+Which kind is the rule that the study records: `by_skewness`, or the confidence sequence if seeds were
+added until an interval was narrow enough.
 """
 
 from __future__ import annotations
@@ -21,17 +25,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import xarray as xr
 
 from bygones.analysis.arms import Arms, step_index
 from bygones.analysis.effect import Effect, Washout
-from bygones.analysis.estimators import Estimate, Estimator, jackknife, mean_over_pairs, paired_t
+from bygones.analysis.estimators import (
+    ESTIMATORS,
+    Estimate,
+    Estimator,
+    by_skewness,
+    confidence_sequence,
+    jackknife,
+    mean_over_pairs,
+    pair_means_without_each,
+)
 from bygones.analysis.metrics import METRICS, Metric
+from bygones.analysis.observed_models import unreached
 from bygones.analysis.predictions import Predictions, require_input
+from bygones.analysis.resolution import resolution
+from bygones.analysis.share import share_limit, share_of_ceiling
 from bygones.core.errors import DesignError
-from bygones.core.study_facts import facts_of
+from bygones.core.study_facts import StudyFacts, facts_of
 
 
 def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
@@ -47,6 +64,11 @@ def default_metrics(outcomes: xr.Dataset) -> tuple[str, ...]:
 def headline_metric(outcomes: xr.Dataset) -> str:
     """Return the distance that a study leads with: the declared one, else tv, or rms of values."""
     return facts_of(outcomes).headline or ("tv" if "logits" in outcomes else "rms")
+
+
+def estimator_of(facts: StudyFacts) -> Estimator:
+    """Return the estimator that a study's record names for its effects; `by_skewness` if it names none."""
+    return ESTIMATORS[facts.interval or "by_skewness"]
 
 
 def per_seed(
@@ -76,14 +98,31 @@ def per_seed(
     )
 
 
+def effect_per_seed(outcomes: xr.Dataset, metric: str, arm: str) -> xr.DataArray:
+    """Return what an arm's effect is the mean of, dims (seed, step): `per_seed`, averaged over draws.
+
+    An arm that is itself a random change has more than one draw (see `Arms.draws`).
+    """
+    arms, kind = Arms.of(outcomes), METRICS[metric].kind
+    pairs = [
+        per_seed(outcomes, metric, arms.names[one], arms.names[other])
+        for one, other in arms.draws(arm)
+        if other == arms.control or kind == "distance"
+    ]
+    return pairs[0].copy(data=np.mean([pair.values for pair in pairs], axis=0))
+
+
 def effect(
     outcomes: xr.Dataset,
     arm: str,
     step: int,
     metric: str = "tv",
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
 ) -> Effect:
-    """Estimate the effect of one arm by one probe step, in one metric, with all its references."""
+    """Estimate the effect of one arm by one probe step, in one metric, with all its references.
+
+    `estimator`: the study's own, `estimator_of`, if not given.
+    """
     arms = Arms.of(outcomes)
     if arms.index(arm) == arms.control:
         raise DesignError(
@@ -96,7 +135,7 @@ def effect(
 def all_effects(
     outcomes: xr.Dataset,
     metrics: Sequence[str] = ("tv",),
-    estimator: Estimator = paired_t,
+    estimator: Estimator | None = None,
     steps: Iterable[int] | None = None,
 ) -> list[Effect]:
     """Estimate every treated arm's effect by every probe step in every metric; the metric changes fastest."""
@@ -107,8 +146,9 @@ def all_effects(
 def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washout:
     """Find the first horizon from which an effect stays below a share of the ceiling.
 
-    An effect is gone where the upper end of its interval is below `share · ceiling`. Without an interval
-    or a ceiling it counts as standing: its absence has to be shown.
+    An effect is gone where the upper limit of its share of the ceiling, which knows the errors of both, is
+    below `share` (`share_limit`: one-sided, 97.5% at a 95% interval). Without a ceiling, or with too few
+    seeds for a limit, it counts as standing: its absence has to be shown.
     """
     kinds = sorted({(found.arm, found.metric) for found in effects_of_one_arm})
     if len(kinds) != 1:
@@ -131,7 +171,7 @@ def washout(effects_of_one_arm: Sequence[Effect], share: float = 0.01) -> Washou
 
 
 def _is_gone(found: Effect, share: float) -> bool:
-    return found.ceiling is not None and found.estimate.high < share * found.ceiling.value
+    return found.share_limit is not None and found.share_limit < share
 
 
 # ------------------------------------------------------------------ computation
@@ -144,6 +184,7 @@ class _MetricAtStep:
     moved: np.ndarray  # (R, A): distance from the control, or score less the control's
     levels: np.ndarray | None  # (R, A): the scores themselves
     between: np.ndarray | None  # (R, R): distance of control s (row) from control s′ (column)
+    resolution: float | None  # what rounding alone moves
 
 
 def _effects(
@@ -151,17 +192,20 @@ def _effects(
     names: Sequence[str],
     steps: Sequence[int],
     metrics: Sequence[str],
-    estimator: Estimator,
+    estimator: Estimator | None,
 ) -> list[Effect]:
     facts = facts_of(outcomes)
+    estimator = estimator_of(facts) if estimator is None else estimator
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
+    reach = {arm: unreached(outcomes, arm) for arm in names}
     readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
-        for name, reading in _read(outcomes, arms.control, chosen, step).items():
+        for name, reading in _read(outcomes, arms, chosen, step).items():
             readings[step, name] = reading
-            ceilings[step, name] = _ceiling(reading)  # of the step, whatever the arm
+            # of the step, whatever the arm
+            ceilings[step, name] = _ceiling(reading, _over_seeds(estimator))
     return [
         _one_effect(
             arms,
@@ -171,6 +215,7 @@ def _effects(
             readings[step, name],
             ceilings[step, name],
             estimator,
+            reach[arm],
         )
         for arm in names
         for step in steps
@@ -179,7 +224,7 @@ def _effects(
 
 
 def _read(
-    outcomes: xr.Dataset, control: int, metrics: Mapping[str, Metric], step: int
+    outcomes: xr.Dataset, arms: Arms, metrics: Mapping[str, Metric], step: int
 ) -> dict[str, _MetricAtStep]:
     """Compute every metric at one step. Only one seed's arms, and all controls, are in float64 at a time."""
     h = step_index(outcomes, step)
@@ -190,42 +235,92 @@ def _read(
         :, :, h
     ]  # (R, A, N, C); outcomes hold only one kind
     R, A = block.shape[:2]
-    first = {name: np.empty((R, A)) for name in metrics}
+    moved = {name: np.empty((R, A)) for name in metrics}
+    levels = {name: np.empty((R, A)) for name, facts in metrics.items() if facts.kind == "score"}
     for s in range(R):
         views = Predictions(block[s])
         for name, facts in metrics.items():
             seen = views[facts.input_kind]
-            other = seen[control] if facts.kind == "distance" else outcomes["labels"].values
-            first[name][s] = facts(seen, other)
-    controls = Predictions(block[:, control])
-    readings: dict[str, _MetricAtStep] = {}
-    for name, facts in metrics.items():
-        if facts.kind == "distance":
-            readings[name] = _MetricAtStep(
-                first[name], None, _between(facts, controls[facts.input_kind])
-            )
-        else:
-            levels = first[name]
-            readings[name] = _MetricAtStep(levels - levels[:, [control]], levels, None)
-    return readings
+            if facts.kind == "distance":
+                moved[name][s] = _distances(facts, seen, arms)
+            else:
+                levels[name][s] = facts(seen, outcomes["labels"].values)
+                moved[name][s] = _score_differences(levels[name][s], arms)
+    branches = [Predictions(block[:, branch]) for branch in arms.branches()]
+    labels = outcomes["labels"].values if "labels" in outcomes else None
+    return {
+        name: _MetricAtStep(
+            moved[name],
+            levels.get(name),
+            _between(facts, [branch[facts.input_kind] for branch in branches])
+            if facts.kind == "distance"
+            else None,
+            resolution(block[:, arms.control], facts, labels),
+        )
+        for name, facts in metrics.items()
+    }
 
 
-def _between(facts: Metric, controls: np.ndarray) -> np.ndarray:
-    """Compute the distances between the seeds' controls, (R, N, C) -> (R, R); a diverged seed is all NaN."""
-    between = np.empty((len(controls), len(controls)))
-    for s, control in enumerate(controls):
-        if facts.symmetric:
-            between[s:, s] = facts(controls[s:], control)
-            between[s, s:] = between[s:, s]
-        else:
-            between[:, s] = facts(controls, control)
-    return between
+def _distances(facts: Metric, seen: np.ndarray, arms: Arms) -> np.ndarray:
+    """Compute one seed's distances, (A, N, C) -> (A,): of an arm, the mean over its draws."""
+    from_control = facts(seen, seen[arms.control])
+    moved = from_control.copy()
+    for arm in arms.treated:
+        draws = arms.draws(arm)
+        if len(draws) > 1:
+            apart = [
+                from_control[one] if other == arms.control else facts(seen[[one]], seen[other])[0]
+                for one, other in draws
+            ]
+            moved[arms.index(arm)] = np.mean(apart)
+    return moved
 
 
-def _ceiling(reading: _MetricAtStep) -> Estimate | None:
+def _score_differences(levels: np.ndarray, arms: Arms) -> np.ndarray:
+    """Compute one seed's scores less the control's, (A,) -> (A,): of an arm, the mean over its draws.
+
+    The difference of two draws says nothing of either: it is 0 on average.
+    """
+    moved = levels - levels[arms.control]
+    for arm in arms.treated:
+        drawn = [one for one, other in arms.draws(arm) if other == arms.control]
+        moved[arms.index(arm)] = np.mean(levels[drawn]) - levels[arms.control]
+    return moved
+
+
+def _between(facts: Metric, branches: Sequence[np.ndarray]) -> np.ndarray:
+    """Compute distances between seeds, each branch (R, N, C) -> (R, R): the mean over pairs of branches.
+
+    The branches of a seed are its control, and what is drawn by the same law. The diagonal is 0; a seed of
+    which one has diverged is all NaN.
+    """
+    total = np.zeros((len(branches[0]), len(branches[0])))
+    for one, other in product(branches, branches):
+        for s, reference in enumerate(other):
+            first = s if facts.symmetric else 0
+            total[first:, s] += facts(one[first:], reference)
+    if facts.symmetric:
+        total = np.tril(total) + np.tril(total, -1).T
+    total /= len(branches) ** 2
+    finite = np.isfinite(np.diagonal(total))
+    np.fill_diagonal(total, np.where(finite, 0.0, math.nan))
+    return total
+
+
+def _over_seeds(estimator: Estimator) -> Estimator | None:
+    """Return the interval of what is jackknifed over seeds: this estimator's if it can be, else Student's."""
+    return estimator if estimator in (by_skewness, confidence_sequence) else None
+
+
+def _ceiling(reading: _MetricAtStep, interval: Estimator | None) -> Estimate | None:
     if reading.between is None or np.isfinite(np.diagonal(reading.between)).sum() < 2:
         return None
-    return jackknife(reading.between, statistic=mean_over_pairs)
+    return jackknife(
+        reading.between,
+        statistic=mean_over_pairs,
+        interval=interval,
+        leave_one_out=pair_means_without_each,
+    )
 
 
 def _one_effect(
@@ -236,13 +331,18 @@ def _one_effect(
     reading: _MetricAtStep,
     ceiling: Estimate | None,
     estimator: Estimator,
+    unreached: str,
 ) -> Effect:
     """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
+    num_draws = len(arms.draws(arm)) if METRICS[metric].kind == "distance" else 1
     moved = reading.moved
-    fraction = None
-    if reading.between is not None and ceiling is not None and ceiling.value > 0.0:
-        fraction = jackknife(moved[:, a], reading.between, statistic=_share_of_ceiling)
+    fraction, limit = None, None
+    if reading.between is not None and ceiling is not None:
+        if ceiling.value > (reading.resolution or 0.0):  # of a ceiling that is rounding, no share
+            interval = _over_seeds(estimator)
+            fraction = share_of_ceiling(moved[:, a], reading.between, interval)
+            limit = share_limit(moved[:, a], reading.between, fraction, ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
         correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, arms.control])
@@ -262,13 +362,13 @@ def _one_effect(
         pair_correlation=correlation,
         variance_ratio=ratio,
         null_is=arms.describe_null(null),
+        unreached=unreached,
+        no_null=arms.no_null(arm),
+        redraw=arms[arm].redraw,
+        num_draws=num_draws,
+        share_limit=limit,
+        resolution=reading.resolution,
     )
-
-
-def _share_of_ceiling(moved: np.ndarray, between: np.ndarray) -> float:
-    """Return effect / ceiling; NaN where there is no ceiling."""
-    ceiling = mean_over_pairs(between)
-    return float(moved.mean() / ceiling) if ceiling > 0.0 else math.nan
 
 
 def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:

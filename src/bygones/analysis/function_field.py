@@ -21,7 +21,14 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from bygones.analysis.arms import Arms, step_index, values_at
-from bygones.analysis.estimators import Estimate, jackknife, mean_over_pairs
+from bygones.analysis.estimators import (
+    Estimate,
+    fewest_for_sign_flips,
+    jackknife,
+    mean_over_pairs,
+    means_without_each,
+    pair_means_without_each,
+)
 from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.predictions import probabilities
 from bygones.core.catalogue import unknown_name
@@ -144,7 +151,20 @@ class FunctionField:
         """(N,) bool: inputs whose simultaneous interval leaves out 0."""
         return (self.low > 0.0) | (self.high < 0.0)
 
+    @property
+    def too_few(self) -> str:
+        """Why it cannot be told which inputs were moved: too few pairs, in words; "" where it can."""
+        fewest, n = fewest_for_sign_flips(self.band.level), self.band.num_pairs
+        if n >= fewest:
+            return ""
+        return (
+            f"to tell which inputs it moves takes {fewest} seed pairs at {self.band.level:.0%}; there "
+            f"{'is' if n == 1 else 'are'} {n}"
+        )
+
     def __str__(self) -> str:
+        if self.too_few:
+            return f"{capitalize(self.sentence)} at step {self.step}: {self.too_few}; {self.norm}."
         num_moved, num_inputs = int(self.moved.sum()), len(self.moved)
         said = (
             f"{capitalize(self.sentence)} moved {num_moved} of {num_inputs} "
@@ -270,15 +290,26 @@ def gram(differences: np.ndarray) -> np.ndarray:
 
 def norm_of_gram(products: np.ndarray, level: float = 0.95) -> SquaredNorm:
     """Estimate the squared norm from the Gram matrix alone, (R, R)."""
-    corrected = jackknife(products, statistic=mean_over_pairs, level=level)
+    corrected = jackknife(
+        products, statistic=mean_over_pairs, level=level, leave_one_out=pair_means_without_each
+    )
     naive = float(products.mean()) if products.size else math.nan
-    share = jackknife(products, statistic=_systematic, level=level)
+    share = jackknife(
+        products, statistic=_systematic, level=level, leave_one_out=_systematic_without_each
+    )
     return SquaredNorm(corrected, naive, naive - corrected.value, share)
 
 
 def _systematic(products: np.ndarray) -> float:
     total = float(np.trace(products)) / len(products)
     return mean_over_pairs(products) / total if total > 0.0 else 0.0
+
+
+def _systematic_without_each(products: np.ndarray) -> np.ndarray:
+    """Return `_systematic` without each seed."""
+    totals = means_without_each(np.diagonal(products))
+    shares = pair_means_without_each(products) / np.where(totals > 0.0, totals, 1.0)
+    return np.where(totals > 0.0, shares, 0.0)
 
 
 def _outputs_at(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:

@@ -97,8 +97,8 @@ def pool(estimates: Mapping[str, Estimate], what: str = "", *, level: float = 0.
         mean = Σ w_i y_i / Σ w_i,  w_i = 1/(s_i² + τ²);  interval: mean ± t_{k−1} / √Σ w_i
         prediction: mean ± t_{k−2} · √(τ² + 1/Σ w_i)
 
-    y_i, s_i: a study's effect and its standard error, read off its interval (half-width over Student's
-    t with n_i − 1 degrees of freedom; exact for `paired_t`, `hierarchical`, `jackknife`); k: studies;
+    y_i, s_i: a study's effect and its standard error (of an estimator that gives none: its half-width over
+    Student's t with n_i − 1 degrees of freedom); k: studies;
     τ²: variance between them, by Paule and Mandel. With that τ² the interval is Hartung, Knapp, Sidik
     and Jonkman's, not let fall below the one that takes the s_i at their word.
 
@@ -158,6 +158,8 @@ def _standard_error(estimate: Estimate) -> tuple[float | None, str]:
         return None, "no finite interval"
     if half <= 0.0:
         return None, "an interval of no width"
+    if estimate.error is not None:
+        return estimate.error, ""
     rank = 0.5 * (1.0 + estimate.level)
     return half / float(special.stdtrit(estimate.num_pairs - 1, rank)), ""
 

@@ -125,10 +125,11 @@ def p_value(effect: Effect) -> float | None:
 
     For a score: that the difference is 0. For a distance: that its excess over the matched null is 0,
     since a distance itself is never negative and above 0 for any change at all. None without a matched
-    null, with fewer than two pairs, or from an estimator that has no p-value.
+    null, with fewer than two pairs, from an estimator that has no p-value, or where the number is within the
+    resolution of the arithmetic.
     """
     judged = effect.estimate if effect.facts.kind == "score" else effect.excess
-    return None if judged is None else judged.p_value
+    return None if judged is None or effect.is_within_resolution(judged) else judged.p_value
 
 
 def adjust(effects: Sequence[Effect], family: Family, *, alpha: float = 0.05) -> Adjusted:
@@ -201,5 +202,7 @@ def _judged_value(effect: Effect) -> float:
 def _why_none(effect: Effect) -> str:
     judged = effect.estimate if effect.facts.kind == "score" else effect.excess
     if judged is None:
-        return "no matched null was run"
+        return effect.no_null or "no matched null was run"
+    if effect.is_within_resolution(judged):
+        return "within the resolution of the arithmetic"
     return judged.note if judged.num_pairs < 2 else f"{judged.method} has none"

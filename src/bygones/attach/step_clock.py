@@ -1,7 +1,8 @@
 """Step clock: count the optimizer steps of a script, and call back at step boundaries.
 
-    boundary s: after the s-th update of the clock's optimizer, where the script next fetches a batch or
-    calls a module, whichever comes first; at the latest before its next update
+    boundary s: after the s-th update of the clock's optimizer, where the script next fetches a batch (from
+    a loader with workers: begins its epoch) or calls a module, whichever comes first; at the latest
+    before its next update
 
 The clock's optimizer is the only one, or the one that closes a round where several take turns (a GAN's
 generator, say). The hooks draw no random numbers and change nothing that the script can observe.
@@ -10,9 +11,11 @@ generator, say). The hooks draw no random numbers and change nothing that the sc
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -23,6 +26,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import (
     _BaseDataLoaderIter,
     _DatasetKind,
@@ -31,6 +35,7 @@ from torch.utils.data.dataloader import (
 
 from bygones.attach.index_override import IndexOverride
 from bygones.attach.step_record import StepRecord
+from bygones.attach.training_data import note_fetch
 from bygones.attach.worker_emulation import InProcessWorkers
 from bygones.core.errors import BygonesError, Unexpected
 
@@ -105,11 +110,19 @@ class Clock:
         before = register_optimizer_step_pre_hook(self._before_update)
         after = register_optimizer_step_post_hook(self._after_update)
         fetch, sample = _BaseDataLoaderIter.__next__, _SingleProcessDataLoaderIter._next_index
-        backward = Tensor.backward
+        backward, begin = Tensor.backward, DataLoader.__iter__
         clock = self
         self.follow_this_process()
 
+        def begin_epoch(loader: DataLoader[Any]) -> Any:
+            clock._before_epoch(loader, sys._getframe(1))
+            iterator = begin(loader)
+            if loader.num_workers:
+                iterator.begun_at_step = clock.step  # type: ignore[attr-defined]
+            return iterator
+
         def fetch_batch(iterator: _BaseDataLoaderIter) -> Any:
+            note_fetch(iterator, sys._getframe(1))
             clock._before_fetch(iterator)
             if isinstance(iterator, InProcessWorkers):
                 iterator.replace_index = lambda index: clock.override.apply(iterator, index)
@@ -127,6 +140,7 @@ class Clock:
             clock.record.add_backward(tensor)
             backward(tensor, *arguments, **settings)
 
+        DataLoader.__iter__ = begin_epoch  # type: ignore[method-assign]
         _BaseDataLoaderIter.__next__ = fetch_batch  # type: ignore[method-assign]
         _SingleProcessDataLoaderIter._next_index = next_index  # type: ignore[method-assign]
         Tensor.backward = call_backward  # type: ignore[method-assign]
@@ -136,6 +150,7 @@ class Clock:
             Tensor.backward = backward  # type: ignore[method-assign]
             del _SingleProcessDataLoaderIter._next_index
             _BaseDataLoaderIter.__next__ = fetch  # type: ignore[method-assign]
+            DataLoader.__iter__ = begin  # type: ignore[method-assign]
             before.remove()
             after.remove()
 
@@ -161,7 +176,7 @@ class Clock:
         if os.getpid() != self._process:
             return
         if not self.optimizers:
-            with _own_errors:
+            with own_errors:
                 self.callbacks.before_first()
         self.call_back()
 
@@ -176,7 +191,7 @@ class Clock:
             if self.stops is None or self.step in self.stops:
                 self._pending = True
                 self._module_hook = register_module_forward_pre_hook(self._before_module)
-            with _own_errors:
+            with own_errors:
                 self.callbacks.on_update(self.step)
 
     def _note_turn(self, optimizer: Optimizer) -> None:
@@ -190,13 +205,25 @@ class Clock:
         if self.is_due and (not self._past_epoch_end or trains(module)):
             self.call_back()
 
+    def _before_epoch(self, loader: DataLoader[Any], frame: FrameType) -> None:
+        """Called before a loader begins an epoch: one with workers draws and reads ahead already here."""
+        if not loader.num_workers or os.getpid() != self._process or not torch.is_grad_enabled():
+            return
+        with own_errors:
+            self.callbacks.on_fetch()
+        mine = any(data.is_begun_by(loader, frame) for data in self.record.data)
+        if self.is_due and (mine or not self._past_epoch_end):
+            self.call_back()
+
     def _before_fetch(self, iterator: _BaseDataLoaderIter) -> None:
         """Called before each DataLoader fetch.
 
         Fires the pending boundary callback, unless it is due a few micro-batches later.
         """
+        if iterator._num_yielded == 0 and getattr(iterator, "begun_at_step", None) == self.step:
+            return
         if os.getpid() == self._process and torch.is_grad_enabled():
-            with _own_errors:
+            with own_errors:
                 self.callbacks.on_fetch()
         if self._past_epoch_end and not self._is_next_training_batch(iterator):
             return
@@ -205,7 +232,8 @@ class Clock:
 
     def _is_next_training_batch(self, iterator: _BaseDataLoaderIter) -> bool:
         """Test for a fetch from the dataset that is trained on, and not past the epoch's last batch."""
-        return iterator._dataset is self.record.dataset and not is_exhausted(iterator)
+        mine = any(data.is_delivered_by(iterator) for data in self.record.data)
+        return mine and not is_exhausted(iterator)
 
     @property
     def is_due(self) -> bool:
@@ -217,11 +245,11 @@ class Clock:
         if self._pending and os.getpid() == self._process:
             self._pending = False
             self._module_hook.remove()
-            with _own_errors:
+            with own_errors:
                 self.callbacks.at_boundary(self.step)
 
     def _after_fetch(self, iterator: _BaseDataLoaderIter, batch: Any) -> None:
-        with _own_errors:
+        with own_errors:
             self.record.add_batch(self.step, iterator, batch)
             self.callbacks.on_batch(batch)
 
@@ -242,7 +270,7 @@ class _OwnErrors:
             ) from error
 
 
-_own_errors = _OwnErrors()
+own_errors = _OwnErrors()
 
 
 def trains(module: Module) -> bool:

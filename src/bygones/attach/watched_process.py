@@ -21,9 +21,10 @@ from typing import Any, NoReturn
 
 from bygones.attach.isolation.fork import Child, ChildDied, Parent, fork, why_not_fork
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
+from bygones.attach.isolation.progress_bars import without_monitor
 from bygones.attach.isolation.script import Script, run_script
 from bygones.attach.live_run import Baseline, KnownMemory, Live
-from bygones.attach.step_clock import Clock, ClockCallbacks
+from bygones.attach.step_clock import Clock, ClockCallbacks, own_errors
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.text import format_count
@@ -146,15 +147,16 @@ class WatchedProcess(WatchedScript, ABC):
         Overlay(self.home, self.folder / "files", allowed=self.allowed).enter()
         try:
             ending = self.execute()
+            with own_errors:
+                self.finish(ending)
         except BygonesError as error:
             self.refuse(error)
-        self.finish(ending)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Install the hooks that are active while the script runs."""
         workers = emulating() if self.emulates else nullcontext()
-        with super().watching(), guarding_native_writes(), workers:
+        with super().watching(), guarding_native_writes(), without_monitor(), workers:
             yield
 
     def refuse(self, error: BygonesError) -> NoReturn:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from torch import Tensor, nn
+from torch import Tensor
 
 from bygones.analysis.metrics.rms import root_mean_square
 from bygones.analysis.metrics.tv import total_variation
 from bygones.attach.live_run import Live
+from bygones.attach.observed_models import matching_part
 from bygones.attach.probe_inputs import Inputs, observe
 from bygones.attach.sources.carried_streams import but_keys
 from bygones.attach.watched_process import WatchedProcess
@@ -106,27 +107,12 @@ def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
         inputs = replace(inputs, module=f"{label}/{name}")
     seen = {"": observe(inputs, live)[0]}
     for other, module in live.averaging.items():
-        alike = (
-            _matching_part(module, live.trained.get(label), name)
-            if inputs.function is None
-            else None
-        )
+        student = live.trained.get(label) if inputs.function is None else None
+        alike = None if student is None else matching_part(module, student.get_submodule(name))
         if alike is not None:
             with suppress(Exception):  # of the same shape, but it cannot be called like the model
                 seen[other] = observe(inputs, live, alike)[0]
     return seen
-
-
-def _matching_part(module: nn.Module, trained: nn.Module | None, name: str) -> nn.Module | None:
-    """Return the part of an average that corresponds to the observed part of the trained module."""
-    if trained is None:
-        return None
-    wanted = trained.get_submodule(name)
-    shapes = [p.shape for p in wanted.parameters()]
-    for one in module.modules():
-        if type(one) is type(wanted) and [p.shape for p in one.parameters()] == shapes:
-            return one
-    return None
 
 
 def trained_tensors(optimizers: list[Any]) -> frozenset[str]:

@@ -296,10 +296,7 @@ class _SeedCheck:
         return replace(arms, continuations=found)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
-        """Measure how far the functions of two seeds are apart, by module.
-
-        Empty if the function is not observed, or if the seed does not reach the script.
-        """
+        """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""
         if whole.inputs is None:
             return {}
         self.on_run("another seed")
@@ -308,12 +305,11 @@ class _SeedCheck:
             lambda parent: _OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
         )
         mine = arms.continuations["carried"].outputs
-        apart = {
+        return {
             name: function_distance(mine[name], other[name], whole.inputs.kind)
             for name in mine
             if name in other and mine[name].shape == other[name].shape
         }
-        return apart if any(apart.values()) else {}
 
 
 def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozenset[str]]:
@@ -442,10 +438,10 @@ def _notes(one: _Seed) -> list[str]:
             f"The resumed run {one.resumed.continuation.ended} after {steps} steps, before the "
             f"uninterrupted run's boundary {one.end} was reached."
         )
-    if not one.ceiling and start.step > 0:
+    if one.ceiling and not any(one.ceiling.values()):
         notes.append(
-            "There is no ceiling: another seed trains the same run. Let the seed reach the script by {seed} "
-            "in its arguments or by --seed-env."
+            "There is no ceiling: another seed ends in the same function, to the bit. Let the seed reach the "
+            "script by {seed} in its arguments or by --seed-env."
         )
     if one.whole.why_no_inputs:
         notes.append(f"The function is not observed: {one.whole.why_no_inputs}")

@@ -192,6 +192,15 @@ Probe = Annotated[
         "labels). Without it, the model's outputs on the script's own evaluation batches.",
     ),
 ]
+Observe = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Lead with this model: an average, a teacher or an EMA in a variable, all of which are observed "
+        "beside the trained one (default: the trained one).",
+    ),
+]
 Name = Annotated[
     str,
     typer.Option(

@@ -89,22 +89,24 @@ def existing_store(place: str) -> FolderStore:
     return store
 
 
-def load_outcomes(place: str, study: str | None) -> Any:
-    """Read the outcomes of a study from the store at a folder or URL."""
+def load_outcomes(place: str, study: str | None, observe: str = "") -> Any:
+    """Read the outcomes of a study from the store at a folder or URL. `observe`: the model that leads."""
+    from bygones.analysis.observed_models import observing
     from bygones.store import is_remote, open_store
     from bygones.store.outcomes import read_manifest, read_outcomes
 
     store = open_store(place) if is_remote(place) else existing_store(place)
-    return read_outcomes(store, read_manifest(store, study))
+    outcomes = read_outcomes(store, read_manifest(store, study))
+    return observing(outcomes, observe) if observe else outcomes
 
 
-def print_effects(place: str, study: str | None, *, as_json: bool) -> None:
+def print_effects(place: str, study: str | None, *, as_json: bool, observe: str = "") -> None:
     """Print the effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
     from bygones.analysis.effects import all_effects, default_metrics
     from bygones.cli import terminal
     from bygones.publish.bundle.derived import effects_json
 
-    outcomes = load_outcomes(place, study)
+    outcomes = load_outcomes(place, study, observe)
     if as_json:
         print(effects_json(outcomes).decode(), end="")
         return
@@ -112,4 +114,9 @@ def print_effects(place: str, study: str | None, *, as_json: bool) -> None:
         outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
     ):
         terminal.out.print(str(effect))
+    lead, *others = outcomes.attrs.get("models", [""])
+    if others:
+        terminal.console.print(
+            f"Observed: {lead}; beside it {', '.join(others)} (report --observe)."
+        )
     terminal.console.print(f"Report with figures: bygones report {place}")

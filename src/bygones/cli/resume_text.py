@@ -97,8 +97,8 @@ def _number(moved: object) -> str:
 
 def _why(verdict: Verdict) -> str:
     """Return the reason with the leaves, whose names are written `rates[0]` instead of `rates/[0`."""
-    leaves = re.sub(r"/?\[(\d+)\]?", r"[\1]", verdict.leaves)
-    return verdict.why + (f" ({leaves})" if leaves else "")
+    leaves = re.sub(r"/?[\[(](\d+)[\])]?", r"[\1]", verdict.leaves)
+    return verdict.why.rstrip(".") + (f" ({leaves})" if leaves else "")
 
 
 def _short(source: str) -> str:

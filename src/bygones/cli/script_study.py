@@ -55,6 +55,7 @@ def make_request(
     margins: list[str] | None,
     replay: bool,
     sufficiency: bool,
+    observe: str = "",
 ) -> ScriptRequest:
     """Make the request for a script's study from the options of `plan` and `run`."""
     begin_alone()
@@ -72,6 +73,7 @@ def make_request(
         parse_margins(margins or []),
         replay=replay,
         sufficiency=sufficiency,
+        observe=observe,
     )
 
 

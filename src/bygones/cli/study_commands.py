@@ -24,6 +24,7 @@ from bygones.cli.options import (
     Margins,
     MaxSeeds,
     Name,
+    Observe,
     Probe,
     RecipeTarget,
     Replay,
@@ -136,6 +137,7 @@ def plan(
     margin: Margins = None,
     replay: Replay = False,
     sufficiency: Sufficiency = False,
+    observe: Observe = "",
 ) -> None:
     """Show what a study will train and what that costs.
 
@@ -149,18 +151,9 @@ def plan(
     """
     if takes_script(ctx, target):
         request = script_study.make_request(
-            target,
-            seed_env,
-            fork_at,
-            horizons,
-            seeds,
-            arm,
-            probe,
-            name,
-            margin,
-            replay,
-            sufficiency,
-        )
+            target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
+            sufficiency, observe,
+        )  # fmt: skip
         script_study.print_plan(request, store, workers, as_json=as_json)
         return
     from bygones.cli import terminal
@@ -201,6 +194,7 @@ def run(
     margin: Margins = None,
     replay: Replay = False,
     sufficiency: Sufficiency = False,
+    observe: Observe = "",
 ) -> None:
     """Train what a study still lacks and print its effects.
 
@@ -214,18 +208,9 @@ def run(
     """
     if takes_script(ctx, target):
         request = script_study.make_request(
-            target,
-            seed_env,
-            fork_at,
-            horizons,
-            seeds,
-            arm,
-            probe,
-            name,
-            margin,
-            replay,
-            sufficiency,
-        )
+            target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
+            sufficiency, observe,
+        )  # fmt: skip
         script_study.run(request, store, workers, as_json=as_json)
         return
     num_workers = workers or default_workers(device)
@@ -246,6 +231,13 @@ def report(
         typer.Option(metavar="DIR", help="The report's folder (default: STORE-report)."),
     ] = None,
     study: StudyName = None,
+    observe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Lead with this one of the models that were observed (default: the study's).",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Write the HTML report of a stored study.
@@ -257,9 +249,9 @@ def report(
       bygones report bygones-store
     """
     if as_json:
-        print_effects(store, study, as_json=True)
+        print_effects(store, study, as_json=True, observe=observe)
     else:
-        _write_report(store, out, study)
+        _write_report(store, out, study, observe)
 
 
 def compare(
@@ -327,6 +319,9 @@ def check(
     print(f"Needed for that: {', '.join(certificate['needed'])}.")
     if certificate["inert"]:
         print(f"Makes no difference in this run: {', '.join(certificate['inert'])}.")
+    if certificate["constant"]:
+        names = ", ".join(certificate["constant"])
+        print(f"The same in another seed's new run, so not tested: {names}.")
 
 
 @dataclass(frozen=True)
@@ -419,9 +414,10 @@ def _print_seeds_needed(planned: Any, half_width: float, num_workers: int) -> No
         terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
-def _write_report(store: str, out: Path | None, study: str | None) -> None:
+def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:
     from bygones.cli import terminal
     from bygones.publish.report import write_report
 
-    path = write_report(load_outcomes(store, study), out or path_beside(store, "report"))
+    outcomes = load_outcomes(store, study, observe)
+    path = write_report(outcomes, out or path_beside(store, "report"))
     terminal.out.print(f"Report: {path}")

@@ -2,8 +2,10 @@
 
     arms, fork_at                          what was compared, and where the runs were forked
     study, recipe, digests, design, way    what was run, and how
-    headline, family, margins              what was declared before it was run
+    headline, family, margins, interval    what was declared before it was run
+    stopping                               how many seeds were added, and by which rule
     sources, orders, contract, rng, lanes  what the runs carried, and under which conditions
+    models                                 whose outputs were observed, the one that leads first
     findings, certificate, num_steps       what the checks found, and what it cost
 
 Training writes it, and analysis and reports read it: `facts_of(outcomes)` is the only reader of
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Role = Literal["control", "sham", "treated", "null"]
+Redraw = Literal["", "null", "control"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,12 @@ class TreatmentFacts:
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does."""
+    """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does.
+
+    `redraw`: of an arm that is itself a random change, what else is a draw of the same law: its null, or
+    the control too. `no_null`: why an arm has no matched null. `null_ratio`: of a null, the smallest and the
+    largest ratio of its displacement of the sources to the treated arm's, over seeds and boundaries.
+    """
 
     name: str
     role: Role
@@ -62,6 +70,9 @@ class ArmFacts:
     noun: str | None = None
     treatments: tuple[TreatmentFacts, ...] = ()
     sentence: str = ""
+    redraw: Redraw = ""
+    no_null: str = ""
+    null_ratio: tuple[float, float] | None = None
 
     @property
     def lifetime_steps(self) -> float | None:
@@ -75,10 +86,14 @@ class ArmFacts:
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         treatments = tuple(TreatmentFacts.from_dict(one) for one in value.get("treatments", ()))
         given: dict[str, Any] = {**value, "treatments": treatments}
+        if given.get("null_ratio") is not None:
+            given["null_ratio"] = tuple(given["null_ratio"])
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+        told = {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
+        optional = {"redraw": "", "no_null": "", "null_ratio": None}
+        return {name: one for name, one in told.items() if optional.get(name, self) != one}
 
 
 @dataclass(frozen=True)
@@ -116,8 +131,9 @@ class OrderFacts:
 class CertificateFacts:
     """The result of a fork check, or of the comparison with sham twins where runs cannot be forked.
 
-    `needed`, `inert`: sources whose omission was noticed and was not. `sufficiency`: whether all memory
-    was found (`sufficient`, `said`), where that was checked.
+    `needed`, `inert`: sources whose omission was noticed and was not. `constant`: sources that held the same
+    as in a new run of another seed, so that their omission left nothing out. `sufficiency`: whether all
+    memory was found (`sufficient`, `said`), where that was checked.
     """
 
     passed: bool
@@ -125,13 +141,15 @@ class CertificateFacts:
     until: int
     needed: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
     kind: Literal["twins"] | None = None
     sufficiency: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         given: dict[str, Any] = dict(value)
-        given |= {n: tuple(value[n]) for n in ("boundaries", "needed", "inert") if n in value}
+        lists = ("boundaries", "needed", "inert", "constant")
+        given |= {n: tuple(value[n]) for n in lists if n in value}
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,16 +160,52 @@ class CertificateFacts:
             "needed": list(self.needed),
             "inert": list(self.inert),
         }
-        optional = {"kind": self.kind, "sufficiency": self.sufficiency}
+        optional = {
+            "constant": list(self.constant) or None,
+            "kind": self.kind,
+            "sufficiency": self.sufficiency,
+        }
         return told | {name: value for name, value in optional.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class StoppingFacts:
+    """The rule by which seeds were added until an interval was narrow enough, and the seeds of each batch.
+
+    `half_width` was asked of every arm's excess, at most `max_seeds` were allowed; `reached`: whether the
+    intervals became as narrow as that.
+    """
+
+    half_width: float
+    max_seeds: int
+    batches: tuple[tuple[int, ...], ...]
+    reached: bool
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        batches: Sequence[Sequence[int]] = value["batches"]
+        given: dict[str, Any] = {**value, "batches": tuple(tuple(batch) for batch in batches)}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "batches": [list(batch) for batch in self.batches]}
+
+    def __str__(self) -> str:
+        added = ", ".join(str(len(batch)) for batch in self.batches)
+        ended = "reached" if self.reached else f"not reached by {self.max_seeds} seeds"
+        return (
+            f"seeds were added in batches of {added} until the excess of every arm was known within "
+            f"± {self.half_width:g} ({ended})"
+        )
 
 
 @dataclass(frozen=True)
 class StudyFacts:
     """All metadata of a study; see the module. `other`: what a later version recorded, kept as it is.
 
-    JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric), `rng`,
-    `design` (what runs the study again), `lanes` (how many seeds shared a step, and why).
+    `interval`: the estimator (its name in the catalogue) of every effect; studies before it was recorded
+    have None. JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric),
+    `rng`, `design` (what runs the study again), `lanes` (how many seeds shared a step, and why).
     """
 
     arms: tuple[ArmFacts, ...]
@@ -161,6 +215,8 @@ class StudyFacts:
     headline: str | None = None
     family: Mapping[str, Any] | None = None
     margins: Mapping[str, float] | None = None
+    interval: str | None = None
+    stopping: StoppingFacts | None = None
     sources: tuple[SourceFacts, ...] | None = None
     orders: OrderFacts | None = None
     digests: Mapping[str, Digest] = field(default_factory=dict[str, Digest])
@@ -170,6 +226,7 @@ class StudyFacts:
     rng: Mapping[str, Any] | None = None
     lanes: Mapping[str, Any] | None = None
     way: str = ""
+    models: tuple[str, ...] = ()
     num_steps: Mapping[str, int] = field(default_factory=dict[str, int])
     certificate: CertificateFacts | None = None
     other: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -217,8 +274,10 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "arms": _read_arms,
     "fork_at": int,
     "sources": _read_sources,
+    "stopping": StoppingFacts.from_dict,
     "orders": lambda value: OrderFacts(**value),
     "findings": tuple,
+    "models": tuple,
     "certificate": CertificateFacts.from_dict,
 }
 

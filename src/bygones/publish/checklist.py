@@ -165,13 +165,15 @@ def _inert(read: _StudyRecord) -> _Answer:
         return moved["said"], why
     if not certificate or certificate.kind == "twins":
         return None
-    inert = certificate.inert
-    if not inert:
-        return "None: leaving out any source was noticed by the fork check."
-    return (
-        f"Leaving these out changed nothing in the fork check: {join_names(inert)}.",
-        "For them the fork check abstains.",
+    inert, constant = certificate.inert, certificate.constant
+    said = (
+        f"Leaving these out changed nothing in the fork check: {join_names(inert)}."
+        if inert
+        else "None: leaving out any source that differs between two runs was noticed by the fork check."
     )
+    if constant:
+        said += f" The same in two runs, so not tested: {join_names(constant)}."
+    return (said, "For the inert ones the fork check abstains.") if inert else said
 
 
 def _batchnorm(read: _StudyRecord) -> _Answer:
@@ -227,6 +229,9 @@ def _rng(read: _StudyRecord) -> _Answer:
 def _seeds(read: _StudyRecord) -> _Answer:
     seeds = format_count(len(read.seeds), "seed", separator=",")
     said = f"{seeds} ({_ranges(read.seeds)}); the unit is the seed pair."
+    if read.facts.stopping is not None:
+        batches = "; ".join(_ranges(batch) for batch in read.facts.stopping.batches)
+        said += f" {capitalize(str(read.facts.stopping))}. Batches: {batches}."
     return (said, "With one seed there is no interval.") if len(read.seeds) < 2 else said
 
 
@@ -266,7 +271,10 @@ def _intervals(read: _StudyRecord) -> _Answer:
     # Exactly nothing has no width, and that is as it should be.
     moved = [e.estimate for e in read.effects if (e.estimate.low, e.estimate.high) != (0.0, 0.0)]
     notes = sorted({estimate.note for estimate in moved if estimate.note})
-    said = f"{capitalize(last.method)}, {100 * last.level:g}%, over seed pairs."
+    methods = join_names(dict.fromkeys(e.estimate.method for e in read.effects))
+    said = f"{capitalize(methods)}, {100 * last.level:g}%, over seed pairs."
+    if read.facts.interval is not None:
+        said += f" Rule, fixed beforehand: {read.facts.interval}."
     return (said, " ".join(f"{capitalize(note)}." for note in notes)) if notes else said
 
 
@@ -309,9 +317,13 @@ def _nulls(read: _StudyRecord) -> _Answer:
     treated = read.arms.treated
     if not treated:
         return None
-    missing = [name for name in treated if read.arms.null_of(name) is None]
-    said = f"Run for {len(treated) - len(missing)} of {format_count(len(treated), 'arm')}."
-    return (said, f"Without a matched null: {join_names(missing)}.") if missing else said
+    drawn = [name for name in treated if read.arms[name].redraw]
+    missing = [name for name in treated if name not in drawn and read.arms.null_of(name) is None]
+    said = f"Run for {len(treated) - len(missing) - len(drawn)} of {format_count(len(treated), 'arm')}."
+    if drawn:
+        said += f" Random changes themselves, so without one: {join_names(drawn)}."
+    reasons = "; ".join(f"{name}: {read.arms.no_null(name)}" for name in missing)
+    return (said, f"Without a matched null: {reasons}.") if missing else said
 
 
 def _ceiling(read: _StudyRecord) -> _Answer:
@@ -406,6 +418,8 @@ def _open(read: _StudyRecord) -> _Answer:
         return None
     inert = certificate.inert if certificate else ()
     parts = [f"Inert in the fork check: {join_names(inert)}."] if inert else []
+    constant = certificate.constant if certificate else ()
+    parts += [f"Not tested by the fork check: {join_names(constant)}."] if constant else []
     left = _left_alone(read)
     parts += [f"Carried on in every arm: {join_names(left)}."] if left else []
     if not parts and not notes:

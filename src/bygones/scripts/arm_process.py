@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,17 +24,23 @@ import numpy as np
 from bygones.attach.isolation.fork import Child, Parent, run_in_fork
 from bygones.attach.isolation.script import Script
 from bygones.attach.live_run import Live
-from bygones.attach.probe_inputs import Inputs, observe
+from bygones.attach.observed_models import observe_models
+from bygones.attach.probe_inputs import Inputs
 from bygones.attach.watched_process import Ending, WatchedProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.values import Digest, State
 from bygones.store import AbstractStore, pack
+from bygones.store.outcomes import arrays_of_models
 from bygones.store.segment_record import PastRecord, SegmentRecord
 from bygones.study.design import Study
+from bygones.study.donor import capture_sources
+from bygones.study.other_runs import compared_arm, reference_reads
 from bygones.study.past import Past, past_difference, seed_with_equal_past
+from bygones.study.snapshot_bytes import decode, encode
 from bygones.study.tree import Addresses, Segment, Tree, Work
-from bygones.training.rewriter import Rewriter
+from bygones.training.rewriter import OtherRuns, Rewriter
+from bygones.training.run import Snapshot
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class Job:
     addresses: Addresses
     store: AbstractStore
     inputs: Inputs
-    shape: tuple[int, ...]  # of what is observed
+    shape: tuple[int, ...]  # of what is observed, the trained model first: [M, N, C]
+    models: tuple[str, ...]  # that are observed beside the trained one
     output: Path  # where the output and files of each arm lie
     forks: bool
     emulates: bool  # whether loaders' workers are emulated
@@ -127,11 +135,8 @@ class ArmProcess(WatchedProcess):
     def _stops(self) -> frozenset[int]:
         """Return the boundaries at which the segment is treated, observed, stored or forked."""
         segment = self.segment
-        treated = {
-            step
-            for t in segment.history
-            for step in range(t.window.start, t.window.stop + t.intervention.restores_at_end)
-        }
+        treated = {step for t in segment.history for step in t.boundaries}
+        treated |= self._reads().keys()
         mine = {step for step in treated if segment.start <= step <= segment.stop}
         fork_at = self.job.study.fork_at
         return frozenset({segment.start, segment.stop, fork_at, *segment.steps, *mine})
@@ -145,7 +150,8 @@ class ArmProcess(WatchedProcess):
             segment = self.segment
         state = self._state() if step == segment.stop and self._is_reference() else ""
         if self.rewriter is not None:
-            self.rewriter.intervene(step, segment.history, self._donor)
+            self.rewriter.intervene(step, segment.history, self._others())
+            self._save_references(step)
         if step in segment.steps:
             self._observe()
         if step == segment.stop:
@@ -155,8 +161,44 @@ class ArmProcess(WatchedProcess):
             self.over = True
             self.clock.stops = frozenset()
 
-    def _donor(self, step: int) -> Mapping[str, State]:
-        return self.donor[step]
+    def _others(self) -> OtherRuns:
+        """The runs that treatments read: the donor; of a null, the control and the arm that it matches."""
+        nulls = compared_arm(self.segment.history)
+        matched = next((a.name for a in self.job.study.arms if nulls and a.treatments == nulls), "")
+        return OtherRuns(
+            donor=self.donor.__getitem__,
+            control=partial(self._load_reference, "control", matched),
+            treated=partial(self._load_reference, matched, matched),
+        )
+
+    def _reads(self) -> dict[int, dict[str, list[str]]]:
+        """What nulls read of this segment, by step and by the arm that they match: names of sources."""
+        reads: dict[int, dict[str, list[str]]] = {}
+        for arm in self.job.study.arms:
+            if {"control", arm.name} & set(self.segment.arms):
+                for step, names in reference_reads(arm, self.job.study.end).items():
+                    reads.setdefault(step, {})[arm.name] = names
+        return reads
+
+    def _save_references(self, step: int) -> None:
+        """Keep the sources that nulls read of this run at a boundary, in files beside the arms' output."""
+        assert self.live is not None
+        for matched, names in self._reads().get(step, {}).items():
+            kept = Snapshot(step, capture_sources(self.live.sources, names))
+            for role in {"control", matched} & set(self.segment.arms):
+                file = self._reference_file(role, matched, step)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(encode(kept))
+
+    def _load_reference(self, role: str, matched: str, step: int) -> Mapping[str, State]:
+        file = self._reference_file(role, matched, step)
+        if not file.is_file():
+            self._end_as_failed(f"has nothing to be compared with, since '{role}' ended")
+        return decode(file.read_bytes()).states
+
+    def _reference_file(self, role: str, matched: str, step: int) -> Path:
+        folder = reference_folder(self.job, self.seed) / digest([role, matched])
+        return folder / f"{step}.safetensors"
 
     def _is_reference(self) -> bool:
         return "control" in self.segment.arms or "sham" in self.segment.arms
@@ -194,10 +236,10 @@ class ArmProcess(WatchedProcess):
         return self.job.tree.segments[index].arms
 
     def _is_needed(self, index: int) -> bool:
-        """Test whether a segment has work left; the control always has if its index batches are needed."""
-        if index in self.todo or (
-            "control" in self._arms(index) and self.clock.record.batches.keeping
-        ):
+        """Test whether a segment has work left, or shows what another needs: index batches, or its states."""
+        if index in self.todo or is_compared(self.job, self.todo, index):
+            return True
+        if "control" in self._arms(index) and self.clock.record.batches.keeping:
             return True
         return any(self._is_needed(child) for child in self.job.tree.children(index))
 
@@ -205,6 +247,8 @@ class ArmProcess(WatchedProcess):
         """Go on as another segment."""
         self.index = index
         self.observed, self.entries = [], []
+        if self.rewriter is not None:
+            self.rewriter.displacements = []
         self.clock.stops = self._stops()
 
     def _find_sources(self) -> None:
@@ -263,14 +307,14 @@ class ArmProcess(WatchedProcess):
 
     def _observe(self) -> None:
         assert self.live is not None
-        live, inputs = self.live, self.job.inputs
+        live, inputs, models = self.live, self.job.inputs, self.job.models
         self.entries.append(live.entry())
         if self._diverged_at() is not None:
             self.observed.append(np.full(self.job.shape, math.nan))
             return
 
         def compute() -> np.ndarray:
-            return observe(inputs, live)[0]
+            return np.stack([*observe_models(inputs, live, models).values()])
 
         # In a fork the observation changes nothing, whatever the model does when it is called.
         self.observed.append(run_in_fork(compute) if self.job.forks else compute())
@@ -288,10 +332,15 @@ class ArmProcess(WatchedProcess):
         losses[: len(mine)] = mine
         arrays = {"losses": losses}
         if self.observed:
-            arrays["observed"] = np.stack(self.observed)
+            arrays |= arrays_of_models(np.stack(self.observed), job.models)
         if job.inputs.labels is not None:
             arrays["labels"] = job.inputs.labels
-        meta = {"steps": list(segment.steps), "ledger": self.entries}
+        done = self.rewriter.displacements if self.rewriter else []
+        meta = {
+            "steps": list(segment.steps),
+            "ledger": self.entries,
+            "displacements": [asdict(one) for one in done],
+        }
         record = SegmentRecord(
             start=start,
             stop=stop,
@@ -332,11 +381,26 @@ class ArmProcess(WatchedProcess):
             if self.live is None:
                 where = f"the fork at step {study.fork_at}"
             self.refuse(self.ended_early(ending, where))
+        self._end_as_failed(str(ending))
+
+    def _end_as_failed(self, how: str) -> NoReturn:
+        """Store what was observed of this arm, and report that it ended too early."""
         missing = len(self.segment.steps) - len(self.observed)
         self.observed += [np.full(self.job.shape, math.nan)] * missing
-        self._store(failed=str(ending))
-        failure = Failure(self.segment.arms, str(ending), self.clock.step)
+        self._store(failed=how)
+        failure = Failure(self.segment.arms, how, self.clock.step)
         self.parent.reply_and_exit(Report(failures=[failure]))
+
+
+def is_compared(job: Job, todo: Iterable[int], index: int) -> bool:
+    """Test whether a null that is still to be run reads the states of this segment."""
+    names = set(job.tree.segments[index].arms)
+    for null in todo:
+        compared = compared_arm(job.tree.segments[null].history)
+        arms = {arm.name for arm in job.study.arms if compared and arm.treatments == compared}
+        if compared and names & {"control", *arms}:
+            return True
+    return False
 
 
 def record_name(job: Job, index: int) -> str:
@@ -350,6 +414,11 @@ def folder_of(job: Job, seed: int, name: str) -> Path:
     """Return the folder of an arm's files and printed output."""
     plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     return job.output / f"seed-{seed}" / plain
+
+
+def reference_folder(job: Job, seed: int) -> Path:
+    """Return the folder of what a seed's nulls read of other arms; it is removed when the seed is done."""
+    return folder_of(job, seed, "references")
 
 
 def allowed_folders(job: Job) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,9 @@ from bygones.scripts.arm_process import (
     Failure,
     Job,
     Report,
+    is_compared,
     record_name,
+    reference_folder,
 )
 from bygones.scripts.donor import find_donor
 from bygones.scripts.plan import ScriptPlan
@@ -95,6 +98,13 @@ def _explain_refusal(refused: Exception, planned: ScriptPlan) -> Exception:
 
 def _train_seed(planned: ScriptPlan, seed: int) -> Report:
     """Train what is missing of one seed, in a process in which the script has not run yet."""
+    try:
+        return _train_arms(planned, seed)
+    finally:
+        shutil.rmtree(reference_folder(planned.job, seed), ignore_errors=True)
+
+
+def _train_arms(planned: ScriptPlan, seed: int) -> Report:
     job, todo = planned.job, planned.todo[seed]
     donor = find_donor(job, seed)
     if job.forks:
@@ -104,7 +114,7 @@ def _train_seed(planned: ScriptPlan, seed: int) -> Report:
     leaves = [index for index, segment in enumerate(segments) if segment.leaf]
     for leaf in sorted(leaves, key=lambda index: "control" not in segments[index].arms):
         path = job.tree.line(leaf)
-        if "control" in segments[leaf].arms or todo & set(path):
+        if "control" in segments[leaf].arms or todo & set(path) or is_compared(job, todo, leaf):
             total.add(
                 _run_in_child(
                     lambda parent, path=path: ArmProcess(

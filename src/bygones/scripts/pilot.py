@@ -17,6 +17,7 @@ from bygones.attach.isolation.fork import Parent, scratch_folder, why_not_fork
 from bygones.attach.isolation.script import Script, own_files
 from bygones.attach.isolation.warmup import imported_libraries, versions
 from bygones.attach.live_run import Live, settle
+from bygones.attach.observed_models import observe_models
 from bygones.attach.probe_inputs import Inputs, Listener, marked_inputs, observe
 from bygones.attach.watched_process import Ending, WatchedProcess, run_by_slowest
 from bygones.attach.worker_emulation import NotInProcess
@@ -40,6 +41,7 @@ class PilotResult:
     inputs: Inputs | None
     why_no_inputs: BygonesError | None
     shape: tuple[int, ...]
+    models: tuple[str, ...]  # that are alive beside the trained one
     seconds_a_step: float
     snapshot_bytes: int
     order: OrderFacts
@@ -144,9 +146,11 @@ class PilotProcess(WatchedProcess):
         libraries = imported_libraries(self.modules_before)
         inputs, why_no_inputs = self._inputs(live)
         shape: tuple[int, ...] = ()
+        models: tuple[str, ...] = ()
         if inputs is not None:
             outputs, labels = observe(inputs, live)
             shape = outputs.shape
+            models = tuple(name for name in observe_models(inputs, live) if name)
             if self.probe is not None and labels is not None:
                 inputs = replace(inputs, labels=labels, kind="logits")
         files, record = own_files(self.file), self.clock.record
@@ -158,6 +162,7 @@ class PilotProcess(WatchedProcess):
             inputs=inputs,
             why_no_inputs=why_no_inputs,
             shape=shape,
+            models=models,
             seconds_a_step=seconds,
             snapshot_bytes=sum(state_bytes(s.capture()) for s in live.sources.values()),
             order=_policy(record.loader),

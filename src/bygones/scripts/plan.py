@@ -11,7 +11,8 @@ from typing import Any
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.live_run import Live
-from bygones.core.errors import DesignError
+from bygones.core.catalogue import unknown_name
+from bygones.core.errors import BygonesError, DesignError
 from bygones.core.importing import load_object
 from bygones.core.study_facts import OrderFacts, StudyFacts
 from bygones.core.values import Digest
@@ -46,6 +47,7 @@ class ScriptRequest:
     sufficiency: bool = (
         False  # whether the inventory is complete is asked too, of the first two seeds
     )
+    observe: str = ""  # the model that leads; "" for the trained one
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
         addresses=Addresses.of(study, contract),
         store=store,
         inputs=found.inputs,
-        shape=found.shape,
+        shape=(1 + len(found.models), *found.shape),
+        models=found.models,
         output=Path(store.folder).resolve() / "output",
         forks=not replays,
         emulates=found.emulates,
@@ -103,9 +106,21 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
         design=design_to_json(study),
         rng=found.rng,
         way=_describe_way(replays, found, job),
+        models=_models(asked.observe, found),
     )
     plan = _plan(job, arms, contract, todo, facts, found.seconds_a_step)
     return ScriptPlan(plan, job, found, replays, todo, asked.sufficiency)
+
+
+def _models(asked: str, found: PilotResult) -> tuple[str, ...]:
+    """The models that are observed, the one that is asked for first; () for the trained one alone."""
+    assert found.inputs is not None
+    trained = found.inputs.module.partition("/")[0]
+    models = (trained, *found.models)
+    if asked and asked not in models:
+        raise unknown_name("model that is alive", asked, models)
+    lead = asked or trained
+    return (lead, *(name for name in models if name != lead)) if found.models else ()
 
 
 def _run_pilots(asked: ScriptRequest, home: Path) -> tuple[PilotResult, str]:
@@ -210,6 +225,22 @@ def _query(asked: ScriptRequest) -> Callable[[Live], Any]:
     return query
 
 
+def _query_or_error(asked: ScriptRequest) -> Callable[[Live], Any]:
+    """The same question, answered by its error where the design is impossible there.
+
+    With real worker processes there is no `order` to treat, which only matters if they are needed.
+    """
+    query = _query(asked)
+
+    def ask(live: Live) -> Any:
+        try:
+            return query(live)
+        except BygonesError as error:
+            return error
+
+    return ask
+
+
 def _check_transplants(study: Study) -> None:
     for arm in study.arms:
         for treatment in arm.treatments:
@@ -229,8 +260,11 @@ def _compare_emulation(
     """
     if found.num_workers and found.emulates:
         script, seed = found.script, asked.seeds[0]
-        real = run_pilot(script, home, seed, asked.fork_at, _query(asked), probe, emulates=False)
+        query = _query_or_error(asked)
+        real = run_pilot(script, home, seed, asked.fork_at, query, probe, emulates=False)
         if real.chain != found.chain:
+            if isinstance(real.answer, BygonesError):
+                raise real.answer
             return replace(real, script=script), (
                 "its loader's worker processes deliver other batches than the same work done in one "
                 "process (they keep state of their own, or share some)"

@@ -120,6 +120,12 @@ def ledger_lines(
     ]
 
 
+def arrays_of_models(observed: np.ndarray, others: Sequence[str]) -> dict[str, np.ndarray]:
+    """Name the arrays to be stored of what was observed, (H, M, N, C): the trained model's is the first."""
+    named = {f"observed:{name}": observed[:, place] for place, name in enumerate(others, start=1)}
+    return {"observed": observed[:, 0], **named}
+
+
 def _file_name(study: str) -> str:
     """Return a file name for a study's manifest; a name with odd characters gets its digest appended."""
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in study)[:60]
@@ -130,14 +136,17 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     """Read the outcomes of every seed and arm from the store, checking each object's digest.
 
     `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
-    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any.
-    After a divergence everything is NaN, nothing is dropped.
+    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any. Labels
+    and images are of the probe set, and left out where a probe observed something else (a carrier has one
+    row). Where several models were observed, the variable of each further one is `logits:NAME`. After a
+    divergence everything is NaN, nothing is dropped.
     """
     arms = [arm.name for arm in manifest.facts.arms]
     size = (len(manifest.seeds), len(arms))
     losses = np.full((*size, manifest.end), math.nan, dtype=np.float32)
     diverged = np.full(size, math.nan)
-    observed: np.ndarray | None = None
+    models = manifest.facts.models or ("",)
+    observed: dict[str, np.ndarray] = {}
     labels: np.ndarray | None = None
     row_of = {seed: row for row, seed in enumerate(manifest.seeds)}
     for entry in manifest.entries:
@@ -153,34 +162,43 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
         for index, step in enumerate(entry.steps):
             if step not in manifest.steps:
                 continue
-            seen = arrays["observed"][index]
-            if observed is None:
-                shape = (*size, len(manifest.steps), *seen.shape)
-                observed = np.full(shape, math.nan, dtype=seen.dtype)
-            observed[row, entry.arms, manifest.steps.index(step)] = seen
-    if observed is None:
+            for name in models:
+                seen = arrays.get(f"observed:{name}", arrays["observed"])[index]
+                if name not in observed:
+                    shape = (*size, len(manifest.steps), *seen.shape)
+                    observed[name] = np.full(shape, math.nan, dtype=seen.dtype)
+                observed[name][row, entry.arms, manifest.steps.index(step)] = seen
+    if not observed:
         raise StoreError("the manifest names no observations; run the study again.")
     outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)
     if manifest.images is not None:
         images, _ = unpack(store.get(manifest.images))
-        outcomes["images"] = (("input", "height", "width"), images["images"])
+        if len(images["images"]) == outcomes.sizes["input"]:
+            outcomes["images"] = (("input", "height", "width"), images["images"])
     return outcomes
 
 
 def _dataset(
     manifest: Manifest,
     arms: Sequence[str],
-    observed: np.ndarray,
+    observed: Mapping[str, np.ndarray],
     labels: np.ndarray | None,
     losses: np.ndarray,
     diverged: np.ndarray,
 ) -> xr.Dataset:
+    first, *others = observed
+    names = {first: manifest.kind} | {name: f"{manifest.kind}:{name}" for name in others}
+    dims = ("seed", "arm", "step", "input", "class")
     variables: dict[str, Any] = {
-        manifest.kind: (("seed", "arm", "step", "input", "class"), observed),
+        **{names[name]: (dims, outputs) for name, outputs in observed.items()},
         "train_loss": (("seed", "arm", "train_step"), losses),
         "diverged_at": (("seed", "arm"), diverged),
     }
-    if manifest.kind == "logits" and labels is not None:
+    if (
+        manifest.kind == "logits"
+        and labels is not None
+        and len(labels) == observed[first].shape[-2]
+    ):
         variables["labels"] = (("input",), labels)
     coordinates = {"seed": manifest.seeds, "arm": list(arms), "step": manifest.steps}
     return xr.Dataset(variables, coords=coordinates, attrs=manifest.facts.to_dict())

@@ -56,4 +56,4 @@ def twins_certificate(
 
 def certificate_address(addresses: Addresses) -> Digest:
     """The address of a recipe's fork check in the store."""
-    return digest(["bygones.certificate", 2, addresses.recipe, addresses.contract])
+    return digest(["bygones.certificate", 3, addresses.recipe, addresses.contract])

@@ -6,10 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts, StudyFacts, TreatmentFacts
+from bygones.core.study_facts import (
+    ArmFacts,
+    OrderFacts,
+    Redraw,
+    SourceFacts,
+    StudyFacts,
+    TreatmentFacts,
+)
 from bygones.core.values import State
 from bygones.study.design import Arm, HasSources, Study
-from bygones.training.treatment import describe_null
+from bygones.training.probes import AbstractProbe
+from bygones.training.treatment import describe_null, null_refusal, redraw_of
 
 
 def describe_study(
@@ -27,10 +35,19 @@ def describe_study(
         headline=study.headline,
         family=asdict(study.declared),
         margins=dict(study.margins),
+        interval="by_skewness",
         sources=tuple(describe_sources(run)),
         orders=order,
         digests={"study": study.digest(), "recipe": study.recipe.code()},
+        models=_models(study),
     )
+
+
+def _models(study: Study) -> tuple[str, ...]:
+    """The models that a recipe's probe observes, where there are several."""
+    probe = study.probe
+    others = tuple(probe.others()) if isinstance(probe, AbstractProbe) else ()
+    return (getattr(probe, "of", "model"), *others) if others else ()
 
 
 def describe_sources(run: HasSources) -> list[SourceFacts]:
@@ -78,4 +95,20 @@ def _describe_arm(arm: Arm, run: HasSources) -> ArmFacts:
         noun=" and ".join(describe_null(t) for t in arm.treatments) if is_null else None,
         treatments=tuple(treatments),
         sentence=str(arm),
+        redraw=_redraw(arm, run) if arm.role == "treated" else "",
+        no_null=_no_null(arm, run) if arm.role == "treated" else "",
     )
+
+
+def _redraw(arm: Arm, run: HasSources) -> Redraw:
+    """What else is a draw of the same law as this arm: only if that holds for each of its treatments."""
+    kinds = {redraw_of(t, run.sources[t.source]) for t in arm.treatments}
+    if "" in kinds:
+        return ""
+    return "null" if "null" in kinds else "control"
+
+
+def _no_null(arm: Arm, run: HasSources) -> str:
+    """Why an arm has no matched null; "" if it has one."""
+    reasons = (null_refusal(t, run.sources[t.source]) for t in arm.treatments)
+    return next((reason for reason in reasons if reason), "")

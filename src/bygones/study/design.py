@@ -19,7 +19,7 @@ from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
 from bygones.training.recipe import Recipe, RecipeFunction
 from bygones.training.sources import AbstractSource
-from bygones.training.treatment import Treatment, check_pair, matched_null
+from bygones.training.treatment import Treatment, check_pair, is_redraw, matched_null
 
 
 class TrainingProgram(Protocol):
@@ -127,8 +127,12 @@ class Study:
 
     @property
     def declared(self) -> Family:
-        """The family of comparisons: the study's own, or every arm's headline at the last horizon."""
-        names = tuple(arm.name for arm in self.arms)
+        """The family of comparisons: the study's own, or every arm's headline at the last horizon.
+
+        An arm that is itself a random change has no matched null to be tested against, so it is not in it.
+        """
+        tested = [arm for arm in self.arms if not all(is_redraw(t) for t in arm.treatments)]
+        names = tuple(arm.name for arm in tested or self.arms)
         return self.family or Family("every arm", names, (self.headline,), (self.horizons[-1],))
 
     @property
@@ -175,7 +179,8 @@ def add_reference_arms(study: Study, run: HasSources) -> tuple[Arm, ...]:
     for arm in study.arms:
         arms.append(arm)
         nulls = [
-            matched_null(treatment, run.sources[treatment.source]) for treatment in arm.treatments
+            matched_null(treatment, run.sources[treatment.source], arm.treatments)
+            for treatment in arm.treatments
         ]
         if nulls and all(null is not None for null in nulls):
             matched = [null for null in nulls if null is not None]

@@ -5,6 +5,7 @@ Every study ends here: of a recipe, of a script and of a trainer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import xarray as xr
 
-from bygones.core.study_facts import CertificateFacts, OrderFacts, StudyFacts
+from bygones.core.study_facts import ArmFacts, CertificateFacts, OrderFacts, StudyFacts
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, FolderStore, Record, pack, unpack_meta
 from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
@@ -51,17 +52,36 @@ def gather_entries(
     images: Digest | None = None,
 ) -> xr.Dataset:
     """Write the manifest of these stored objects under the study's name, and read its outcomes."""
+    facts = replace(facts, certificate=CertificateFacts.from_dict(certificate))
     manifest = Manifest(
         kind=study.probe.kind,
         seeds=list(study.seeds),
         steps=list(study.steps),
         end=study.end,
         entries=list(entries),
-        facts=replace(facts, certificate=CertificateFacts.from_dict(certificate)),
+        facts=replace(facts, arms=_with_null_ratios(facts.arms, store, entries)),
         images=images,
     )
     write_manifest(store, manifest)
     return read_outcomes(store, manifest)
+
+
+def _with_null_ratios(
+    arms: Sequence[ArmFacts], store: AbstractStore, entries: Sequence[ManifestEntry]
+) -> tuple[ArmFacts, ...]:
+    """Add to each null how far it moved its sources beside the treated arm, as was measured in the runs."""
+    told: list[ArmFacts] = []
+    for row, arm in enumerate(arms):
+        objects = {entry.object for entry in entries if row in entry.arms and arm.role == "null"}
+        ratios = [
+            one["null"] / one["treated"] if one["treated"] > 0 else math.nan
+            for stored in objects
+            for one in unpack_meta(store.get(stored)).get("displacements", [])
+            if one["treated"] > 0 or one["null"] > 0
+        ]
+        finite = [ratio for ratio in ratios if math.isfinite(ratio)]
+        told.append(replace(arm, null_ratio=(min(finite), max(finite)) if finite else None))
+    return tuple(told)
 
 
 def segment_entries(planned: Plan) -> list[ManifestEntry]:

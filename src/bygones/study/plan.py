@@ -18,7 +18,8 @@ from bygones.store.outcomes import read_manifest
 from bygones.study.describe import describe_study, state_bytes
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.design_json import design_to_json
-from bygones.study.segment import SeedsJob
+from bygones.study.other_runs import segment_steps, work_steps
+from bygones.study.segment import SeedsJob, observe_models
 from bygones.study.tree import (
     Addresses,
     Tree,
@@ -135,7 +136,7 @@ def plan(
     left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
     num_seeds, donors = len(study.seeds), donor_steps(arms)
     steps_naive = num_seeds * (len(arms) * study.end + donors)
-    steps_shared = num_seeds * (tree.num_steps + donors)
+    steps_shared = num_seeds * (sum(map(segment_steps, tree.segments)) + donors)
     steps_left = sum(_steps_left(tree, works) for works in left.values())
     return Plan(
         study=study,
@@ -197,15 +198,15 @@ def _describe(
 
 def _seed_bytes(study: Study, arms: tuple[Arm, ...], tree: Tree, run: Run) -> int:
     """About how many bytes one seed takes: an observation an arm and step, a snapshot a segment."""
-    observed = run.observe(study.probe)
+    observed = observe_models(run, study.probe, check=True)
     snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
     return len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
 
 
 def _steps_left(tree: Tree, works: Sequence[Work]) -> int:
-    """Steps to train for one seed: of its segments, and of its donor."""
+    """Steps to train for one seed: of its segments, of what its nulls read, and of its donor."""
     donor = max(donor_boundaries(tree, works), default=0)
-    return sum(work.num_steps for work in works) + donor
+    return sum(work_steps(tree, work) for work in works) + donor
 
 
 def _pending(
@@ -216,7 +217,7 @@ def _pending(
         (
             addresses.history(seed, tree.segments[work.index].history),
             work.record_name(addresses.probe),
-            work.num_steps,
+            work_steps(tree, work),
         )
         for seed, works in left.items()
         for work in works

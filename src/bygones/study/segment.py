@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,38 @@ import numpy as np
 import torch
 
 from bygones.core.digest import digest
-from bygones.core.errors import OutOfMemory, RecipeError, StoreError
+from bygones.core.errors import OutOfMemory, ProbeError, RecipeError, StoreError
 from bygones.core.importing import import_file, imported_files
 from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, Damaged, pack
+from bygones.store.outcomes import arrays_of_models
 from bygones.store.segment_record import BuiltRecord, SegmentRecord
 from bygones.study.executors.transport import line_of
+from bygones.study.other_runs import (
+    ReferenceRuns,
+    Runner,
+    compared_arm,
+    first_boundary,
+    make_donors,
+    work_steps,
+)
 from bygones.study.snapshot_bytes import decode, encode
-from bygones.study.tree import Addresses, Segment, Tree, Work, donor_boundaries, remaining
+from bygones.study.tree import (
+    Addresses,
+    Segment,
+    Tree,
+    Work,
+    donor_boundaries,
+    remaining,
+    stored_snapshot,
+)
 from bygones.training.contract import Contract
-from bygones.training.lanes import BatchedRuns, NotBatchable, SingleRun, make_runner
+from bygones.training.lanes import NotBatchable, make_runner
 from bygones.training.probes import AbstractProbe
 from bygones.training.recipe import Recipe
-from bygones.training.run import Donor, Run, Snapshot
+from bygones.training.rewriter import OtherRuns
+from bygones.training.run import Run, Snapshot
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,13 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
     # Each piece with the work of every seed.
     pieces: list[tuple[Work, ...]] = list(zip(*group.values(), strict=True))
     todo = {works[0].index for works in pieces}
-    donors = _donors(job, list(group), donor_boundaries(job.tree, next(iter(group.values()))))
+    boundaries = donor_boundaries(job.tree, next(iter(group.values())))
+    donors = [
+        OtherRuns(donor=donor)
+        for donor in make_donors(
+            lambda: _make_runner(job, map(donor_seed, group)), len(group), boundaries
+        )
+    ]
     ends: dict[int, list[Snapshot]] = {}
     for works in pieces:
         item = works[0]
@@ -144,22 +168,23 @@ def _train(job: SeedsJob, group: Mapping[int, list[Work]]) -> Iterator[int]:
                 run.restore(decode(job.store.get(stored), job.contract.device))
             else:
                 run.restore((beginning if segment.parent is None else ends[segment.parent])[place])
-        end = _train_segment(job, together, segment, item, donors)
+        others = _references(job, list(group), segment, donors)
+        end = _train_segment(job, together, segment, item, others)
         if item.stop == segment.stop and any(c in todo for c in job.tree.children(item.index)):
             ends[item.index] = end
         if segment.parent in ends and not any(
             child > item.index and child in todo for child in job.tree.children(segment.parent)
         ):
             del ends[segment.parent]  # the last child has started from it
-        yield item.num_steps * len(runs)
+        yield work_steps(job.tree, item) * len(runs)
 
 
 def _train_segment(
     job: SeedsJob,
-    together: BatchedRuns | SingleRun,
+    together: Runner,
     segment: Segment,
     item: Work,
-    donors: Sequence[Donor],
+    others: Sequence[OtherRuns],
 ) -> list[Snapshot]:
     """Train one segment, observe it, store the result, and return the states at its end."""
     seen = [_Seen() for _ in together.runs]
@@ -167,12 +192,12 @@ def _train_segment(
 
     def look(run: Run) -> None:
         mine = of[id(run)]
-        shown = run.observe(job.probe, check=not mine.observed)
+        shown = observe_models(run, job.probe, check=not mine.observed)
         mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
         mine.entries.append(run.ledger_entry())
 
     together.advance(
-        item.stop, segment.history, donors=donors, at_boundary=look, observe_at=item.steps
+        item.stop, segment.history, others=others, at_boundary=look, observe_at=item.steps
     )
     ends: list[Snapshot] = []
     for place, (run, mine) in enumerate(zip(together.runs, seen, strict=True)):
@@ -181,10 +206,26 @@ def _train_segment(
         # Before the treatments of the last boundary, so that training can go on.
         ends.append(run.snapshot())
         if item.stop in item.steps:
-            run.intervene(segment.history, donors[place] if donors else None)
+            run.intervene(segment.history, others[place])
             look(run)
         _store(job, run, segment, item, mine, losses, ends[-1])
     return ends
+
+
+def observe_models(run: Run, probe: AbstractProbe, *, check: bool) -> np.ndarray:
+    """Observe the probe's model and its further ones, float [M, N, C].
+
+    Raises ProbeError where their outputs have different shapes.
+    """
+    seen = {"": run.observe(probe, check=check)}
+    seen |= {name: run.observe(one, check=check) for name, one in probe.others().items()}
+    odd = [name for name, shown in seen.items() if shown.shape != seen[""].shape]
+    if odd:
+        raise ProbeError(
+            f"models that are observed together need outputs of one shape: those of '{odd[0]}' are "
+            f"{list(seen[odd[0]].shape)}, and those of the first model {list(seen[''].shape)}."
+        )
+    return np.stack([*seen.values()])
 
 
 @dataclass
@@ -206,10 +247,14 @@ def _store(
 ) -> None:
     arrays = {"losses": losses}
     if seen.observed:
-        arrays["observed"] = np.stack(seen.observed)
+        arrays |= arrays_of_models(np.stack(seen.observed), list(job.probe.others()))
     if job.probe.kind == "logits" and run.parts.probe_set is not None:
         arrays["labels"] = run.parts.probe_set[1].cpu().numpy().astype(np.int64)
-    meta = {"steps": list(item.steps), "ledger": seen.entries}
+    meta = {
+        "steps": list(item.steps),
+        "ledger": seen.entries,
+        "displacements": [asdict(one) for one in run.displacements],
+    }
     record = SegmentRecord(
         start=item.start,
         stop=item.stop,
@@ -224,26 +269,35 @@ def _store(
     job.store.write_record(address, item.record_name(job.addresses.probe), record.to_dict())
 
 
-def _donors(job: SeedsJob, seeds: Sequence[int], boundaries: Sequence[int]) -> list[Donor]:
-    """Return each seed's donor: its snapshots at these boundaries. Donors are trained on first use."""
-    taken: dict[int, list[Snapshot]] = {}
+def _make_runner(job: SeedsJob, seeds: Iterable[int]) -> Runner:
+    return make_runner(
+        [Run(job.recipe, seed, job.contract.device) for seed in seeds], job.contract.lanes
+    )
 
-    def train() -> None:
-        device, lanes = job.contract.device, job.contract.lanes
-        donors = make_runner([Run(job.recipe, donor_seed(seed), device) for seed in seeds], lanes)
-        for boundary in boundaries:
-            donors.advance(boundary)
-            taken[boundary] = [run.snapshot() for run in donors.runs]
 
-    def donor(place: int) -> Donor:
-        def at(step: int) -> Snapshot:
-            if not taken:
-                train()
-            return taken[step][place]
+def _references(
+    job: SeedsJob, seeds: Sequence[int], segment: Segment, donors: Sequence[OtherRuns]
+) -> Sequence[OtherRuns]:
+    """Return the runs that a segment reads: donors; for a null over several boundaries, two more."""
+    compared = compared_arm(segment.history)
+    if not compared:
+        return donors
 
-        return at
+    def make() -> Runner:
+        runner, first = _make_runner(job, seeds), first_boundary(compared)
+        for run in runner.runs:
+            run.register_policies(compared)
+            shared = stored_snapshot(job.store, job.addresses.history(run.seed, ()), first)
+            if shared is not None:
+                run.restore(decode(job.store.get(shared), job.contract.device))
+        return runner
 
-    return [donor(place) for place in range(len(seeds))]
+    names = sorted({t.source for t in segment.history if t.is_null})
+    control, treated = (ReferenceRuns(make, arm, names, donors) for arm in ((), compared))
+    return [
+        replace(others, control=control.of(place), treated=treated.of(place))
+        for place, others in enumerate(donors)
+    ]
 
 
 def _check_built(job: SeedsJob, run: Run) -> None:

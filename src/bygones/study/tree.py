@@ -182,7 +182,7 @@ def remaining(tree: Tree, seed: int, addresses: Addresses, store: AbstractStore)
         snapshot = snapshots.get(start)
         if snapshot is None and segment.parent is not None:
             before = addresses.history(seed, tree.segments[segment.parent].history)
-            snapshot = _snapshots(_records(store, before), store).get(start)
+            snapshot = stored_snapshot(store, before, start)
         work[index] = Work(index, start, stop, tuple(missing), snapshot)
     return [work[index] for index in sorted(work)]
 
@@ -194,6 +194,11 @@ def _records(store: AbstractStore, address: Digest) -> list[SegmentRecord]:
 def _snapshots(records: Iterable[SegmentRecord], store: AbstractStore) -> dict[int, Digest]:
     """Stored snapshots, by the boundary at which they were taken."""
     return {r.stop: r.snapshot for r in records if r.snapshot and store.has(r.snapshot)}
+
+
+def stored_snapshot(store: AbstractStore, address: Digest, step: int) -> Digest | None:
+    """The stored snapshot of a history at a boundary, None where there is none."""
+    return _snapshots(_records(store, address), store).get(step)
 
 
 def _is_sound(record: SegmentRecord, store: AbstractStore) -> bool:

@@ -9,7 +9,7 @@ done then is here. Imports no library.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +27,8 @@ from bygones.core.first_difference import first_differing_leaf
 from bygones.core.values import Digest, require_integer
 from bygones.study.describe import describe_sources
 from bygones.training.generators import preserve_global_generators
-from bygones.training.rewriter import Donor, Rewriter
+from bygones.training.interventions import Displacement
+from bygones.training.rewriter import OtherRuns, Rewriter
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.averages import Averages
 from bygones.training.treatment import Treatment, check_pair
@@ -70,7 +71,7 @@ class AtBoundaries:
         *,
         before: Mapping[int, Callable[[AtBoundaries], None]] | None = None,
         after: Mapping[int, Callable[[AtBoundaries], None]] | None = None,
-        donor: Donor | None = None,
+        others: OtherRuns | None = None,
         stops: bool = False,
     ) -> None:
         self.treatments = tuple(treatments)
@@ -85,14 +86,14 @@ class AtBoundaries:
         self.live: LiveSources | None = None
         self.device = "cpu"
         self._before, self._after = before or {}, after or {}
-        self._donor, self._stops = donor, stops
+        self._others, self._stops = others, stops
         self._handled: set[int] = set()
         self._loss: float | None = None
         self._rewriter: Rewriter | None = None
         acts = {s for t in self.treatments for s in range(t.window.start, t.window.stop)}
         # Boundaries that have to come; and those at which something is put back, if training goes on so long.
         self._required = frozenset({*self.observe_at, *acts, *self._before, *self._after})
-        self._wanted = self._required | {t.window.stop for t in self.treatments if _restores(t)}
+        self._wanted = self._required | {t.boundaries[-1] for t in self.treatments}
         self._check_request()
 
     # ------------------------------------------------------------------ called by a library's callback
@@ -134,7 +135,7 @@ class AtBoundaries:
         self._handled.add(step)
         assert self._rewriter is not None
         self._before.get(step, _nothing)(self)
-        self._rewriter.intervene(step, self.treatments, self._donor)
+        self._rewriter.intervene(step, self.treatments, self._others)
         if step in self.observe_at:
             self.observed[step] = self._observe(step)
         self._after.get(step, _nothing)(self)
@@ -161,6 +162,11 @@ class AtBoundaries:
         if self.live is None:
             raise DesignError("the sources of a run are known once its trainer has begun to train.")
         return [source.to_dict() for source in describe_sources(self.live)]
+
+    @property
+    def displacements(self) -> Sequence[Displacement]:
+        """How far matched nulls have moved their sources."""
+        return [] if self._rewriter is None else self._rewriter.displacements
 
     def fingerprint(self) -> Fingerprint:
         """The digest of every leaf of every source; two runs are compared by it."""
@@ -199,9 +205,7 @@ class AtBoundaries:
     # ------------------------------------------------------------------ checks
 
     def _is_treated(self, step: int) -> bool:
-        return any(
-            step in t.window or (step == t.window.stop and _restores(t)) for t in self.treatments
-        )
+        return any(step in t.boundaries for t in self.treatments)
 
     def _check_request(self) -> None:
         if self.observe_at and self.probe is None:
@@ -214,7 +218,7 @@ class AtBoundaries:
                 "a probe was given, and no steps to observe at. Give observe_at=(100, …)."
             )
         for treatment in self.treatments:
-            if treatment.needs_donor and self._donor is None:
+            if treatment.needs_donor and (self._others is None or self._others.donor is None):
                 raise DesignError(
                     f"{treatment} needs another run to take it from. Use `measure`, which trains one, or "
                     f"`rewrite_checkpoint(…, donor=…)`, which takes it from a checkpoint."
@@ -283,10 +287,6 @@ def _as_rows(result: Any) -> np.ndarray:
             f"{array.dtype} {list(array.shape)}."
         )
     return array.reshape(-1, array.shape[-1])
-
-
-def _restores(treatment: Treatment) -> bool:
-    return treatment.intervention.restores_at_end
 
 
 def _boundaries(steps: list[int]) -> str:

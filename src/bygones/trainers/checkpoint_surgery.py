@@ -15,7 +15,7 @@ from bygones.core.values import State, Window, match_leaves
 from bygones.trainers.checkpoint_files import AbstractCheckpoint, open_checkpoint
 from bygones.trainers.saved_sources import SavedMoments, SavedStreams
 from bygones.training.interventions import AbstractIntervention, Hold, Reseed
-from bygones.training.rewriter import Rewriter
+from bygones.training.rewriter import OtherRuns, Rewriter
 from bygones.training.sources import AbstractSource
 from bygones.training.treatment import Treatment, check_pair
 
@@ -46,8 +46,8 @@ def rewrite_checkpoint(
     treatment = Treatment(source, intervention, window, leaves)
     _check(treatment, rewritten, opened, donor)
     given = None if donor is None else _donor_state(open_checkpoint(Path(donor), seed), rewritten)
-    states = None if given is None else lambda step: given
-    Rewriter(opened.sources, seed).intervene(opened.step, [treatment], states)
+    others = None if given is None else OtherRuns(donor=lambda step: given)
+    Rewriter(opened.sources, seed).intervene(opened.step, [treatment], others)
     partial = out.with_name(f"{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     opened.write(partial, source)

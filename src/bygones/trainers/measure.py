@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from types import FunctionType
 from typing import Any, Literal
 
@@ -31,12 +31,15 @@ from bygones.study.describe import describe_study
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.donor import capture_sources, donor_reads
 from bygones.study.gather import gather_entries, hold_store
+from bygones.study.other_runs import reference_reads
 from bygones.study.past import Past, past_difference, seed_with_equal_past
 from bygones.study.segment import donor_seed
 from bygones.study.tree import donor_steps
 from bygones.trainers.boundary_hooks import AtBoundaries, Fingerprint, Probe
 from bygones.training.contract import Contract
 from bygones.training.generators import preserve_global_generators
+from bygones.training.interventions import Displacement
+from bygones.training.rewriter import OtherRuns
 
 MakeTrainer = Callable[
     [int], Any
@@ -80,6 +83,7 @@ class ArmRun:
     diverged_at: int | None
     fork: Fingerprint
     end: Fingerprint
+    displacements: Sequence[Displacement]
 
 
 def code_of(function: Any) -> Digest:
@@ -167,6 +171,8 @@ class _Measurement:
         self.facts: StudyFacts | None = None
         self.entries: list[ManifestEntry] = []
         self.pasts: dict[int, Past] = {}  # of each seed's control
+        # States of this seed's control and treated arms that nulls read, by the arm and the step.
+        self.captured: dict[str, dict[int, Mapping[str, State]]] = {}
         self.ends: dict[str, list[Digest]] = {"control": [], "sham": []}
 
     def run(self) -> xr.Dataset:
@@ -178,6 +184,7 @@ class _Measurement:
         return gather_entries(self.study, self.store, self.facts, self.entries, certificate)
 
     def _train_seed(self, seed: int) -> None:
+        self.captured = {}
         control = self._train_arm(seed, Arm("control"), inspect=self._describe)
         self._check_labels(control)
         self._check_seed(seed, control)
@@ -185,7 +192,7 @@ class _Measurement:
         self.ends["control"].append(digest(control.end))
         donor = self._train_donor(seed)
         for row, arm in enumerate(self.arms[1:], start=1):
-            trained = self._train_arm(seed, arm, donor=donor)
+            trained = self._train_arm(seed, arm, others=self._others(arm, donor))
             self._check_past(seed, arm, trained)
             if arm.role == "sham":
                 self.ends["sham"].append(digest(trained.end))
@@ -199,7 +206,7 @@ class _Measurement:
         arm: Arm,
         *,
         inspect: Callable[[AtBoundaries], None] = lambda work: None,
-        donor: Mapping[int, Mapping[str, State]] | None = None,
+        others: OtherRuns | None = None,
     ) -> ArmRun:
         """Train one arm from the start. `inspect` is called at the fork, before anything is treated."""
         study = self.study
@@ -209,7 +216,10 @@ class _Measurement:
             inspect(work)
             fingerprints["fork"] = work.fingerprint()
 
+        captures = self._captures(arm)
+
         def at_end(work: AtBoundaries) -> None:
+            captures.get(study.end, _nothing)(work)
             fingerprints["end"] = work.fingerprint()
 
         work = AtBoundaries(
@@ -218,8 +228,8 @@ class _Measurement:
             self.probe,
             seed,
             before={study.fork_at: at_fork},
-            after={study.end: at_end},
-            donor=None if donor is None else donor.__getitem__,
+            after={**captures, study.end: at_end},
+            others=others,
             stops=True,
         )
         self.train(seed, work)
@@ -236,6 +246,33 @@ class _Measurement:
             diverged,
             fingerprints["fork"],
             fingerprints["end"],
+            work.displacements,
+        )
+
+    def _captures(self, arm: Arm) -> dict[int, Callable[[AtBoundaries], None]]:
+        """What is read of a run for nulls, by step: of the control for every arm, of an arm for its own."""
+        reads: dict[int, set[str]] = {}
+        for treated in self.study.arms:
+            if arm.name in ("control", treated.name):
+                for step, names in reference_reads(treated, self.study.end).items():
+                    reads.setdefault(step, set()).update(names)
+
+        def capture(step: int) -> Callable[[AtBoundaries], None]:
+            def at_boundary(work: AtBoundaries) -> None:
+                assert work.live is not None
+                captured = capture_sources(work.live.sources, sorted(reads[step]))
+                self.captured.setdefault(arm.name, {})[step] = captured
+
+            return at_boundary
+
+        return {step: capture(step) for step in reads}
+
+    def _others(self, arm: Arm, donor: Mapping[int, Mapping[str, State]]) -> OtherRuns:
+        """The runs that an arm's treatments read."""
+        return OtherRuns(
+            donor=donor.__getitem__ if donor else None,
+            control=self.captured.get("control", {}).__getitem__,
+            treated=self.captured.get(arm.null_of or "", {}).__getitem__,
         )
 
     def _train_donor(self, seed: int) -> dict[int, Mapping[str, State]]:
@@ -261,11 +298,12 @@ class _Measurement:
         if self.labels is not None:
             arrays["labels"] = self.labels
         steps = list(self.study.steps)
+        meta = {"steps": steps, "displacements": [asdict(one) for one in trained.displacements]}
         self.entries.append(
             ManifestEntry(
                 seed=seed,
                 arms=[row],
-                object=self.store.put(pack(arrays, {"steps": steps})),
+                object=self.store.put(pack(arrays, meta)),
                 start=0,
                 low=0,
                 high=self.study.end,
@@ -323,6 +361,10 @@ class _Measurement:
                 f"was treated before the fork at step {step}, so make_trainer({seed}) must build the same "
                 f"run each time it is called: a new model, a new loader, nothing kept from before."
             )
+
+
+def _nothing(_: AtBoundaries) -> None:
+    pass
 
 
 def _losses(work: AtBoundaries, end: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A snapshot is complete if the restored run continues like the original. So each snapshot is restored into
 a run that was built from *another* seed, both are trained to the end, and every leaf is compared bit by
-bit. Then each source is left out in turn: if the runs still agree, the source made no difference here.
+bit. Then each source is left out in turn: if the runs still agree, the source made no difference here. A
+source that holds the same in both runs cannot be left out, so this says nothing about it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class Certificate:
 
     `boundaries`: where the run was forked. `until`: the step at which the forks were compared.
     `needed`: sources without which a fork ends differently. `inert`: sources that made no difference.
+    `constant`: sources that held at each boundary what a new run of another seed holds (a setting, say), so
+    that leaving them out left nothing out: they may matter where they are changed.
     """
 
     boundaries: tuple[int, ...]
     until: int
     needed: tuple[str, ...]
     inert: tuple[str, ...]
+    constant: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -47,14 +51,16 @@ class Certificate:
             "until": self.until,
             "needed": list(self.needed),
             "inert": list(self.inert),
+            "constant": list(self.constant),
         }
 
     def __str__(self) -> str:
         places = ", ".join(map(str, self.boundaries))
         inert = f"; inert in this run: {', '.join(self.inert)}" if self.inert else ""
+        constant = f"; constant in this run: {', '.join(self.constant)}" if self.constant else ""
         return (
             f"forks at steps {places} are bit-equal to the original at step {self.until}; "
-            f"needed for that: {', '.join(self.needed)}{inert}"
+            f"needed for that: {', '.join(self.needed)}{inert}{constant}"
         )
 
 
@@ -70,7 +76,7 @@ def check_fork(
     >>> from bygones.zoo.worlds import heavy_ball
     >>> print(check_fork(heavy_ball.recipe, at=[1, 4], until=6))
     forks at steps 1, 4 are bit-equal to the original at step 6; needed for that: weights, moments, \
-order, streams; inert in this run: scheduler, gradients
+order, streams; constant in this run: scheduler, gradients
     """
     recipe = Recipe.of(recipe)
     run = Run(recipe, seed, device)
@@ -82,9 +88,11 @@ order, streams; inert in this run: scheduler, gradients
         seen[step] = hash_reachable(run.parts)
     run.advance(until)
     ending, outputs = run.snapshot(), _observe_outputs(run)
+    differing: set[str] = set()  # sources that a restore changes
     for step, snapshot in snapshots.items():
         # Build a new run each time: one that has trained before may carry state of its own.
         fork = Run(recipe, _OTHER_SEED, device)
+        differing |= _differing_sources(fork.snapshot(), snapshot)
         fork.restore(snapshot)
         hidden = _find_differences(seen[step], hash_reachable(fork.parts))
         fork.advance(until)
@@ -95,9 +103,24 @@ order, streams; inert in this run: scheduler, gradients
                 f"the fork of {recipe} at step {step} trains like the original, but the model's "
                 f"outputs on the probe set differ at step {until}. {_name_suspects(hidden)}"
             )
-    needed = [name for name in run.sources if _is_needed(recipe, device, snapshots, ending, name)]
-    inert = [name for name in run.sources if name not in needed]
-    return Certificate(tuple(snapshots), until, tuple(needed), tuple(inert))
+    tested = [name for name in run.sources if name in differing]
+    needed = [name for name in tested if _is_needed(recipe, device, snapshots, ending, name)]
+    return Certificate(
+        tuple(snapshots),
+        until,
+        needed=tuple(needed),
+        inert=tuple(name for name in tested if name not in needed),
+        constant=tuple(name for name in run.sources if name not in differing),
+    )
+
+
+def _differing_sources(one: Snapshot, other: Snapshot) -> set[str]:
+    """Return the names of the sources whose state differs in any bit."""
+    return {
+        name
+        for name in one.states
+        if first_differing_leaf({name: one.states[name]}, {name: other.states[name]}) is not None
+    }
 
 
 def _is_needed(

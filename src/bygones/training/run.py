@@ -30,9 +30,10 @@ from bygones.training.generators import (
     seed_global_generators,
     with_seeded_generators,
 )
+from bygones.training.interventions import Displacement
 from bygones.training.probes.base import AbstractProbe
 from bygones.training.recipe import Memory, Recipe, build
-from bygones.training.rewriter import Rewriter
+from bygones.training.rewriter import OtherRuns, Rewriter
 from bygones.training.sources import find_sources
 from bygones.training.treatment import Treatment
 
@@ -52,9 +53,6 @@ class Snapshot:
     def digest(self) -> Digest:
         """Hash what the run carries on."""
         return digest([self.step, self.states, self.entries, self.diverged_at])
-
-
-Donor = Callable[[int], Snapshot]  # returns the donor run's snapshot at a step
 
 
 class Run:
@@ -89,27 +87,31 @@ class Run:
         until: int,
         treatments: Sequence[Treatment] = (),
         *,
-        donor: Donor | None = None,
+        others: OtherRuns | None = None,
         at_boundary: Callable[[Run], None] | None = None,
     ) -> None:
         """Train to the boundary `until`; apply treatments at each boundary before it, not at it.
 
-        `donor`: returns the donor run's snapshot at a step, for treatments that need one. `at_boundary`:
+        `others`: the runs whose states a treatment reads, where one does. `at_boundary`:
         called at each boundary, after its treatments. A run whose loss is not finite sets `diverged_at`
         and trains no further, but still passes the remaining boundaries. Raises `RecipeError` if the
         training step raises.
         """
         with preserve_global_generators():
             while self.step < until:
-                self.intervene(treatments, donor)
+                self.intervene(treatments, others)
                 if at_boundary is not None:
                     at_boundary(self)
                 self._train_one_step()
 
-    def intervene(self, treatments: Iterable[Treatment], donor: Donor | None = None) -> None:
+    def intervene(self, treatments: Iterable[Treatment], others: OtherRuns | None = None) -> None:
         """Apply the treatments whose window contains this boundary."""
-        states = None if donor is None else lambda step: donor(step).states
-        self._rewriter.intervene(self.step, treatments, states)
+        self._rewriter.intervene(self.step, treatments, others)
+
+    @property
+    def displacements(self) -> Sequence[Displacement]:
+        """How far matched nulls have moved their sources since the last restore."""
+        return self._rewriter.displacements
 
     def observe(self, probe: AbstractProbe, *, check: bool = True) -> np.ndarray:
         """Evaluate a probe at this boundary: float [N inputs, C outputs].
@@ -175,6 +177,7 @@ class Run:
         self.step = snapshot.step
         self.diverged_at = snapshot.diverged_at
         self._rewriter.entries = dict(snapshot.entries)
+        self._rewriter.displacements = []
         self.parts.cursor.ids_chain = snapshot.ids_chain
         self.batch_chain = snapshot.batch_chain
         self.losses = []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
+from bygones.core.study_facts import Redraw
 from bygones.core.values import Capability, Digest, Window
 from bygones.training.interventions import (
     AbstractIntervention,
     Carry,
     MatchedNull,
+    Nudge,
     Permute,
     Replace,
     Reseed,
@@ -44,6 +47,9 @@ _VERBS = {
     "matched-null": "randomly kicking",
 }
 
+# Interventions whose settings say no more than which draw it is, or which treatment is matched.
+_UNSAID = ("permute", "reseed", "matched-null")
+
 
 @dataclass(frozen=True)
 class Treatment:
@@ -65,7 +71,7 @@ class Treatment:
         what = self.source if self.leaves == "*" else f"{self.source} ({self.leaves})"
         how = (
             f" ({settings.rstrip(')')})"
-            if settings and "draw" not in self.intervention.__dict__
+            if settings and self.intervention.verb not in _UNSAID
             else ""
         )
         place = "at" if self.window.length == 1 else "over"
@@ -74,7 +80,7 @@ class Treatment:
     def digest(self) -> Digest:
         """Hash names, window, the intervention's settings, and its code if it is not one of bygones."""
         intervention = self.intervention
-        code = third_party_digest(type(intervention))
+        code = third_party_digest(type(self._inner))
         return digest(
             [self.source, intervention.verb, intervention, code, self.window, self.leaves]
         )
@@ -88,6 +94,21 @@ class Treatment:
     def needs_fresh(self) -> bool:
         """True if the intervention reads the state that a new source would have."""
         return self._inner.requires == "resettable"
+
+    @property
+    def is_null(self) -> bool:
+        """True for a matched null."""
+        return isinstance(self.intervention, MatchedNull)
+
+    @property
+    def restores_at_end(self) -> bool:
+        """True if the treated leaves return at the window's end to what they were at its start."""
+        return self._inner.restores_at_end
+
+    @property
+    def boundaries(self) -> range:
+        """The steps at which the source is rewritten: the window's, and its end where it is restored."""
+        return range(self.window.start, self.window.stop + self.restores_at_end)
 
     @property
     def _inner(self) -> AbstractIntervention:
@@ -112,6 +133,12 @@ def check_pair(treatment: Treatment, source: AbstractSource) -> None:
         check_pair(
             Treatment(source.name, intervention.of, treatment.window, treatment.leaves), source
         )
+        if len(treatment.boundaries) > 1 and not intervention.against:
+            raise DesignError(
+                f"a matched null over several boundaries reads where the control and the treated arm are at "
+                f"each of them, so only a study can add it; got one of {treatment.source} at "
+                f"{treatment.window}. Give the arm {intervention.of}: its null is added by itself."
+            )
     if intervention.single_step and treatment.window.length > 1:
         raise DesignError(
             f"{intervention.verb} acts at one boundary; its window must be one step long, got "
@@ -135,13 +162,16 @@ def check_pair(treatment: Treatment, source: AbstractSource) -> None:
     )
 
 
-def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | None:
-    """Return the matched null of a treatment, or None where none is defined.
+def matched_null(
+    treatment: Treatment, source: AbstractSource, arm: Sequence[Treatment] = ()
+) -> Treatment | None:
+    """Return the matched null of a treatment, or None where there is none (`null_refusal` says why).
 
-    Of arrays: a random kick of the same norm. Of a rearranged window of an order: a random permutation
-    of the same window. Of a re-drawn stream, or an order changed otherwise: another draw.
+    Of arrays: a random displacement of the same norm. Of a rearranged window of an order: a random
+    permutation of the same window. Of a re-drawn stream, or an order changed otherwise: another draw.
+    `arm`: all treatments of the arm, if it has others.
     """
-    intervention = treatment.intervention
+    intervention, against = treatment.intervention, _against(arm or (treatment,))
     match intervention:
         case Carry() | Sham() | MatchedNull():
             return None
@@ -151,13 +181,53 @@ def matched_null(treatment: Treatment, source: AbstractSource) -> Treatment | No
             null = Permute(draw=intervention.draw + 1)
         case Reseed():
             null = Reseed(draw=intervention.draw + 1)
-        case _ if "arrays" in source.capabilities:
-            null = MatchedNull(of=intervention)
-        case _ if "reseedable" in source.capabilities:
+        case Nudge():
+            null = Nudge(intervention.epsilon, draw=intervention.draw + 1)
+        case _ if "arrays" in source.capabilities and not source.linked_leaves():
+            null = MatchedNull(of=intervention, against=against)
+        case _ if "arrays" not in source.capabilities and "reseedable" in source.capabilities:
             null = Reseed(draw=1)
         case _:
             return None
     return Treatment(treatment.source, null, treatment.window, treatment.leaves)
+
+
+def _against(arm: Sequence[Treatment]) -> tuple[Treatment, ...]:
+    """Return the treatments that a null of this arm is compared with at each boundary: none if it has one."""
+    boundaries = {step for treatment in arm for step in treatment.boundaries}
+    return tuple(arm) if len(boundaries) > 1 else ()
+
+
+def null_refusal(treatment: Treatment, source: AbstractSource) -> str:
+    """Return why a treatment has no matched null, as the end of a sentence; "" if it has one."""
+    if isinstance(treatment.intervention, Carry | Sham | MatchedNull):
+        return "it is a reference itself"
+    if matched_null(treatment, source) is not None:
+        return ""
+    linked = source.linked_leaves() if "arrays" in source.capabilities else ""
+    return linked or f"no random change of {source.name} as large is defined"
+
+
+def is_redraw(treatment: Treatment) -> bool:
+    """Return True for a treatment that is itself random: its matched null is another draw of it."""
+    match treatment.intervention:
+        case Nudge() | Reseed():
+            return True
+        case Permute():
+            return treatment.source == "order"
+        case _:
+            return False
+
+
+def redraw_of(treatment: Treatment, source: AbstractSource) -> Redraw:
+    """Return what else is a draw of the same law as a random change; "" if a treatment is none.
+
+    "null": another draw of the treatment. "control": also what it replaces, for that was drawn so too.
+    """
+    if not is_redraw(treatment):
+        return ""
+    reseeds = isinstance(treatment.intervention, Reseed)
+    return "control" if reseeds and source.redraws_alike(treatment.window.start) else "null"
 
 
 def describe_null(treatment: Treatment) -> str:
@@ -165,7 +235,7 @@ def describe_null(treatment: Treatment) -> str:
     match treatment.intervention:
         case Permute():
             return "another shuffle of the window"
-        case Reseed():
+        case Reseed() | Nudge():
             return "another draw"
         case _:
             return "a random kick as large"

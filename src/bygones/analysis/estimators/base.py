@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -23,6 +23,8 @@ class Estimate:
     `p_value` is two-sided, for the hypothesis that the truth is 0: at most 1 − level exactly where
     the interval leaves out 0 (but for pairs all alike, see
     `estimate_without_interval`), None where there is none.
+    `error`: the standard error that the interval was made from, `skewness`: the pairs' skewness by which
+    the interval was chosen; None where the method has none.
 
     >>> print(Estimate(0.0081, 0.0075, 0.0087, level=0.95, num_pairs=32, method="paired t"))
     0.0081 [95% CI 0.0075, 0.0087]
@@ -37,6 +39,8 @@ class Estimate:
     num_dropped: int = 0
     note: str = ""
     p_value: float | None = None
+    error: float | None = None
+    skewness: float | None = None
 
     def covers(self, number: float) -> bool:
         """Return whether the interval contains a number; an interval that does not exist contains all.
@@ -48,8 +52,9 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """Return the estimate in another unit, `factor > 0` of which make one of this."""
-        ends = {name: factor * getattr(self, name) for name in ("value", "low", "high")}
-        return Estimate(**{**vars(self), **ends})
+        error = None if self.error is None else factor * self.error
+        value, low, high = (factor * number for number in (self.value, self.low, self.high))
+        return replace(self, value=value, low=low, high=high, error=error)
 
     @property
     def number(self) -> str:
@@ -58,9 +63,9 @@ class Estimate:
 
     @property
     def interval(self) -> str:
-        """The interval alone, in words when there is none."""
+        """The interval alone, in words when there is none or an end of it is infinite."""
         percent = f"{100.0 * self.level:g}%"
-        if math.isnan(self.low) or math.isnan(self.high):
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return f"[no {percent} CI]"
         ends = (_round_to_error(end, self._half_width) for end in (self.low, self.high))
         return f"[{percent} CI {', '.join(ends)}]"
@@ -196,7 +201,7 @@ def estimate_from_t(
     ratio = abs(value) / error if error > 0.0 else math.inf if value else 0.0
     p_value = 2.0 * float(special.stdtr(degrees, -ratio))
     ends = (value - half, value + half)
-    return Estimate(value, *ends, level, num_pairs, method, num_dropped, note, p_value)
+    return Estimate(value, *ends, level, num_pairs, method, num_dropped, note, p_value, error)
 
 
 def estimate_from_draws(
@@ -228,6 +233,16 @@ def estimate_from_draws(
     return Estimate(value, low, high, level, num_pairs, method, num_dropped, note, p_value)
 
 
-def infinite_interval_note(num_pairs: int) -> str:
-    """Return the note of an interval that has an infinite end."""
-    return f"{num_pairs} such pairs are too few for this method: its interval is unbounded"
+def infinite_interval_note(num_pairs: int, fewest: int | None = None) -> str:
+    """Return the note of an interval that has an infinite end. `fewest`: pairs at which it has none."""
+    note = f"{num_pairs} such pairs are too few for this method: its interval is unbounded"
+    return note if fewest is None else f"{note} below {fewest} pairs"
+
+
+def fewest_for_sign_flips(level: float) -> int:
+    """Return the fewest pairs of which a flip of signs can be rare enough: 2^(1 − n) ≤ 1 − level.
+
+    >>> fewest_for_sign_flips(0.95), fewest_for_sign_flips(0.99)
+    (6, 8)
+    """
+    return math.ceil(1.0 - math.log2(1.0 - level) - 1e-9)

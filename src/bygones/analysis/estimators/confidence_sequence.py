@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,16 +69,24 @@ def confidence_sequence(
     if n < 2 or (np.all(kept == kept[0]) and math.isfinite(widths)):
         return estimate_without_interval(mean, **facts)
     if np.all(kept == kept[0]):  # alike so far, which bounds nothing: the next may differ
-        return Estimate(
-            mean, -math.inf, math.inf, **facts, note=infinite_interval_note(n), p_value=1.0
-        )
+        note = infinite_interval_note(n, _fewest(level, effect_scale))
+        return Estimate(mean, -math.inf, math.inf, **facts, note=note, p_value=1.0)
     spread = standard_error(kept) * math.sqrt(n - 1)  # s̃: n below the line
     half = widths * spread
     m, u = 1.0 + n * effect_scale**2, (mean / spread) ** 2
     evidence = 0.5 * n * (math.log1p(u) - math.log1p(u / m)) - 0.5 * math.log(m)
-    note = "" if math.isfinite(half) else infinite_interval_note(n)
+    bounded = math.isfinite(half)
+    note = "" if bounded else infinite_interval_note(n, _fewest(level, effect_scale))
     p_value = math.exp(min(0.0, -evidence))
     return Estimate(mean, mean - half, mean + half, **facts, note=note, p_value=p_value)
+
+
+def _fewest(level: float, effect_scale: float) -> int:
+    """Return the fewest pairs at which the interval is bounded."""
+    widths = (
+        (n, half_width_in_spreads(n, level=level, effect_scale=effect_scale)) for n in count(2)
+    )
+    return next(n for n, width in widths if math.isfinite(width))
 
 
 def half_width_in_spreads(

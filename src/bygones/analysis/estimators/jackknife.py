@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,14 +20,22 @@ METHOD = "jackknife"
 
 
 def jackknife(
-    *arrays: ArrayLike, statistic: Callable[..., float] = np.mean, level: float = 0.95
+    *arrays: ArrayLike,
+    statistic: Callable[..., float] = np.mean,
+    level: float = 0.95,
+    leave_one_out: Callable[..., np.ndarray] | None = None,
+    interval: Callable[..., Estimate] | None = None,
 ) -> Estimate:
     """A statistic of the seeds, with an interval from leaving out one seed at a time.
 
         θ ± t · √((n − 1)/n · Σ_s (θ₋ₛ − θ̄)²)
 
     θ: statistic(*arrays); θ₋ₛ: the same without seed s; θ̄: the mean of these; t: the
-    (1 + level)/2 quantile of Student's t with n − 1 degrees of freedom; n: seeds.
+    (1 + level)/2 quantile of Student's t with n − 1 degrees of freedom; n: seeds. Another `interval` is
+    an estimator for pairs: it gets the pseudo-values n θ − (n − 1) θ₋ₛ, moved so that their mean is θ.
+
+    `leave_one_out`: every θ₋ₛ at once, (n,), from the same arrays, where they have a closed form; else the
+    statistic is computed n times, which for a matrix takes time of order n³.
 
     Every axis of every array runs over the same seeds: shape (R,) for one number a seed, (R, R)
     for one number a pair of seeds. Leaving out seed s takes out element s of the first, and row
@@ -53,11 +62,22 @@ def jackknife(
     value = float(statistic(*_of(of_seeds, seeds))) if n else math.nan
     if n < 2:
         return estimate_without_interval(value, **facts)
-    without = np.array([statistic(*_of(of_seeds, np.delete(seeds, s))) for s in range(n)])
+    if leave_one_out is not None:
+        without = leave_one_out(*_of(of_seeds, seeds))
+    else:
+        without = np.array([statistic(*_of(of_seeds, np.delete(seeds, s))) for s in range(n)])
     if np.all(without == without[0]):
         return estimate_without_interval(value, **facts)
+    if interval is not None and np.isfinite(without).all():
+        found = interval(value - (n - 1) * (without - without.mean()), level=level)
+        return replace(found, value=value, num_dropped=num_dropped, method=_name(found))
     variance = (n - 1) / n * float(np.sum((without - without.mean()) ** 2))
     return estimate_from_t(value, math.sqrt(variance), n - 1, **facts)
+
+
+def _name(found: Estimate) -> str:
+    """Return the method's name: that of the interval, for what is not a mean."""
+    return METHOD if found.method == "paired t" else found.method.removesuffix(" t") + f" {METHOD}"
 
 
 def mean_over_pairs(between: np.ndarray) -> float:
@@ -70,6 +90,36 @@ def mean_over_pairs(between: np.ndarray) -> float:
     if n < 2:
         return math.nan
     return float((between.sum() - np.trace(between)) / (n * (n - 1)))
+
+
+def means_without_each(numbers: np.ndarray) -> np.ndarray:
+    """The mean of a sample, (R,), without each of its numbers: (Σ x − x_s)/(R − 1); NaN below two.
+
+    >>> means_without_each(np.array([1.0, 2.0, 6.0]))
+    array([4. , 3.5, 1.5])
+    """
+    n = len(numbers)
+    if n < 2:
+        return np.full(n, math.nan)
+    offset = numbers - numbers[0]  # equal numbers have equal means, to the bit
+    return numbers[0] + (offset.sum() - offset) / (n - 1)
+
+
+def pair_means_without_each(between: np.ndarray) -> np.ndarray:
+    """`mean_over_pairs` of a matrix, (R, R), without each of its seeds; NaN below three.
+
+        (Σ over s′ ≠ s″ of D_{s′s″} − Σ over s′ ≠ s of (D_{ss′} + D_{s′s})) / ((R − 1)(R − 2))
+
+    >>> pair_means_without_each(np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 6.0], [2.0, 6.0, 0.0]]))
+    array([6., 2., 1.])
+    """
+    n = len(between)
+    if n < 3:
+        return np.full(n, math.nan)
+    offset = between - between[0, 1]
+    np.fill_diagonal(offset, 0.0)
+    of_seed = offset.sum(axis=0) + offset.sum(axis=1)
+    return between[0, 1] + (offset.sum() - of_seed) / ((n - 1) * (n - 2))
 
 
 def _of(arrays: list[np.ndarray], seeds: np.ndarray) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import Estimate
+from bygones.analysis.estimators.base import Estimate, fewest_for_sign_flips
 from bygones.core.keyed_rng import generator
 
 METHOD = "max-T by sign flips"
@@ -107,8 +107,8 @@ def max_t(
     first: np.ndarray = kept[0]
     mean = np.where(flat, first, kept.mean(axis=0))
     error = np.where(flat, 0.0, kept.std(axis=0, ddof=1) / math.sqrt(n))
-    if 2.0 ** (1 - n) > 1.0 - level:
-        fewest = math.ceil(1.0 - math.log2(1.0 - level))
+    fewest = fewest_for_sign_flips(level)
+    if n < fewest:
         note = f"fewer than {fewest} pairs: sign flips cannot bound anything at {level:.0%}"
         return band(mean, error, math.inf, method=METHOD, note=note)
     if flat.all():

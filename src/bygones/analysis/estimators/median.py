@@ -12,6 +12,7 @@ from bygones.analysis.estimators.base import (
     Estimate,
     SampleFacts,
     estimate_without_interval,
+    fewest_for_sign_flips,
     finite_pairs,
     infinite_interval_note,
 )
@@ -52,6 +53,5 @@ def median(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     low, high = (float(ordered[k - 1]), float(ordered[n - k])) if k else (-math.inf, math.inf)
     fewest = min(int(np.sum(kept <= 0.0)), int(np.sum(kept >= 0.0)))
     p_value = min(1.0, 2.0 * float(special.bdtr(fewest, n, 0.5)))
-    return Estimate(
-        value, low, high, **facts, note="" if k else infinite_interval_note(n), p_value=p_value
-    )
+    note = "" if k else infinite_interval_note(n, fewest_for_sign_flips(level))
+    return Estimate(value, low, high, **facts, note=note, p_value=p_value)

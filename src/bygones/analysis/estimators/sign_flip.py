@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +13,9 @@ from bygones.analysis.estimators.base import (
     SampleFacts,
     estimate_from_draws,
     estimate_without_interval,
+    fewest_for_sign_flips,
     finite_pairs,
+    infinite_interval_note,
 )
 from bygones.core.keyed_rng import generator
 
@@ -63,7 +66,9 @@ def sign_flip(
     means = _every_mean(centred) if n <= MOST_EXACT else _drawn_means(centred, seed, num_flips)
     # Sums that are equal on paper differ in the last bits: they count as equal.
     rounding = 1e-13 * float(np.abs(kept).max())
-    return estimate_from_draws(mean, mean + means, rounding, **facts)
+    found = estimate_from_draws(mean, mean + means, rounding, **facts)
+    fewest = fewest_for_sign_flips(level)
+    return replace(found, note=infinite_interval_note(n, fewest)) if n < fewest else found
 
 
 def _every_mean(numbers: np.ndarray) -> np.ndarray:

@@ -49,6 +49,9 @@ class CarriedStreams(AbstractSource):
         """Return the generators by name."""
         return dict(self._generators)
 
+    def redraws_alike(self, step: int) -> bool:
+        return True
+
     def capture(self) -> State:
         state: dict[str, Any] = {}
         for name, generator in self._generators.items():

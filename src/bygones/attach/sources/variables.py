@@ -69,10 +69,13 @@ class ScriptVariables(AbstractSource):
         """Return None: a recipe declares what it carries."""
         return None
 
+    def held(self) -> dict[str, Any]:
+        """Return what lies in each place now, by leaf; not a copy."""
+        return {leaf: read(place) for leaf, place in self._places.items()}
+
     def capture(self) -> State:
-        values = {leaf: read(place) for leaf, place in self._places.items()}
         state: dict[str, Any] = {}
-        for leaf, value in values.items():
+        for leaf, value in self.held().items():
             try:
                 state[leaf] = copy_plain(value)
             except TypeError:  # something else lies there now

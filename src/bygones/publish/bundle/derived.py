@@ -16,6 +16,10 @@ from bygones.store.outcomes import Manifest
 
 _IN_EFFECTS = ("study", "recipe", "digests", "orders", "contract")
 _IN_STUDY = ("study", "recipe", "fork_at", "headline", "family", "margins", "arms", "digests")
+_IN_STUDY_SINCE = (
+    "interval",
+    "stopping",
+)  # not recorded by earlier versions, nor where there is none
 
 
 def study_of(manifest: Manifest) -> dict[str, Any]:
@@ -28,6 +32,7 @@ def study_of(manifest: Manifest) -> dict[str, Any]:
         "horizons": [step - manifest.facts.fork_at for step in manifest.steps],
         "orders": told["orders"],
         "design": manifest.facts.design,
+        **{name: told[name] for name in _IN_STUDY_SINCE if name in told},
     }
 
 

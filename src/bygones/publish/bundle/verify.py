@@ -13,7 +13,7 @@ from typing import Any
 from bygones.core.code_digest import source_digest
 from bygones.core.errors import BundleError, BygonesError, DesignError, LedgerError
 from bygones.core.script_digest import script_digest
-from bygones.core.study_facts import StudyFacts
+from bygones.core.study_facts import StudyFacts, facts_of
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout
 from bygones.publish.bundle.archive import files_of, open_bundle
@@ -214,7 +214,12 @@ def _check_ledger(
 
 
 def _check_effects(folder: Path, outcomes: Any) -> str:
-    """Check the effects by computing them again from the outcomes."""
+    """Check the effects by computing them again from the outcomes.
+
+    A study that records no interval is of a version that knew one only: Student's.
+    """
+    if facts_of(outcomes).interval is None:
+        outcomes = outcomes.assign_attrs(interval="paired_t")
     if derived.effects_json(outcomes) == (folder / layout.EFFECTS).read_bytes():
         return "worked out again from the outcomes, equal to the bit"
     recorded = layout.read_json(folder, layout.EFFECTS)

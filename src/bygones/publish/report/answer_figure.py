@@ -34,8 +34,8 @@ from bygones.publish.report.scales import Scale, scale
 from bygones.publish.report.verdicts import (
     GONE_SHARE,
     Reading,
+    format_effect_share,
     format_estimate,
-    format_share,
     number,
     share,
     steps,
@@ -167,7 +167,7 @@ def _answer_row(reading: Reading, shares: bool) -> _AnswerRow:
     else:
         value, low, high = last.estimate.value, last.estimate.low, last.estimate.high
         start = first.estimate.value
-    label = format_share(last.fraction) if shares else format_estimate(last.estimate)
+    label = format_effect_share(last) if shares else format_estimate(last.estimate)
     if last.num_diverged:
         label += f" · {last.num_diverged} diverged"
     return _AnswerRow(reading, value, max(low, 0.0), high, null, start, label)

@@ -18,6 +18,7 @@ from bygones.analysis.estimators import Estimate
 from bygones.analysis.function_field import FunctionField, function_field
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Adjusted, Family, adjust
+from bygones.analysis.observed_models import observing
 from bygones.analysis.pairing import PairingGain, pairing_gains
 from bygones.core.study_facts import facts_of
 from bygones.core.text import capitalize
@@ -57,7 +58,10 @@ class Absence:
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """Which inputs one arm moves, by class and by difficulty, and its calibration there."""
+    """Which inputs one arm moves, by class and by difficulty, and its calibration there.
+
+    With too few pairs for simultaneous intervals there are no groups, and `field.too_few` says why.
+    """
 
     arm: str
     horizon: int
@@ -78,6 +82,7 @@ class Evidence:
     absences: tuple[Absence, ...]
     pairing_gains: tuple[PairingGain, ...]
     moved: Moved | None
+    models: Mapping[str, tuple[Effect, ...]]  # of each further model, the last effect of every arm
 
 
 def gather(
@@ -92,7 +97,19 @@ def gather(
         absences=tuple(_absences(outcomes, readings)),
         pairing_gains=tuple(_pairings(outcomes, effects, readings)),
         moved=_moved(outcomes, readings),
+        models=_models(outcomes, readings),
     )
+
+
+def _models(outcomes: xr.Dataset, readings: Sequence[Reading]) -> dict[str, tuple[Effect, ...]]:
+    """Return every arm's effect on each model beside the one that leads, in the order of the answer."""
+    last, found = readings[0].last, {}
+    rank = {reading.arm: place for place, reading in enumerate(readings)}
+    for model in facts_of(outcomes).models[1:]:
+        effects = all_effects(observing(outcomes, model), (last.metric,), steps=[last.step])
+        shown = [effect for effect in effects if effect.arm in rank]
+        found[model] = tuple(sorted(shown, key=lambda effect: rank[effect.arm]))
+    return found
 
 
 def _default_family(readings: Sequence[Reading]) -> Family:
@@ -168,6 +185,7 @@ def _moved(outcomes: xr.Dataset, readings: Sequence[Reading]) -> Moved | None:
     reading, at = chosen
     field = function_field(outcomes, reading.arm, at.step)
     is_labelled = field.labels is not None
+    grouped = is_labelled and not field.too_few
     if field.note and is_labelled:  # so skewed that the intervals would cover too little
         field = function_field(outcomes, reading.arm, at.step, of="log_odds")
     return Moved(
@@ -175,8 +193,8 @@ def _moved(outcomes: xr.Dataset, readings: Sequence[Reading]) -> Moved | None:
         horizon=at.horizon,
         field=field,
         images=outcomes["images"].values if "images" in outcomes else None,
-        by_class=breakdown(field, "class") if is_labelled else (),
-        by_difficulty=_by_difficulty(field) if is_labelled else (),
+        by_class=breakdown(field, "class") if grouped else (),
+        by_difficulty=_by_difficulty(field) if grouped else (),
         curves=reliability_curves(outcomes, reading.arm, at.step) if is_labelled else None,
         brier=brier_change(outcomes, reading.arm, at.step) if is_labelled else None,
     )

@@ -13,9 +13,12 @@ from bygones.publish.report.tables import Row, Table, estimate_cells
 def evidence_tables(evidence: Evidence) -> list[Table]:
     """Return every table that is not empty, and the first three always."""
     tables = [_family(evidence), _equivalence(evidence), _pairing(evidence)]
+    if evidence.models:
+        tables.append(_models(evidence))
     moved = evidence.moved
     if moved is not None:
-        tables.append(_moved_inputs(moved))
+        if not moved.field.too_few:
+            tables.append(_moved_inputs(moved))
         if moved.by_class:
             tables.append(_breakdown(moved))
         if moved.curves is not None:
@@ -60,6 +63,25 @@ def _pairing(evidence: Evidence) -> Table:
     ]  # fmt: skip
     columns = "arm metric horizon num_pairs correlation variance_ratio pays"
     return _table("pairing", rows, columns, "What pairing by seed was worth", split_by="metric")
+
+
+def _models(evidence: Evidence) -> Table:
+    rows = [
+        {"model": model, "arm": effect.arm, "metric": effect.metric, "horizon": effect.horizon}
+        | estimate_cells("estimate", effect.estimate)
+        | estimate_cells("excess", effect.excess)
+        | estimate_cells("fraction", effect.fraction)
+        | {"sentence": str(effect)}
+        for model, effects in evidence.models.items()
+        for effect in effects
+    ]
+    columns = (
+        "model arm metric horizon estimate estimate_low estimate_high excess excess_low excess_high "
+        "fraction fraction_low fraction_high sentence"
+    )
+    title = "What the other models that are alive show at the last horizon"
+    quoted = {"in_unit": ("estimate", "excess"), "shares": ("fraction",), "split_by": "model"}
+    return _table("models", rows, columns, title, **quoted)
 
 
 def _moved_inputs(moved: Moved) -> Table:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from bygones.analysis.coverage import measured_coverage
 from bygones.analysis.effect import Effect
 from bygones.analysis.metrics import METRICS
+from bygones.analysis.skewness import SKEWED_FROM
 from bygones.core.errors import UnknownName
 from bygones.core.study_facts import ArmFacts, facts_of
 from bygones.core.text import capitalize, format_value
@@ -27,8 +28,8 @@ from bygones.publish.report.verdicts import (
     GONE_SHARE,
     GROUPS,
     Reading,
+    format_effect_share,
     format_estimate,
-    format_share,
     number,
     steps,
 )
@@ -78,13 +79,14 @@ def _context(
         "scores": _score_figures(effects, readings, folder),
         "grids": _grids(effects),
         "floor_words": _floor_words(readings),
+        "rule_words": _rule_words(last),
         "coverage_words": _coverage_words(last),
         "ceilings": [effect.ceiling for effect in readings[0].course],
         "checklist": filled,
         "checklist_words": headline_of(filled),
         "plain": format_value,
         "sections": render_sections(
-            PageData(evidence, readings, folder), {"metrics": METRICS, "last": last}
+            PageData(evidence, readings, folder), {"metrics": METRICS, "last": last, "facts": facts}
         ),
     }
 
@@ -106,11 +108,11 @@ def _summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
 def _aside(reading: Reading) -> str:
     if reading.kind == "gone":
         return f"after {steps(reading.washout.gone_by or 0)}"
-    if reading.kind in ("sham", "nothing", "never"):
+    if reading.kind in ("sham", "unreached", "nothing", "never"):
         return ""
-    if reading.last.fraction is None:
+    if reading.last.fraction is None or reading.last.is_rounding:
         return format_estimate(reading.last.estimate)
-    return format_share(reading.last.fraction)
+    return format_effect_share(reading.last)
 
 
 def _floor_words(readings: Sequence[Reading]) -> str:
@@ -123,10 +125,23 @@ def _floor_words(readings: Sequence[Reading]) -> str:
     return f"here up to {number(max(floor.value for floor in floors))}"
 
 
+def _rule_words(last: Effect) -> str:
+    """Describe the rule by which each interval was chosen; "" where there was none."""
+    if last.estimate.skewness is None:
+        return ""
+    return (
+        f"By the rule that was fixed beforehand, pairs whose sample skewness is beyond ±{SKEWED_FROM:g} take "
+        f"the longer, skewness-corrected interval, and such shares are taken on the log scale; which it was "
+        f"stands beside every number."
+    )
+
+
 def _coverage_words(last: Effect) -> str:
     """Describe the coverage of intervals of this kind in simulated studies; "" for a user's own estimator."""
+    found = last.estimate
+    chosen = "by_skewness" if found.skewness is not None else found.method
     try:
-        words = measured_coverage(last.estimate.method, last.estimate.num_pairs)
+        words = measured_coverage(chosen, found.num_pairs)
     except UnknownName:
         return ""
     return f"In simulated studies, {words}."
@@ -148,9 +163,9 @@ def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Mark
 
 
 def _share_words(effect: Effect) -> str:
-    if effect.fraction is None:
+    if effect.fraction is None or effect.is_rounding:
         return format_estimate(effect.estimate)
-    return f"{format_share(effect.fraction)} of what another seed would change"
+    return f"{format_effect_share(effect)} of what another seed would change"
 
 
 def _course_figures(

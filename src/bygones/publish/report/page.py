@@ -14,7 +14,13 @@ from matplotlib.figure import Figure
 
 from bygones.core.text import capitalize, format_bytes, format_count
 from bygones.publish.report import svg
-from bygones.publish.report.verdicts import format_estimate, format_share, number, percent, steps
+from bygones.publish.report.verdicts import (
+    format_effect_share,
+    format_estimate,
+    number,
+    percent,
+    steps,
+)
 
 
 def render_template(template: str, context: Mapping[str, Any]) -> str:
@@ -25,7 +31,7 @@ def render_template(template: str, context: Mapping[str, Any]) -> str:
     )  # fmt: skip
     environment.filters |= {
         "number": number, "percent": percent, "steps": steps, "estimate": format_estimate,
-        "shared": format_share, "bytes": format_bytes, "sentence": capitalize,
+        "shared": format_effect_share, "bytes": format_bytes, "sentence": capitalize,
         "format_count": format_count,
     }  # fmt: skip
     return environment.get_template(template).render(context)

@@ -14,7 +14,9 @@ from typing import Any
 
 import xarray as xr
 
+from bygones.analysis.arms import Arms
 from bygones.analysis.effect import Effect
+from bygones.analysis.estimators import Estimate
 from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts
 from bygones.publish.report.verdicts import Reading, share
 
@@ -55,7 +57,8 @@ _REFERENCES = ("estimate", "floor", "null", "excess", "ceiling", "fraction")
 _EFFECT_COLUMNS = (
     "arm", "metric", "step", "horizon",
     *(f"{name}{end}" for name in _REFERENCES for end in ("", "_low", "_high")),
-    "level", "num_pairs", "num_diverged", "method", "note",
+    "level", "num_pairs", "num_diverged", "method", "note", "skewness",
+    "excess_method", "fraction_method", "share_limit", "resolution",
     "pair_correlation", "variance_ratio", "sentence",
 )  # fmt: skip
 
@@ -71,12 +74,20 @@ def effects_table(effects: Iterable[Effect]) -> Table:
         row |= {"level": effect.estimate.level, "num_pairs": effect.estimate.num_pairs}
         row |= {"num_diverged": effect.num_diverged, "method": effect.estimate.method}
         row |= {"note": effect.estimate.note, "pair_correlation": effect.pair_correlation}
+        row |= {"skewness": effect.estimate.skewness, "excess_method": _method(effect.excess)}
+        row |= {"fraction_method": _method(effect.fraction), "share_limit": effect.share_limit}
+        row |= {"resolution": effect.resolution}
         row |= {"variance_ratio": effect.variance_ratio, "sentence": str(effect)}
         rows.append(row)
     return _table(
         "effects", rows, _EFFECT_COLUMNS, "Every effect with its references, by arm and horizon",
-        in_unit=_REFERENCES[:-1], shares=("fraction", "level"), split_by="metric",
+        in_unit=(*_REFERENCES[:-1], "resolution"), shares=("fraction", "level", "share_limit"),
+        split_by="metric",
     )  # fmt: skip
+
+
+def _method(estimate: Estimate | None) -> str | None:
+    return None if estimate is None else estimate.method
 
 
 _ANSWER_COLUMNS = (
@@ -113,12 +124,18 @@ def answer_table(readings: Iterable[Reading]) -> Table:
 _LIFETIME_COLUMNS = (
     "arm", "source", "intervention", "window_start", "window_stop", "leaves", "lifetime",
     "lifetime_steps", "stood_until", "gone_from", "last_horizon", "verdict",
+    "null_ratio_low", "null_ratio_high", "no_null",
 )  # fmt: skip
 
 
 def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Table:
-    """Return the source's lifetime beside the effect's washout, one row a treatment."""
+    """Return the source's lifetime beside the effect's washout, one row a treatment.
+
+    `null_ratio`: the matched null's displacement of the sources beside the treatment's, as measured:
+    smallest and largest over seeds and boundaries. `no_null`: why there is no matched null.
+    """
     by_name = {arm.name: arm for arm in arms}
+    ratios = {arm.null_of: arm.null_ratio for arm in arms if arm.role == "null"}
     rows = []
     for reading in readings:
         for treatment in by_name[reading.arm].treatments:
@@ -133,6 +150,9 @@ def lifetimes_table(readings: Iterable[Reading], arms: Sequence[ArmFacts]) -> Ta
                 "gone_from": reading.washout.gone_by,
             }
             row |= {"last_horizon": reading.last.horizon, "verdict": reading.verdict}
+            low, high = ratios.get(reading.arm) or (None, None)
+            row |= {"null_ratio_low": low, "null_ratio_high": high}
+            row |= {"no_null": Arms(arms).no_null(reading.arm)}
             rows.append(row)
     title = "How long the carrier lasts and how long its effect, in steps"
     return _table("lifetimes", rows, _LIFETIME_COLUMNS, title)

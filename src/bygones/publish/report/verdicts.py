@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bygones.analysis.effect import Effect, Washout
+from bygones.analysis.effect import FACTOR_FROM, Effect, Washout
 from bygones.analysis.effects import washout
 from bygones.analysis.estimators import Estimate
 from bygones.core.text import format_count
@@ -18,7 +18,20 @@ HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
 GONE_SHARE = 0.01  # of the ceiling
 
 
-Kind = Literal["beyond", "like", "less", "alone", "unclear", "gone", "never", "sham", "nothing"]
+Kind = Literal[
+    "redraw",
+    "beyond",
+    "like",
+    "less",
+    "alone",
+    "unclear",
+    "gone",
+    "never",
+    "rounding",
+    "sham",
+    "unreached",
+    "nothing",
+]
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,12 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     after = f"after {steps(last.horizon)}"
     if not math.isfinite(last.estimate.value):
         return "nothing", "no estimate", "no seed pair stayed finite"
+    if last.unreached:
+        return "unreached", "does not reach what is observed", "every output is the control's"
     if all(at_floor(effect) for effect in course):
         return "sham", "cannot be told from the sham", "exactly what doing nothing gives"
+    if last.is_rounding and gone.last_standing in (None, last.horizon):
+        return "rounding", f"within rounding {after}", "the resolution of the arithmetic"
     if gone.gone_by is not None:
         below = f"{GONE_SHARE:.0%} of another seed"
         if gone.last_standing is None:
@@ -94,17 +111,20 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
     if last.floor is not None and not last.estimate.low > last.floor.high:
         return "unclear", f"too uncertain to call {after}", "the interval reaches the sham's"
     lead = f"still there {after}"
+    if last.redraw:
+        return "redraw", lead, "is itself a random change"
     if last.excess is None:
-        return "alone", lead, "no matched null to compare with"
-    if last.excess.low > 0:
+        return "alone", lead, last.no_null or "no matched null was run"
+    if last.beyond_null and last.excess.low > 0:
         return "beyond", lead, f"more than {last.null_is}"
-    if last.excess.high < 0:
+    if last.beyond_null:
         return "less", lead, f"less than {last.null_is}"
     return "like", lead, f"cannot be told from {last.null_is}"
 
 
 # What the first lines of the page say, in this order; one group holds the arms of some kinds.
 GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
+    ("Still there, and itself a random change", ("redraw",)),
     ("Still there, more than a random change as large", ("beyond",)),
     ("Still there, cannot be told from a random change as large", ("like",)),
     ("Still there, less than a random change as large", ("less",)),
@@ -112,7 +132,9 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     ("Too uncertain to call", ("unclear",)),
     ("Gone", ("gone",)),
     (f"Never above {GONE_SHARE:.0%} of another seed", ("never",)),
+    ("Within the resolution of the arithmetic, cannot be told from rounding", ("rounding",)),
     ("Cannot be told from the sham", ("sham",)),
+    ("Does not reach the model that is observed", ("unreached",)),
     ("No estimate", ("nothing",)),
 )
 
@@ -126,8 +148,8 @@ def at_floor(effect: Effect) -> bool:
 
 
 def share(effect: Effect, value: float) -> float:
-    """Return a value of the effect's metric as a share of its ceiling; NaN where there is no ceiling."""
-    if effect.ceiling is None or not effect.ceiling.value > 0:
+    """Return a value of the effect's metric as a share of its ceiling; NaN where none is above rounding."""
+    if effect.ceiling is None or not effect.ceiling.value > (effect.resolution or 0.0):
         return math.nan
     return value / effect.ceiling.value
 
@@ -166,11 +188,15 @@ def number(value: float | None, digits: int = 3) -> str:
 def percent(value: float | None) -> str:
     """Format a share as a percentage: as many decimals as are significant, "< 0.01%" below that.
 
+    Above 1000% it is a factor.
+
     >>> percent(0.3712), percent(0.0123), percent(0.0), percent(0.00001), percent(15.5)
-    ('37%', '1.2%', '0%', '< 0.01%', '1550%')
+    ('37%', '1.2%', '0%', '< 0.01%', '16×')
     """
     if value is None or not math.isfinite(value):
         return "–"
+    if abs(value) > FACTOR_FROM:
+        return _factor(value)
     if value == 0:
         return "0%"
     points = abs(value) * 100
@@ -178,6 +204,15 @@ def percent(value: float | None) -> str:
         return "< 0.01%"
     decimals = 0 if points >= 9.95 else 1 if points >= 0.95 else 2
     return f"{value * 100:.{decimals}f}%".replace("-", "−")
+
+
+def _factor(value: float) -> str:
+    """
+    >>> _factor(15.5), _factor(2.345), _factor(12345.0)
+    ('16×', '2.3×', '12,345×')
+    """
+    text = f"{value:,.0f}" if abs(value) >= FACTOR_FROM else f"{value:.1f}"
+    return f"{text}×".replace("-", "−")
 
 
 def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: bool = False) -> str:
@@ -191,20 +226,34 @@ def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: b
     if scaled.value == scaled.low == scaled.high:
         return f"exactly {number(scaled.value)}"
     value = f"+{scaled.number}" if signed and scaled.value > 0 else scaled.number
-    if math.isnan(scaled.low):
+    if not (math.isfinite(scaled.low) and math.isfinite(scaled.high)):
         return f"{value} (no interval)".replace("-", "−")
     interval = scaled.interval.replace(f"{100 * scaled.level:g}% CI ", "")
     return f"{value} {interval}".replace("-", "−")
 
 
 def format_share(estimate: Estimate | None) -> str:
-    """Format a share of the ceiling for a row or cell: `37% [35%, 39%]`, cut at 0."""
+    """Format a share of the ceiling for a row or cell: `37% [35%, 39%]`, cut at 0.
+
+    As factors, `16× [9.0×, 22×]`, where the share or the upper end is above 1000%.
+    """
     if estimate is None or math.isnan(estimate.value):
         return "–"
     if estimate.value == estimate.low == estimate.high == 0:
         return "exactly 0"
-    if math.isnan(estimate.low) or estimate.low == estimate.high:
+    if not math.isfinite(estimate.high - estimate.low) or estimate.low == estimate.high:
         return percent(estimate.value)
-    return (
-        f"{percent(estimate.value)} [{percent(max(estimate.low, 0.0))}, {percent(estimate.high)}]"
-    )
+    low, high = max(estimate.low, 0.0), estimate.high
+    if not math.isfinite(high):
+        return f"{percent(estimate.value)} [{percent(low)}, unbounded]"
+    style = _factor if max(estimate.value, high) > FACTOR_FROM else percent
+    return f"{style(estimate.value)} [{style(low)}, {style(high)}]"
+
+
+def format_effect_share(effect: Effect) -> str:
+    """Format an effect's share of its ceiling, or say that there is none: the number is rounding."""
+    if effect.is_rounding:
+        return "within rounding"
+    if effect.ceiling is not None and effect.is_within_resolution(effect.ceiling):
+        return "no share: another seed is within rounding"
+    return format_share(effect.fraction)

@@ -5,7 +5,7 @@ from bygones.training.interventions.base import AbstractIntervention, Boundary
 from bygones.training.interventions.carry import Carry
 from bygones.training.interventions.hold import Hold
 from bygones.training.interventions.kick import Kick
-from bygones.training.interventions.matched_null import MatchedNull
+from bygones.training.interventions.matched_null import Displacement, MatchedNull
 from bygones.training.interventions.nudge import Nudge
 from bygones.training.interventions.permute import Permute
 from bygones.training.interventions.replace import Replace
@@ -39,6 +39,7 @@ __all__ = [
     "INTERVENTIONS",
     "AbstractIntervention",
     "Boundary",
+    "Displacement",
     "Carry",
     "Sham",
     "Reset",

@@ -18,8 +18,10 @@ class Boundary:
 
     `entry`: the source's state at the start of the window. `fresh`: the source's state as if created now
     (None if the intervention does not need it). `donor`: the state of the same source at the same step
-    of another seed's run (None likewise). `rng`: a generator keyed by seed, source and step alone, so
-    that arms which kick the same source at the same step kick it in the same direction.
+    of another seed's run (None likewise). `control`, `treated`: for a matched null, the state in the
+    control's run at this boundary, and in the treated arm's after its treatment (None: to be derived from
+    the null's own). `rng`: a generator keyed by seed, source and step alone, so that arms which kick the
+    same source at the same step kick it in the same direction.
     """
 
     step: int
@@ -30,6 +32,8 @@ class Boundary:
     fresh: State | None
     donor: State | None
     rng: np.random.Generator
+    control: State | None = None
+    treated: State | None = None
 
 
 @dataclass(frozen=True)

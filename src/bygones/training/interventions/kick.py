@@ -20,8 +20,9 @@ class Kick(AbstractIntervention):
     """x <- x + by[leaf]. `by` maps leaf names to arrays or numbers; other leaves stay.
 
     On a flat loss, a kick q of a heavy-ball buffer (b <- mu·b + g, w <- w - lr·b) moves the weights by
-    -lr·mu(1-mu^H)/(1-mu)·q in H steps: the buffer decays once before it is used. Raises `UnknownName` for
-    a leaf that the source does not have, and `DesignError` for a wrong shape.
+    -lr·mu(1-mu^H)/(1-mu)·q in H steps: the buffer decays once before it is used. With torch's
+    `nesterov=True` (w <- w - lr·(g + mu·b)) there is one factor mu more: -lr·mu²(1-mu^H)/(1-mu)·q. Raises
+    `UnknownName` for a leaf that the source does not have, and `DesignError` for a wrong shape.
     """
 
     by: Mapping[str, Leaf]

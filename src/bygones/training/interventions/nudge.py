@@ -19,21 +19,27 @@ class Nudge(AbstractIntervention):
     The relative size is epsilon in every leaf. -epsilon uses the same u with the opposite sign, so the
     two together split a response into its odd and even parts. A nonnegative leaf (a variance, a second
     moment) has u = x·s/|x| with random signs s: each of its numbers moves up or down by the share
-    epsilon of itself, so none crosses zero. Counters stay.
+    epsilon of itself, so none crosses zero. Counters stay. `draw` numbers independent directions.
     """
 
     epsilon: float
+    draw: int = 0
     requires: ClassVar[Capability] = "arrays"
+
+    def __str__(self) -> str:
+        draw = f", draw {self.draw}" if self.draw else ""
+        return f"{self.verb}({self.epsilon:g}{draw})"
 
     def __call__(self, state: State, at: Boundary) -> State:
         nudged = dict(state)
         for name in sorted(state):
             if is_continuous(state[name]):
                 values = to_float64(state[name])
-                if values.min() >= 0:
-                    delta = self.epsilon * values * at.rng.choice((-1.0, 1.0), values.shape)
-                else:
-                    size = self.epsilon * float(np.linalg.norm(values))
-                    delta = size * unit_direction(values.shape, at.rng)
+                delta = [self._draw_delta(values, at.rng) for _ in range(self.draw + 1)][-1]
                 nudged[name] = add(state[name], delta)
         return nudged
+
+    def _draw_delta(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if values.min() >= 0:
+            return self.epsilon * values * rng.choice((-1.0, 1.0), values.shape)
+        return self.epsilon * float(np.linalg.norm(values)) * unit_direction(values.shape, rng)

@@ -27,7 +27,8 @@ from bygones.training.generators import device_generator, preserve_global_genera
 from bygones.training.lanes.gradients import Gradients
 from bygones.training.lanes.stack import ELEMENTWISE, NotBatchable, Stack
 from bygones.training.recipe import Parts, supervised
-from bygones.training.run import Donor, Run
+from bygones.training.rewriter import OtherRuns
+from bygones.training.run import Run
 from bygones.training.treatment import Treatment
 
 
@@ -65,7 +66,7 @@ class BatchedRuns:
         until: int,
         treatments: Sequence[Treatment] = (),
         *,
-        donors: Sequence[Donor] | None = None,
+        others: Sequence[OtherRuns] | None = None,
         at_boundary: Callable[[Run], None] | None = None,
         observe_at: Collection[int] = (),
     ) -> None:
@@ -73,11 +74,11 @@ class BatchedRuns:
         with preserve_global_generators():
             self._stack.gather(self._live_lanes())
             while (step := self.runs[0].step) < until:
-                acts = any(_acts_at(treatment, step) for treatment in treatments)
+                acts = any(step in treatment.boundaries for treatment in treatments)
                 if acts or step in observe_at:
                     self._complete_runs()
                     for lane, run in enumerate(self.runs):
-                        run.intervene(treatments, donors[lane] if donors else None)
+                        run.intervene(treatments, others[lane] if others else None)
                         if at_boundary is not None and step in observe_at:
                             at_boundary(run)
                     if acts:
@@ -209,9 +210,3 @@ def _find_common_data(runs: Sequence[Run]) -> tuple[Tensor, Tensor] | None:
     if all(same_bits(list(run.parts.data), list(first.data)) for run in runs[1:]):
         return first.data[0], first.data[1]
     return None
-
-
-def _acts_at(treatment: Treatment, step: int) -> bool:
-    """Return True if a treatment rewrites its source at this boundary, or restores it."""
-    ends = step == treatment.window.stop and treatment.intervention.restores_at_end
-    return step in treatment.window or ends

@@ -226,7 +226,8 @@ def _try_width(
 
 def _observe(run: Run, probe: AbstractProbe) -> list[np.ndarray]:
     """Return the losses of a run's last steps, and what the probe observes of it."""
-    return [np.asarray(run.losses[-STEPS:]), run.observe(probe, check=False)]
+    seen = [run.observe(one, check=False) for one in (probe, *probe.others().values())]
+    return [np.asarray(run.losses[-STEPS:]), *seen]
 
 
 def _distance(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from bygones.training.run import Donor, Run
+from bygones.training.rewriter import OtherRuns
+from bygones.training.run import Run
 from bygones.training.treatment import Treatment
 
 
@@ -19,7 +20,7 @@ class SingleRun:
         until: int,
         treatments: Sequence[Treatment] = (),
         *,
-        donors: Sequence[Donor] | None = None,
+        others: Sequence[OtherRuns] | None = None,
         at_boundary: Callable[[Run], None] | None = None,
         observe_at: Collection[int] = (),
     ) -> None:
@@ -29,5 +30,5 @@ class SingleRun:
             if at_boundary is not None and run.step in observe_at:
                 at_boundary(run)
 
-        donor = donors[0] if donors else None
-        self.runs[0].advance(until, treatments, donor=donor, at_boundary=observe)
+        mine = others[0] if others else None
+        self.runs[0].advance(until, treatments, others=mine, at_boundary=observe)

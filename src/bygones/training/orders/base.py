@@ -44,6 +44,11 @@ class AbstractOrder(ABC):
         """The number of complete batches in an epoch."""
         return self.num_examples // self.batch_size
 
+    @property
+    def redraw_period(self) -> int:
+        """Steps after which the order is drawn anew, whatever was shown before; 0 if it never is."""
+        return 0
+
     @abstractmethod
     def rows(self, key: int, position: int) -> np.ndarray:
         """Return the indices of the batch at a position: int64 [batch_size]. A pure function."""

@@ -29,6 +29,10 @@ class Reshuffle(AbstractOrder):
         return self._slice(_draw_permutation(self.num_examples, key, epoch), position)
 
     @property
+    def redraw_period(self) -> int:
+        return self.steps_per_epoch
+
+    @property
     def lifetime(self) -> Lifetime:
         return Lifetime("phase", self.steps_per_epoch)
 

@@ -25,5 +25,9 @@ class WithReplacement(AbstractOrder):
         return generator(key, position).integers(self.num_examples, size=self.batch_size)
 
     @property
+    def redraw_period(self) -> int:
+        return 1
+
+    @property
     def lifetime(self) -> Lifetime:
         return Lifetime("exact", 1)

@@ -20,7 +20,8 @@ class Carrier(AbstractProbe):
     """The float arrays of a source, concatenated in the order of leaf names: float64 [1, total size].
 
     The distance between a treated carrier and the control's shows how long the *carrier* remembers,
-    which differs from how long the function does. Raises `RecipeError` if no leaf matches.
+    which differs from how long the function does. An optimizer's buffers that its next step creates, after a
+    reset, count as the zeros that they act as. Raises `RecipeError` if no leaf matches.
     """
 
     source: str
@@ -28,13 +29,14 @@ class Carrier(AbstractProbe):
     kind: ClassVar[Literal["logits", "values"]] = "values"
 
     def __call__(self, parts: Parts) -> np.ndarray:
-        state = find_sources(parts)[self.source].capture()
+        source = find_sources(parts)[self.source]
+        state = {**source.unborn(self.leaves), **source.capture()}
         chosen = [
             state[n] for n in sorted(match_leaves(state, self.leaves)) if is_continuous(state[n])
         ]
         if not chosen:
             raise RecipeError(
                 f"'{self.source}' holds no arrays of floats here that match '{self.leaves}', so there "
-                f"is no carrier to observe. (An optimizer is empty until its first step.)"
+                f"is no carrier to observe."
             )
         return np.concatenate([to_float64(leaf).reshape(-1) for leaf in chosen])[None, :]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bygones.core.errors import RecipeError
-from bygones.training.probes.base import AbstractProbe
+from bygones.training.probes.base import AbstractProbe, model_of
 from bygones.training.recipe import Parts
 
 
@@ -19,12 +19,17 @@ class Logits(AbstractProbe):
 
         f(x) = model.eval()(x),  no gradients       p(y|x) = softmax(f(x))
 
-    `of`: "model", or "averages" to observe the averaged weights instead. Raises `RecipeError` if the
-    recipe has no probe set or no averages.
+    `of`: "model", "averages", or the name of a module in `Parts.others`, a teacher say. `also`: further
+    models that are observed beside it, by the same names. Raises `RecipeError` if the recipe has no probe
+    set or no such model.
     """
 
     of: str = "model"
+    also: tuple[str, ...] = ()
     kind: ClassVar[Literal["logits", "values"]] = "logits"
+
+    def others(self) -> dict[str, AbstractProbe]:
+        return {name: Logits(name) for name in self.also if name != self.of}
 
     def __call__(self, parts: Parts) -> np.ndarray:
         if parts.probe_set is None:
@@ -32,12 +37,7 @@ class Logits(AbstractProbe):
                 "the recipe gives no probe_set, so there is nothing to observe the function on. "
                 "Return Parts(…, probe_set=(inputs, labels))."
             )
-        module = parts.averages if self.of == "averages" else parts.model
-        if module is None:
-            raise RecipeError(
-                f"the probe observes '{self.of}', which this recipe does not have. Return "
-                f"Parts(…, averages=…), or observe 'model'."
-            )
+        module = model_of(parts, self.of)
         module.eval()
         with torch.no_grad():
             return module(parts.probe_set[0]).float().cpu().numpy().copy()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bygones.core.errors import RecipeError
-from bygones.training.probes.base import AbstractProbe
+from bygones.training.probes.base import AbstractProbe, model_of
 from bygones.training.recipe import Parts
 
 
@@ -17,10 +17,16 @@ from bygones.training.recipe import Parts
 class Values(AbstractProbe):
     """The model's outputs on the probe set, in evaluation mode: float64 [N, C].
 
-    `parts.probe_set[0]` are the inputs. Raises `RecipeError` if the recipe has no probe set.
+    `parts.probe_set[0]` are the inputs. `of`, `also`: which models, as in `Logits`. Raises `RecipeError` if
+    the recipe has no probe set or no such model.
     """
 
+    of: str = "model"
+    also: tuple[str, ...] = ()
     kind: ClassVar[Literal["logits", "values"]] = "values"
+
+    def others(self) -> dict[str, AbstractProbe]:
+        return {name: Values(name) for name in self.also if name != self.of}
 
     def __call__(self, parts: Parts) -> np.ndarray:
         if parts.probe_set is None:
@@ -28,7 +34,8 @@ class Values(AbstractProbe):
                 "the recipe gives no probe_set, so there is nothing to observe the function on. "
                 "Return Parts(…, probe_set=(inputs, …))."
             )
-        parts.model.eval()
+        module = model_of(parts, self.of)
+        module.eval()
         with torch.no_grad():
-            outputs = parts.model(parts.probe_set[0]).double().cpu().numpy()
+            outputs = module(parts.probe_set[0]).double().cpu().numpy()
         return outputs.reshape(len(outputs), -1).copy()

@@ -69,6 +69,21 @@ class AbstractSource(ABC):
     def lifetime(self) -> Lifetime:
         """Return how long the source remembers if nothing else acts on it."""
 
+    def linked_leaves(self) -> str:
+        """Return why its leaves cannot be changed at random one by one, "" if they can.
+
+        It ends a sentence: "v >= g^2 holds between square_avg and grad_avg (centered RMSprop)".
+        """
+        return ""
+
+    def redraws_alike(self, step: int) -> bool:
+        """Return True if what is drawn anew from this step on has the law of what it replaces."""
+        return False
+
+    def unborn(self, leaves: str = "*") -> State:
+        """Return zeros for the leaves, among those named, that the next step creates: they act as zeros."""
+        return {}
+
     def imitate(self, state: State) -> None:
         """Restore a state of another run, whose leaves may be fewer."""
         self.restore(state)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bygones.core.errors import RecipeError
-from bygones.core.values import Leaf, Lifetime, Origin, State, Visibility
+from bygones.core.values import Leaf, Lifetime, Origin, State, Visibility, match_leaves
 from bygones.training.leaves import clone_leaf
 from bygones.training.nested_state import flatten, unflatten
 from bygones.training.recipe import Parts
@@ -21,6 +21,16 @@ from bygones.training.sources.base import AbstractSource, named_parameters, over
 # Keys that torch's optimizers create on first use, as zeros of the parameter's shape or as 0.
 _ZERO_AT_FIRST_USE = {
     "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta", "exp_inf",
+}  # fmt: skip
+# Keys that are not there before the first use, and then are what they would be if they had been zeros.
+_ACTS_AS_ZERO = _ZERO_AT_FIRST_USE | {"momentum_buffer", "prev"}
+
+# Keys between which an inequality holds after every update, which random changes of one would break.
+_LINKED = {
+    ("square_avg", "grad_avg"): "square_avg is never below grad_avg squared (centered RMSprop), and a "
+    "random change of either would break that",
+    ("exp_avg_sq", "max_exp_avg_sq"): "max_exp_avg_sq is never below exp_avg_sq (AMSGrad), and a random "
+    "change of either would break that",
 }  # fmt: skip
 
 
@@ -50,6 +60,11 @@ class Moments(AbstractSource):
     @classmethod
     def find(cls, parts: Parts) -> Self | None:
         return cls(dict(parts.optimizers), named_parameters(parts))
+
+    def linked_leaves(self) -> str:
+        keys = {name.rpartition("/")[2] for name in self.capture()}
+        linked = [why for pair, why in _LINKED.items() if keys.issuperset(pair)]
+        return linked[0] if linked else ""
 
     def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
         """Yield name, optimizer and parameter; among several optimizers, the name begins with the label."""
@@ -113,6 +128,41 @@ class Moments(AbstractSource):
                 }
         return state
 
+    def unborn(self, leaves: str = "*") -> State:
+        """Return zeros for the buffers that an optimizer's next step creates.
+
+        Which these are is read off a new optimizer that takes one step on copies of the parameters. Raises
+        `RecipeError` for an empty optimizer that cannot do so (its step takes a closure), or that creates
+        what does not begin as zeros (Rprop's step sizes).
+        """
+        missing: dict[str, Leaf] = {}
+        for label, optimizer in self._optimizers.items():
+            begun = any(optimizer.state.values())
+            if begun and all(optimizer.state.get(p) for p in _parameters(optimizer)):
+                continue
+            mine = [(name, p) for name, one, p in self._members() if one is optimizer]
+            try:
+                created = _construct_state(optimizer, steps=1)
+            except RecipeError:
+                if not begun:
+                    raise
+                created = []  # what the others lack after its first step, they will not get
+            for (name, parameter), values in zip(mine, created, strict=False):
+                present = optimizer.state.get(parameter, {})
+                new = {
+                    k: v for k, v in values.items() if isinstance(v, Tensor) and k not in present
+                }
+                zeros = {f"{name}/{key}": torch.zeros_like(value) for key, value in new.items()}
+                named = match_leaves(zeros, leaves)
+                unknown = [leaf for leaf in named if leaf.rpartition("/")[2] not in _ACTS_AS_ZERO]
+                if unknown and not begun:
+                    raise RecipeError(
+                        f"'{unknown[0]}' is not there before the first step of {label or 'the optimizer'}, "
+                        f"and no zeros then. Choose other leaves, or observe it from one step on."
+                    )
+                missing |= {leaf: zeros[leaf] for leaf in named if leaf not in unknown}
+        return missing
+
     def lifetime(self) -> Lifetime:
         """Return the slowest decay among the groups; unbounded where a sum or a maximum is kept."""
         groups = [group for o in self._optimizers.values() for group in o.param_groups]
@@ -147,6 +197,10 @@ def _find_slowest_decay(group: dict[str, Any]) -> float:
     return 1.0 if group.get("amsgrad") else max(factors, default=1.0)
 
 
+def _parameters(optimizer: Optimizer) -> Iterator[Any]:
+    return (p for group in optimizer.param_groups for p in group["params"])
+
+
 def _is_from_torch(optimizer: Optimizer) -> bool:
     """Return True for torch's own optimizers: of others, the initial state is not known."""
     return type(optimizer).__module__.startswith("torch.")
@@ -157,10 +211,11 @@ def _match(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
 
 
-def _construct_state(optimizer: Optimizer) -> list[dict[str, Any]]:
+def _construct_state(optimizer: Optimizer, steps: int = 0) -> list[dict[str, Any]]:
     """Construct a new optimizer of the same class and settings, and return its state by parameter.
 
-    Raises `RecipeError` if the constructor does not take groups and the settings in `defaults`.
+    `steps`: that it takes first, with gradients of zero. Raises `RecipeError` if the constructor does not
+    take groups and the settings in `defaults`, or a step raises.
     """
     groups = [
         {**group, "params": [p.detach().clone().requires_grad_() for p in group["params"]]}
@@ -172,9 +227,13 @@ def _construct_state(optimizer: Optimizer) -> list[dict[str, Any]]:
     settings = {name: value for name, value in optimizer.defaults.items() if name in accepted}
     try:
         new = kind(groups, **settings)
+        for parameter in _parameters(new):
+            parameter.grad = torch.zeros_like(parameter)
+        for _ in range(steps):
+            new.step()
     except Exception as error:
         raise RecipeError(
             f"cannot construct a new {kind.__name__} to read its initial state: {error}. Its constructor "
-            f"must take parameter groups and the settings in its `defaults`."
+            f"must take parameter groups and the settings in its `defaults`, and its step no closure."
         ) from error
     return [dict(new.state.get(p, {})) for group in new.param_groups for p in group["params"]]

@@ -72,5 +72,10 @@ class Order(AbstractSource):
             "detour": NO_DETOUR,
         }
 
+    def redraws_alike(self, step: int) -> bool:
+        """Return True where the order is drawn anew: at the start of a reshuffled epoch."""
+        policy = self._cursor.order
+        return policy.redraw_period > 0 and step % policy.redraw_period == 0
+
     def lifetime(self) -> Lifetime:
         return self._cursor.order.lifetime

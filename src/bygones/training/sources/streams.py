@@ -42,5 +42,8 @@ class RandomStreams(AbstractSource):
     def fresh(self) -> State:
         raise refuse_reset(self.name, self.reset_refusal)
 
+    def redraws_alike(self, step: int) -> bool:
+        return True
+
     def lifetime(self) -> Lifetime:
         return Lifetime("unbounded")

@@ -17,12 +17,14 @@ from bygones.publish.report.sections.base import PageData, Section
 from bygones.publish.report.sections.calibration import calibration
 from bygones.publish.report.sections.equivalence import equivalence
 from bygones.publish.report.sections.inputs import inputs
+from bygones.publish.report.sections.models import models
 from bygones.publish.report.sections.multiplicity import multiplicity
 from bygones.publish.report.sections.pairing import pairing
 
 SECTIONS: Catalogue[Section] = Catalogue(
     "section",
     {
+        "models": models,
         "multiplicity": multiplicity,
         "equivalence": equivalence,
         "pairing": pairing,

@@ -19,6 +19,8 @@ def inputs(page: PageData) -> dict[str, Any] | None:
         return None
     reading = next(reading for reading in page.readings if reading.arm == moved.arm)
     field, images = moved.field, moved.images
+    if field.too_few:
+        return {"moved": {"arm": moved.arm, "horizon": moved.horizon, "too_few": field.too_few}}
     wide = draw_inline(field_picture(field, images), folder, "field", str(field))
     thin = field_picture(field, images, num_shown=12, width=NARROW)
     thin_svg = inline(svg.to_svg(thin, "field-narrow"), "field-narrow", str(field))
@@ -32,7 +34,7 @@ def inputs(page: PageData) -> dict[str, Any] | None:
             )
             groups.append({"by": by, "svg": drawing})
     shown = {
-        "arm": moved.arm, "horizon": moved.horizon, "field": field, "why": _why(reading),
+        "arm": moved.arm, "horizon": moved.horizon, "too_few": "", "field": field, "why": _why(reading),
         "wide": wide, "narrow": thin_svg, "groups": groups, "level": field.band.level,
     }  # fmt: skip
     return {"moved": shown}
