@@ -99,7 +99,8 @@ def fold_consequences(
 
 def _as_consequence(verdict: Verdict, cause: str, rest: list[str]) -> Verdict:
     if verdict.source == cause:
-        return replace(verdict, why=f"{verdict.why}; {join_names(rest, limit=6)} follow from it")
+        verb = "follows" if len(rest) == 1 else "follow"
+        return replace(verdict, why=f"{verdict.why}; {join_names(rest, limit=6)} {verb} from it")
     if verdict.source in rest:
         return replace(verdict, outcome="ABSTAIN", why=f"follows from {cause}")
     return verdict
