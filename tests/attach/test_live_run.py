@@ -18,6 +18,7 @@ from bygones.attach.live_run import named_parameters, sources_of
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.variables import (
     ScriptVariables,
+    averaged_paths,
     can_write,
     first_values,
     read,
@@ -25,6 +26,7 @@ from bygones.attach.sources.variables import (
     write,
 )
 from bygones.attach.step_clock import Clock, ClockCallbacks
+from bygones.core.digest import same_bits
 from bygones.core.errors import DesignError, Unexpected
 from bygones.core.values import Window
 from bygones.scripts.arm_syntax import default_arms, parse_arm, parse_intervention
@@ -263,6 +265,28 @@ def test_an_average_of_ones_own_is_known_by_its_names_and_a_new_one_equals_the_w
     assert torch.equal(ema.fresh()["shadow['weight']"], model.weight)
     ema.restore({**ema.capture(), "updates": 7})
     assert average.updates == 7
+
+
+@pytest.mark.parametrize(
+    ("made", "is_average"),
+    [
+        (lambda model: [p.detach() + 1 for p in model.parameters()], True),
+        (lambda model: {n: v + 1 for n, v in model.state_dict().items()}, True),
+        (lambda model: {"kept": [p.detach() + 1 for p in model.parameters()]}, False),
+        (lambda model: [p.detach() + 1 for p in model.parameters()][:-1], False),
+    ],
+    ids=["list", "dict", "a list in a dict", "too few"],
+)
+def test_an_average_in_a_container_is_known_as_one(made, is_average):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    value = made(model)
+    there = Place("kept", {"kept": value}, "kept", "kept", value)
+    weights = dict(model.named_parameters()) | dict(model.named_buffers())
+    found = averaged_paths((there,), {"kept"}, weights)
+    assert found == (frozenset({"kept"}) if is_average else frozenset())
+    if is_average:
+        fresh = ScriptVariables("kept", {"value": there}, weights).fresh()["value"]
+        assert same_bits(fresh.items[0], model[0].weight.detach())
 
 
 def test_results_that_are_bound_anew_are_no_memory_and_arrays_changed_in_place_are():

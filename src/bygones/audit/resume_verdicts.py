@@ -62,6 +62,7 @@ def judge(
     kind = "values" if whole.inputs is None else whole.inputs.kind
     alike = same_run(control, resumed.continuation)
     verdicts = []
+    unshown: set[str] = set()  # variables that could not be tried, and are not known to be needed
     for name, source, leaves in units(carried.states):
         mine = {leaf: carried.states[source][leaf] for leaf in leaves}
         other = carried.differing.get(name)
@@ -72,11 +73,21 @@ def judge(
             verdict = _of_unrestored(piece, other)
         if verdict is not None:
             verdicts.append(verdict)
+            if piece.why_untried and piece.is_result and not piece.is_needed:
+                unshown.add(name)
+    verdicts = _excuse(verdicts, unshown)
     verdicts = fold_consequences(verdicts, carried, resumed.continuation)
     verdicts.append(_of_order(whole, resumed, carried, end, kind, verdicts))
     if not alike and not any(v.outcome == "FAIL" for v in verdicts):
         verdicts.append(_unexplained(resumed, carried, kind))
     return sorted(verdicts, key=lambda verdict: _RANKS[verdict.outcome])
+
+
+def _excuse(verdicts: list[Verdict], unshown: set[str]) -> list[Verdict]:
+    """Return the verdicts, without blame for what is not shown to matter where something else is lost."""
+    if not any(v.outcome == "FAIL" and v.source not in unshown for v in verdicts):
+        return verdicts
+    return [replace(v, outcome="ABSTAIN") if v.source in unshown else v for v in verdicts]
 
 
 def fold_consequences(
@@ -99,7 +110,8 @@ def fold_consequences(
 
 def _as_consequence(verdict: Verdict, cause: str, rest: list[str]) -> Verdict:
     if verdict.source == cause:
-        return replace(verdict, why=f"{verdict.why}; {join_names(rest, limit=6)} follow from it")
+        verb = "follows" if len(rest) == 1 else "follow"
+        return replace(verdict, why=f"{verdict.why}; {join_names(rest, limit=6)} {verb} from it")
     if verdict.source in rest:
         return replace(verdict, outcome="ABSTAIN", why=f"follows from {cause}")
     return verdict

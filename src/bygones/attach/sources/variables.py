@@ -111,7 +111,7 @@ class ScriptVariables(AbstractSource):
         found: dict[str, list[Tensor]] = {}
         for leaf, value in self.baseline.items():
             arrays = [(name, a) for name, a in arrays_in(leaf, value) if is_continuous(a)]
-            like = _namesakes(arrays, weights) or _in_order([a for _, a in arrays], weights)
+            like = _namesakes(arrays, weights) or _in_order(value, weights)
             if arrays and not like:
                 return {}
             if arrays:
@@ -126,12 +126,14 @@ def _namesakes(arrays: list[tuple[str, Any]], weights: Mapping[str, Tensor]) -> 
     return known if len(known) == len(like) else []
 
 
-def _in_order(arrays: list[Any], weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return the trained parameters, if the arrays are as many and have their shapes, in order."""
+def _in_order(value: Any, weights: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the trained parameters, if a list of arrays has as many, of their shapes, in order."""
+    if not isinstance(value, Container) or value.kind not in {"list", "tuple"}:
+        return []
     trained = [weight for weight in weights.values() if weight.requires_grad]
     shapes = [tuple(weight.shape) for weight in trained]
-    alike = len(arrays) > 1 and [tuple(array.shape) for array in arrays] == shapes
-    return trained if alike else []
+    alike = [tuple(item.shape) if is_array(item) else None for item in value.items] == shapes
+    return trained if alike and len(trained) > 1 else []
 
 
 def _as_today(value: Any, like: list[Tensor]) -> Any:
