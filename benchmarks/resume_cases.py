@@ -127,7 +127,7 @@ def check(server: subprocess.Popen[str], folder: Path, case: Case) -> bool:
     script = folder / case.script
     asked = ("check-resume", "--at", case.at, f"--resume={case.resume}", "--json", "--")
     said = ask(server, script.parent, *asked, script.name, *case.arguments)
-    failed, detail = _failed(said)
+    failed, detail = failed_sources(said)
     first = failed[0] if failed else ""
     code = (1 if case.named else 0) if case.code is None else case.code
     right = said.code == code and bool(failed) == bool(case.named)
@@ -143,7 +143,8 @@ def check(server: subprocess.Popen[str], folder: Path, case: Case) -> bool:
     return right
 
 
-def _failed(said: Said) -> tuple[list[str], str]:
+def failed_sources(said: Said) -> tuple[list[str], str]:
+    """Return the sources that fail, first one first; and where comparing begins, with the first reason."""
     if not said.out:
         return [], said.err.strip()[-300:]
     found = json.loads(said.out)

@@ -23,11 +23,12 @@ class MatchedNull(AbstractIntervention):
 
         d = |t - c|·u        u uniform on the leaf's unit sphere
         d = s·c·e            of a leaf that is nonnegative in both (a variance, a second moment):
-                             s = |t - c| / |c| up to 1, e random signs, so nothing becomes negative
+                             s = |t - c| / |c| up to 1/2, e random signs, so nothing comes near 0
 
-    E[d] = 0 in both. Where s > 1, no single number can go down as far as up: most shrink and a few grow, so
-    that the sum of d is 0 in every draw. The direction is drawn once for a window. Counters stay. A leaf
-    that the treatment removes counts as zero.
+    E[d] = 0 in both. Where s > 1/2, as many numbers down as up would send half of them to 0 and below, which
+    a second moment does not survive: most shrink and a few grow, so that the sum of d is 0 in every draw.
+    The direction is drawn once for a window. Counters stay. A leaf that the treatment removes counts as
+    zero.
 
     `against`: the treatments of the arm whose displacement is read (see `bygones.study.references`); empty
     where the null acts at one boundary. `draw` numbers independent nulls.
@@ -65,38 +66,48 @@ def _displace(before: np.ndarray, after: np.ndarray, rng: np.random.Generator) -
     length = float(np.linalg.norm(before))
     if length == 0.0:
         return size * np.abs(direction)  # there is nothing below zero
-    if size <= length:
-        return size / length * before * np.sign(direction)
-    return _lengthen(before, size / length, direction)
+    ratio = size / length
+    if ratio <= 0.5:
+        return ratio * before * np.sign(direction)
+    balanced = _balance(before, ratio, direction)
+    if balanced is not None:
+        return balanced
+    return (
+        ratio * before * np.sign(direction) if ratio <= 1.0 else _lengthen(before, ratio, direction)
+    )
+
+
+def _balance(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndarray | None:
+    """Draw a displacement of ratio·|values| with sum 0, of nonnegative values: most shrink, a few grow.
+
+    Values shrink to (1 - a)·x in a random part D and grow to (1 + b)·x in the rest U; a·sum_D x = b·sum_U x
+    balances them, and a follows from the norm. U begins with a share 1 / (1 + (1 + s)^2) of the values, which
+    gives a = s / (1 + s) where they are alike, and is halved until a is at most midway between this and 1.
+    None where that cannot be: of few values, or where one is far above the others.
+    """
+    flat, most = values.reshape(-1), (1 + ratio / (1 + ratio)) / 2
+    order = np.argsort(direction, axis=None)
+    candidates = order[flat[order] > 0]  # what grows must not be all zeros
+    num_grown = max(1, round(flat.size / (1 + (1 + ratio) ** 2)))
+    for count in (num_grown >> shift for shift in range(num_grown.bit_length())):
+        grown = np.zeros(flat.size, dtype=bool)
+        grown[candidates[:count]] = True
+        up, down = flat[grown], flat[~grown]
+        odds = down.sum() / up.sum()
+        length = math.hypot(float(np.linalg.norm(down)), odds * float(np.linalg.norm(up)))
+        shrink = ratio * float(np.linalg.norm(flat)) / length if length > 0.0 else math.inf
+        if shrink <= most:
+            return np.where(grown, shrink * odds, -shrink).reshape(values.shape) * values
+    return None
 
 
 def _lengthen(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndarray:
-    """Draw a displacement of ratio·|values|, ratio > 1, of nonnegative values: most shrink, a few grow.
-
-    Shrinking to (1 - a)·x in a random part D and growing to (1 + b)·x in the rest U is balanced, sum(d) = 0,
-    where a·sum_D x = b·sum_U x; a then follows from the norm. U is made smaller until a is at most 1. Where
-    that cannot be (few values, or one far above the others), a = 1 and the norm decides b alone.
-    """
-    order = np.argsort(direction, axis=None)
+    """Draw a displacement of ratio·|values|, ratio > 1: one value grows, and the others shrink to 0."""
     flat = values.reshape(-1)
-    moved = np.empty_like(flat)
-    num_grown = max(1, round(flat.size / (1 + (1 + ratio) ** 2)))
-    nonzero = order[flat[order] > 0]  # what grows must not be all zeros
-    for count in (num_grown >> shift for shift in range(num_grown.bit_length())):
-        grown = np.zeros(flat.size, dtype=bool)
-        grown[nonzero[:count]] = True
-        up, down = flat[grown], flat[~grown]
-        odds = down.sum() / up.sum()
-        shrink = (
-            ratio
-            * np.linalg.norm(flat)
-            / math.hypot(float(np.linalg.norm(down)), odds * float(np.linalg.norm(up)))
-        )
-        if shrink <= 1.0:
-            moved[grown], moved[~grown] = shrink * odds * up, -shrink * down
-            return moved.reshape(values.shape)
-    rest = ratio**2 * np.sum(flat**2) - np.sum(down**2)
-    moved[grown], moved[~grown] = math.sqrt(rest) / np.linalg.norm(up) * up, -down
+    order = np.argsort(direction, axis=None)
+    one = order[flat[order] > 0][0]
+    moved = -flat
+    moved[one] = math.sqrt((ratio**2 - 1) * np.sum(flat**2) + flat[one] ** 2)
     return moved.reshape(values.shape)
 
 
