@@ -286,7 +286,7 @@ def test_an_average_in_a_container_is_known_as_one(made, is_average):
     assert found == (frozenset({"kept"}) if is_average else frozenset())
     if is_average:
         fresh = ScriptVariables("kept", {"value": there}, weights).fresh()["value"]
-        assert same_bits(fresh.items[0], model[0].weight.detach())
+        assert same_bits(fresh.items[0], next(model.parameters()).detach())
 
 
 def test_results_that_are_bound_anew_are_no_memory_and_arrays_changed_in_place_are():
