@@ -23,7 +23,7 @@ from tests.helpers.generated_scripts import choose_loss, generate  # noqa: E402
 def main(count: int, first: int) -> None:
     """Print a line for each script that was not judged rightly, and the counts."""
     alarms, caught, named_first = 0, 0, 0
-    server = start_server("bygones.audit.resume_check")
+    server = start_server("bygones.audit.resume_check", fixes_hashes=False)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, first + count):
             recipe, losing = generate(number), choose_loss(number)

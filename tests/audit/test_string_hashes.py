@@ -2,15 +2,24 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.helpers.commands import Said
+from tests.helpers.commands import Commands, Said, ask, start_server, stop_server
 
 from bygones.attach.isolation.environment import HASH_SEED, HASH_SEED_IS, other_hash_seed
 
 SCRIPT = Path(__file__).parents[1] / "specimens" / "string_hashes.py"
 HASHES = "what follows from string hashes"
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    """Runs a command in a folder, with string hashes that the user has not fixed."""
+    server = start_server("bygones.audit.resume_check", fixes_hashes=False)
+    yield lambda folder, *arguments: ask(server, folder, *arguments)
+    stop_server(server)
 
 
 def check(commands, folder, fault) -> tuple[Said, dict]:

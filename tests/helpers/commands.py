@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bygones.attach.isolation.environment import ALONE
+from bygones.attach.isolation.environment import ALONE, HASH_SEED_IS
 from bygones.cli.app import main
 
 ALONE_HERE = {**os.environ, **ALONE}
@@ -32,17 +32,18 @@ class Said(NamedTuple):
 Commands = Callable[..., Said]  # (folder, *arguments)
 
 
-def start_server(*warmed: str) -> subprocess.Popen[str]:
+def start_server(*warmed: str, fixes_hashes: bool = True) -> subprocess.Popen[str]:
     """A process that runs scripts must be single-threaded, which a test runner is not.
 
-    `warmed`: modules that it imports beforehand, if others than usual.
+    `warmed`: modules that it imports beforehand, if others than usual. `fixes_hashes`: whether the seed of
+    string hashes is set as a user would: then a resumed run needs no Python of its own, which takes seconds.
     """
     command = [sys.executable, "-P", str(Path(__file__).parent / "script_server.py"), *warmed]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**ALONE_HERE, **LARGE_PAGES},
+        env={**ALONE_HERE, **LARGE_PAGES, **({HASH_SEED_IS: "the user's"} if fixes_hashes else {})},
         text=True,
     )
 
