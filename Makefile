@@ -6,14 +6,17 @@ BIN := .venv/bin
 # compiles and caches the others at their first import. Without that cache every process would compile torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types compile coverage bench clean
+.PHONY: demo test test-long lint types compile coverage bench clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
 
 test: .venv/ready
 	$(MAKE) --jobs 2 types lint compile
-	$(BIN)/pytest -n 2 -q
+	$(BIN)/pytest -n 2 -q -m "not long"
+
+test-long: .venv/ready
+	$(BIN)/pytest -n 2 -q -m long
 
 lint: .venv/ready
 	$(BIN)/ruff check --quiet .

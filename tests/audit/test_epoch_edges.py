@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "specimens" / "epoch_data.py"
-WAYS = ("built anew", "workers", "zipped")
+WAYS = (pytest.param("built anew", marks=pytest.mark.long), "workers", "zipped")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -22,7 +22,9 @@ def test_the_inventory_is_complete_at_an_epochs_edge(way, commands, tmp_path):
 @pytest.mark.parametrize(
     ("way", "fault", "lost"),
     [
-        *((way, "shuffling", "streams/shuffling") for way in WAYS),
+        pytest.param("built anew", "shuffling", "streams/shuffling", marks=pytest.mark.long),
+        ("workers", "shuffling", "streams/shuffling"),
+        ("zipped", "shuffling", "streams/shuffling"),
         ("workers", "noise", "streams/noise"),
     ],
 )

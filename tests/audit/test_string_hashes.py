@@ -39,6 +39,7 @@ def test_class_numbers_from_a_set_are_a_finding_and_nothing_else_is_blamed(comma
     )
 
 
+@pytest.mark.long
 def test_moments_that_are_given_to_other_parameters_are_found(commands, tmp_path):
     """Uninterrupted runs are the same in any order of the groups, so the resumed run alone shows it."""
     said, found = check(commands, tmp_path, "order")

@@ -79,7 +79,11 @@ def test_an_example_is_studied_and_its_sham_is_exactly_zero(bygones, tmp_path, n
     assert not bool((seeds.isel(seed=0) == seeds.isel(seed=1)).all())
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+ALSO_LONG = ("bare_loop.py", "gan.py", "contrastive_queue.py")
+TWINS = [pytest.param(n, marks=pytest.mark.long) if n in ALSO_LONG else n for n in SCRIPTS]
+
+
+@pytest.mark.parametrize("name", TWINS)
 def test_the_twin_of_an_example_is_the_untouched_script(bygones, tmp_path_factory, name):
     arguments, _ = SCRIPTS[name]
     ask = ("twin", "--at", "10", "--seed", "3", "--json", "--", EXAMPLES / name, *arguments)
