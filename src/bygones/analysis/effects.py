@@ -177,6 +177,9 @@ def _is_gone(found: Effect, share: float) -> bool:
 # ------------------------------------------------------------------ computation
 
 
+_Draws = Sequence[tuple[int, int]]  # see `Arms.draws`
+
+
 @dataclass(frozen=True)
 class _MetricAtStep:
     """The numbers of one metric at one step."""
@@ -231,10 +234,10 @@ def _read(
     outputs = {name: require_input(outcomes, facts) for name, facts in metrics.items()}
     if not outputs:
         return {}
-    block = next(iter(outputs.values())).values[
-        :, :, h
-    ]  # (R, A, N, C); outcomes hold only one kind
+    # (R, A, N, C); outcomes hold only one kind.
+    block = next(iter(outputs.values())).values[:, :, h]
     R, A = block.shape[:2]
+    drawn = [arms.draws(name) for name in arms.treated if arms[name].redraw]
     moved = {name: np.empty((R, A)) for name in metrics}
     levels = {name: np.empty((R, A)) for name, facts in metrics.items() if facts.kind == "score"}
     for s in range(R):
@@ -242,10 +245,10 @@ def _read(
         for name, facts in metrics.items():
             seen = views[facts.input_kind]
             if facts.kind == "distance":
-                moved[name][s] = _distances(facts, seen, arms)
+                moved[name][s] = _distances(facts, seen, arms.control, drawn)
             else:
                 levels[name][s] = facts(seen, outcomes["labels"].values)
-                moved[name][s] = _score_differences(levels[name][s], arms)
+                moved[name][s] = _score_differences(levels[name][s], arms.control, drawn)
     branches = [Predictions(block[:, branch]) for branch in arms.branches()]
     labels = outcomes["labels"].values if "labels" in outcomes else None
     return {
@@ -261,30 +264,33 @@ def _read(
     }
 
 
-def _distances(facts: Metric, seen: np.ndarray, arms: Arms) -> np.ndarray:
-    """Compute one seed's distances, (A, N, C) -> (A,): of an arm, the mean over its draws."""
-    from_control = facts(seen, seen[arms.control])
+def _distances(
+    facts: Metric, seen: np.ndarray, control: int, drawn: Iterable[_Draws]
+) -> np.ndarray:
+    """Compute one seed's distances from the control, (A, N, C) -> (A,).
+
+    Of an arm that is itself a random change, the mean over the pairs of its draws.
+    """
+    from_control = facts(seen, seen[control])
     moved = from_control.copy()
-    for arm in arms.treated:
-        draws = arms.draws(arm)
-        if len(draws) > 1:
-            apart = [
-                from_control[one] if other == arms.control else facts(seen[[one]], seen[other])[0]
-                for one, other in draws
-            ]
-            moved[arms.index(arm)] = np.mean(apart)
+    for draws in drawn:
+        apart = [
+            from_control[one] if other == control else facts(seen[[one]], seen[other])[0]
+            for one, other in draws
+        ]
+        moved[draws[0][0]] = np.mean(apart)
     return moved
 
 
-def _score_differences(levels: np.ndarray, arms: Arms) -> np.ndarray:
-    """Compute one seed's scores less the control's, (A,) -> (A,): of an arm, the mean over its draws.
+def _score_differences(levels: np.ndarray, control: int, drawn: Iterable[_Draws]) -> np.ndarray:
+    """Compute one seed's scores less the control's, (A,) -> (A,), likewise averaged over draws.
 
     The difference of two draws says nothing of either: it is 0 on average.
     """
-    moved = levels - levels[arms.control]
-    for arm in arms.treated:
-        drawn = [one for one, other in arms.draws(arm) if other == arms.control]
-        moved[arms.index(arm)] = np.mean(levels[drawn]) - levels[arms.control]
+    moved = levels - levels[control]
+    for draws in drawn:
+        alike = [one for one, other in draws if other == control]
+        moved[draws[0][0]] = np.mean(levels[alike]) - levels[control]
     return moved
 
 

@@ -210,9 +210,8 @@ class ForkingRun(AuditedRun):
     def _become(self, name: str, arms: Mapping[str, Callable[[], None]]) -> None:
         """Turn this process into an arm, or into several that are tried together."""
         self.clock.delay = 0
-        if (
-            name == "carried"
-        ):  # the streams at the first call of the model are compared in this arm only
+        if name == "carried":
+            # The streams at the first call of the model are compared in this arm only.
             self._module_hook = register_module_forward_pre_hook(self._before_module)
         try:
             for one in [name] if name in arms else name.split(_TOGETHER):

@@ -372,8 +372,8 @@ def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -
     assert resumed.start is not None
     arms = ForkedArms({}, {}, resumed.start.held, {}, {"carried": NOT_RUN, "sham": NOT_RUN})
     why = (
-        "the resumed run began anew: its weights are those before the first step. Do the arguments of "
-        "--resume reach the script, and does it load a checkpoint?"
+        "the resumed run began anew: its weights are those before the first step. Check that the arguments "
+        "of --resume reach the script, and that it loads its checkpoint"
     )
     return _Seed(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
 

@@ -113,9 +113,8 @@ class Change:
             source.restore({**kept, **self.before})
             return
         source.imitate({**kept, **{k: v for k, v in self.before.items() if k in kept}})
-        if (
-            missing and self.earlier is not None
-        ):  # where it lay: a variable that holds None now, say
+        if missing and self.earlier is not None:
+            # Put back where it lay: a variable that holds None now, say.
             self.earlier.restore(missing)
 
     def parts(self) -> list[Change]:

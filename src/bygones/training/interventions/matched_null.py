@@ -25,12 +25,14 @@ class MatchedNull(AbstractIntervention):
         d = s·c·e            of a leaf that is nonnegative in both (a variance, a second moment):
                              s = |t - c| / |c| up to 1/2, e random signs, so nothing comes near 0
 
-    E[d] = 0 in both. Where s > 1/2, as many numbers down as up would send half of them to 0 and below, which
-    a second moment does not survive: most shrink and a few grow, so that the sum of d is 0 in every draw.
-    The direction is drawn once for a window. Counters stay. A leaf that the treatment removes counts as
-    zero.
+    E[d] = 0 in both. Where s > 1/2, as many numbers down as up would send half of them close to 0 or below,
+    and an update that divides by a second moment of 0 is no random change any more: most shrink and a few
+    grow, so that the sum of d is 0 in every draw. Where that cannot be (very few numbers, or one far above
+    the others), random signs are used up to s = 1. Beyond that, and for a leaf of zeros, there is no room
+    below, and d points upward. The direction is drawn once for a window. Counters stay. A leaf that the
+    treatment removes counts as zero.
 
-    `against`: the treatments of the arm whose displacement is read (see `bygones.study.references`); empty
+    `against`: the treatments of the arm whose displacement is read (see `bygones.study.other_runs`); empty
     where the null acts at one boundary. `draw` numbers independent nulls.
     """
 
@@ -58,9 +60,8 @@ class MatchedNull(AbstractIntervention):
 def _displace(before: np.ndarray, after: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw a displacement as long as after - before; of a nonnegative leaf, one that keeps it so."""
     size = float(np.linalg.norm(after - before))
-    direction = unit_direction(
-        before.shape, rng
-    )  # always drawn, so that leaves do not shift each other
+    # Drawn in every case, so that one leaf's case does not shift the directions of the next.
+    direction = unit_direction(before.shape, rng)
     if before.min() < 0 or after.min() < 0 or not math.isfinite(size):
         return size * direction
     length = float(np.linalg.norm(before))
@@ -72,9 +73,9 @@ def _displace(before: np.ndarray, after: np.ndarray, rng: np.random.Generator) -
     balanced = _balance(before, ratio, direction)
     if balanced is not None:
         return balanced
-    return (
-        ratio * before * np.sign(direction) if ratio <= 1.0 else _lengthen(before, ratio, direction)
-    )
+    if ratio <= 1.0:
+        return ratio * before * np.sign(direction)
+    return _lengthen(before, ratio, direction)
 
 
 def _balance(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndarray | None:
@@ -86,8 +87,7 @@ def _balance(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndar
     None where that cannot be: of few values, or where one is far above the others.
     """
     flat, most = values.reshape(-1), (1 + ratio / (1 + ratio)) / 2
-    order = np.argsort(direction, axis=None)
-    candidates = order[flat[order] > 0]  # what grows must not be all zeros
+    candidates = _in_order_of_growth(flat, direction)
     num_grown = max(1, round(flat.size / (1 + (1 + ratio) ** 2)))
     for count in (num_grown >> shift for shift in range(num_grown.bit_length())):
         grown = np.zeros(flat.size, dtype=bool)
@@ -104,11 +104,19 @@ def _balance(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndar
 def _lengthen(values: np.ndarray, ratio: float, direction: np.ndarray) -> np.ndarray:
     """Draw a displacement of ratio·|values|, ratio > 1: one value grows, and the others shrink to 0."""
     flat = values.reshape(-1)
-    order = np.argsort(direction, axis=None)
-    one = order[flat[order] > 0][0]
+    one = _in_order_of_growth(flat, direction)[0]
     moved = -flat
     moved[one] = math.sqrt((ratio**2 - 1) * np.sum(flat**2) + flat[one] ** 2)
     return moved.reshape(values.shape)
+
+
+def _in_order_of_growth(flat: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Return the places of the values above 0, those first that the direction points most upward in.
+
+    So a value that grows at one boundary of a window, by its sign, grows at the next one too.
+    """
+    order = np.argsort(-direction, axis=None)
+    return order[flat[order] > 0]
 
 
 @dataclass(frozen=True)
