@@ -10,9 +10,8 @@ import xarray as xr
 from bygones.core.catalogue import unknown_name
 from bygones.core.study_facts import ArmFacts, Role, facts_of
 
-MATCHED_WITHIN = (
-    0.1  # how far the displacement of a matched null may be from the treated arm's, relatively
-)
+# How far the displacement of a matched null may be from the treated arm's, relatively.
+MATCHED_WITHIN = 0.1
 
 
 class Arms:
