@@ -12,6 +12,8 @@ from scipy import special
 
 from bygones.core.errors import DesignError
 
+PAIRED_T = "paired t"
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -246,3 +248,19 @@ def fewest_for_sign_flips(level: float) -> int:
     (6, 8)
     """
     return math.ceil(1.0 - math.log2(1.0 - level) - 1e-9)
+
+
+def estimate_by_student(differences: ArrayLike, level: float) -> Estimate:
+    """Return the mean of a sample, (R,), with Student's t interval; see `paired_t`."""
+    kept, num_dropped = finite_pairs(differences)
+    n = kept.size
+    mean = float(kept.mean()) if n else math.nan
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": n,
+        "num_dropped": num_dropped,
+        "method": PAIRED_T,
+    }
+    if n < 2 or np.all(kept == kept[0]):
+        return estimate_without_interval(mean, **facts)
+    return estimate_from_t(mean, standard_error(kept), n - 1, **facts)

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from bygones.analysis.estimators.base import (
-    Estimate,
-    SampleFacts,
-    estimate_from_t,
-    estimate_without_interval,
-    finite_pairs,
-    standard_error,
-)
+from bygones.analysis.estimators.base import Estimate, estimate_by_student, finite_pairs
 from bygones.analysis.skewness import SKEWED_FROM, lengthening, sample_skewness, undone
 
-SYMMETRIC, SKEWED = "paired t", "skewness-corrected t"
+SKEWED = "skewness-corrected t"
 
 
 def by_skewness(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
@@ -42,24 +33,15 @@ def by_skewness(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     >>> print(by_skewness([0.9, 1.1, 1.0, 1.2]).method, "/", by_skewness([0.9, 0.9, 1.0, 2.2]).method)
     paired t / skewness-corrected t
     """
-    kept, num_dropped = finite_pairs(differences)
-    n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": SYMMETRIC,
-    }
-    if n < 2 or np.all(kept == kept[0]):
-        return estimate_without_interval(mean, **facts)
-    error = standard_error(kept)
-    student = estimate_from_t(mean, error, n - 1, **facts)
-    if n == 2:
+    student = estimate_by_student(differences, level)
+    error = student.error
+    if student.num_pairs < 3 or error is None:  # pairs all alike have none
         return student
-    skewness = sample_skewness(kept)
+    skewness = sample_skewness(finite_pairs(differences)[0])
     student = dataclasses.replace(student, skewness=skewness)
-    return student if abs(skewness) <= SKEWED_FROM else _lengthened(student, skewness, error)
+    if abs(skewness) <= SKEWED_FROM:
+        return student
+    return _lengthened(student, skewness, error)
 
 
 def _lengthened(student: Estimate, skewness: float, error: float) -> Estimate:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
+    PAIRED_T,
     Estimate,
     SampleFacts,
     estimate_from_t,
@@ -77,7 +78,7 @@ def jackknife(
 
 def _name(found: Estimate) -> str:
     """Return the method's name: that of the interval, for what is not a mean."""
-    return METHOD if found.method == "paired t" else found.method.removesuffix(" t") + f" {METHOD}"
+    return METHOD if found.method == PAIRED_T else found.method.removesuffix(" t") + f" {METHOD}"
 
 
 def mean_over_pairs(between: np.ndarray) -> float:

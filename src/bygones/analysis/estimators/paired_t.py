@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 from numpy.typing import ArrayLike
 
-from bygones.analysis.estimators.base import (
-    Estimate,
-    SampleFacts,
-    estimate_from_t,
-    estimate_without_interval,
-    finite_pairs,
-    standard_error,
-)
-
-METHOD = "paired t"
+from bygones.analysis.estimators.base import Estimate, estimate_by_student
 
 
 def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
@@ -36,15 +24,4 @@ def paired_t(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     >>> print(paired_t([0.9, 1.1, 1.0, 1.2]))
     1.05 [95% CI 0.84, 1.26]
     """
-    kept, num_dropped = finite_pairs(differences)
-    n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
-    if n < 2 or np.all(kept == kept[0]):
-        return estimate_without_interval(mean, **facts)
-    return estimate_from_t(mean, standard_error(kept), n - 1, **facts)
+    return estimate_by_student(differences, level)
