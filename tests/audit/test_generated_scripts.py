@@ -20,12 +20,15 @@ def test_a_generated_script_is_judged_rightly(commands: Commands, tmp_path, numb
     (tmp_path / "train.py").write_text(recipe.script(losing))
     asked = ("check-resume", "--at", str(recipe.at), "--resume=--resume last.pt", "--json")
     said = commands(tmp_path, *asked, "--", "train.py", "--seed", "{seed}")
-    failed = json.loads(said.out)["failed"]
+    result = json.loads(said.out)
+    failed = result["failed"]
+    assert result["passed"] == (said.code == 0)
     if complete:
         assert (said.code, failed) == (0, []), said.err
     else:
         assert said.code == 1
         assert failed[0].startswith(recipe.pieces[losing])
+        assert result["remedies"][failed[0]]["save"]
 
 
 def test_scripts_differ_and_are_the_same_each_time():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from bygones.core.digest import same_bits
 from bygones.core.errors import RecipeError
 from bygones.core.hash_chain import ledger_entry, state_digests
 from bygones.core.values import State
+from bygones.training.generators import generator_kind
 from bygones.training.leaves import clone_leaf
 from bygones.training.recipe import Memory
 from bygones.training.sources import SOURCES, AbstractSource
@@ -69,16 +70,21 @@ class KnownMemory:
     """Memory that another run of the script has: sources by name, variables by path.
 
     `averages`: paths of variables that hold averages of the weights there, or a copy of them. Used for a run
-    that has not taken a step yet, in which memory cannot be told by its having changed.
+    that has not taken a step yet, in which memory cannot be told by its having changed. `objects`: the kind
+    of each object that memory lies in, by the script's name for it.
     """
 
     names: frozenset[str] = frozenset()
     paths: frozenset[str] = frozenset()
     averages: frozenset[str] = frozenset()
+    objects: Mapping[str, str] = field(default_factory=dict)
 
     def __or__(self, other: KnownMemory) -> KnownMemory:
         return KnownMemory(
-            self.names | other.names, self.paths | other.paths, self.averages | other.averages
+            self.names | other.names,
+            self.paths | other.paths,
+            self.averages | other.averages,
+            {**self.objects, **other.objects},
         )
 
 
@@ -122,7 +128,8 @@ class Live:
         sources += variables.values()
         changed = changed_paths(found.data, first.data) if with_data else frozenset()
         averages = averaged_paths(found.data, changed, weights)
-        self.known = KnownMemory(frozenset(s.name for s in sources), changed, averages)
+        names = frozenset(s.name for s in sources)
+        self.known = KnownMemory(names, changed, averages, kinds_of_objects(found))
         if can_be_rearranged(clock):
             sources.append(LoaderOrder(clock, seed, shown))
         for source in sources:
@@ -155,6 +162,19 @@ class Live:
             if any(id(p) in updated for p in module.parameters()):
                 return name
         return ""
+
+
+def kinds_of_objects(found: LiveObjects) -> dict[str, str]:
+    """Return the kind of each object that was found, by the script's name for it."""
+    kinds = {
+        "model": found.trained,
+        "average": {**found.averaged, **found.others},
+        "optimizer": found.optimizers,
+        "scheduler": found.schedulers,
+        "scaler": found.scalers,
+    }
+    named = {name: kind for kind, things in kinds.items() for name in things}
+    return named | {name: generator_kind(one) for name, one in found.generators.items()}
 
 
 def _names(sources: Iterable[AbstractSource]) -> set[str]:

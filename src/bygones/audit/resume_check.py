@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +23,14 @@ from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.watched_process import (
     CannotFork,
-    Ending,
     WatchedProcess,
     run_by_slowest,
     run_in_child,
 )
-from bygones.audit.audited_run import AuditedRun
 from bygones.audit.continuation import (
     NOT_RUN,
     Continuation,
     function_distance,
-    outputs_of,
     same_continuation,
 )
 from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
@@ -46,8 +43,11 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
+from bygones.audit.resuming.other_seed import OtherSeedRun
+from bygones.audit.resuming.remedies import Remedy, suggest_remedies
 from bygones.core.errors import DesignError, ForkError, ScriptError
 from bygones.core.first_difference import first_differing_index
+from bygones.core.text import to_plain
 
 _OTHER_SEED = 1_000_003  # added to a seed for the run that the ceiling is measured against
 
@@ -99,13 +99,14 @@ class ResumeReport:
     floor: float
     crossed: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)  # what to write, by lost source
 
     @property
     def failed(self) -> tuple[str, ...]:
         return tuple(v.source for v in self.verdicts if v.outcome == "FAIL")
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "failed": self.failed}
+        return to_plain({"passed": not self.failed, **asdict(self), "failed": self.failed})
 
 
 @dataclass
@@ -353,7 +354,7 @@ class _SeedCheck:
         self.on_run("another seed")
         seed, folder = self.seed + _OTHER_SEED, self.folder / "other"
         other = run_in_child(
-            lambda parent: _OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
+            lambda parent: OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
         )
         mine = arms.continuations["carried"].outputs
         return {
@@ -378,22 +379,6 @@ def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -
     return _Seed(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
 
 
-class _OtherSeedRun(AuditedRun):
-    """Run another seed to a boundary, and reply the function's outputs there."""
-
-    def __init__(self, whole: ReferenceRun, end: int, *given: Any) -> None:
-        super().__init__(*given, stops=frozenset({end}))
-        self.whole = whole
-
-    def at_boundary(self, step: int) -> None:
-        assert self.whole.inputs is not None
-        live = self.find_live(self.whole.expected)
-        self.parent.reply_and_exit(outputs_of(live, self.whole.inputs))
-
-    def finish(self, ending: Ending) -> NoReturn:
-        self.parent.reply_and_exit({})
-
-
 def _default_interruption_step(whole: ReferenceRun) -> int:
     """Choose a step inside an epoch, about a third into the run, so that later epochs are compared."""
     wanted = max(whole.steps // 3, 1)
@@ -413,13 +398,15 @@ def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
     one = next(iter(found.values()))
     assert one.resumed.start is not None
     start, whole = one.resumed.start.step, one.whole
+    verdicts = tuple(with_seeds({seed: mine.verdicts for seed, mine in found.items()}))
+    lost = [v.source for v in verdicts if v.outcome == "FAIL"]
     return ResumeReport(
         script=str(request.whole),
         interrupted_at=one.at,
         start=start,
         until=one.end,
         seeds=tuple(found),
-        verdicts=tuple(with_seeds({seed: mine.verdicts for seed, mine in found.items()})),
+        verdicts=verdicts,
         costs=tuple(_costs(found)),
         floor=max(_floor(mine) for mine in found.values()),
         crossed={
@@ -428,6 +415,7 @@ def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
             "batches a step": max(whole.backward_calls[start : one.end], default=1),
         },
         notes=tuple(_notes(one)),
+        remedies=suggest_remedies(lost, whole.expected.objects),
     )
 
 

@@ -91,7 +91,7 @@ def resume(
     from bygones.audit.resume_check import ResumeRequest, check_resume
     from bygones.cli import terminal
     from bygones.cli.load import parse_seeds
-    from bygones.cli.resume_text import as_table, headline, sentences
+    from bygones.cli.resume_text import advice, as_table, headline, sentences
 
     whole = make_script(script, seed_env)
     resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
@@ -114,6 +114,8 @@ def resume(
         for sentence in sentences(found):
             terminal.out.print(sentence)
         terminal.out.print(as_table(found))
+        for sentence in advice(found):
+            terminal.out.print(sentence)
     if found.failed:
         raise typer.Exit(1)
 

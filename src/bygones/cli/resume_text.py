@@ -60,6 +60,12 @@ def as_table(check: ResumeReport) -> Table:
     return terminal.table("How far the function moves, by source", columns, rows)
 
 
+def advice(check: ResumeReport) -> Iterator[str]:
+    """Yield a line for each failure whose remedy is known: what to write."""
+    for source, remedy in check.remedies.items():
+        yield f"To carry {_short(source)}: {remedy}."
+
+
 def _failure(check: ResumeReport, verdict: Verdict) -> str:
     costs = [_cost(check, cost) for cost in check.costs if cost.source == verdict.source]
     said = f"FAIL {_short(verdict.source)}: {_why(verdict)}."

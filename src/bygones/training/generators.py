@@ -85,6 +85,23 @@ def generator_state(generator: Any) -> Any:
             return None
 
 
+def generator_kind(generator: Any) -> str:
+    """Return the kind of a generator in words.
+
+    >>> generator_kind(random.Random(0))
+    'python generator'
+    """
+    match generator:
+        case torch.Generator():
+            return "torch generator"
+        case np.random.Generator():
+            return "numpy generator"
+        case np.random.RandomState():
+            return "numpy random state"
+        case _:
+            return "python generator"
+
+
 def set_generator_state(generator: Any, state: Any) -> None:
     """Restore a generator to a state that `generator_state` returned."""
     match generator:
