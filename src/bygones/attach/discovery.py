@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from bygones.attach.sources.plain_data import PlainData, is_container
-from bygones.training.generators import generator_state
+from bygones.training.generators import generator_state, global_generators
 from bygones.training.reachable import children_of
 
 _MOST_THINGS = 200_000  # the walk stops after so many
@@ -72,9 +72,19 @@ class LiveObjects:
     names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
 
 
+@dataclass(frozen=True)
+class HeldObjects:
+    """Variables to walk from, in place of a running script's: (name, container, value).
+
+    Only what they lead to is found, and nothing else of the process.
+    """
+
+    roots: tuple[tuple[str, Any, Any], ...]
+
+
 def discover_objects(
     stepped: list[Optimizer],
-    script: Path,
+    script: Path | HeldObjects,
     known: Mapping[int, str],
     *,
     writes_locals: bool = False,
@@ -86,9 +96,13 @@ def discover_objects(
     keep the frames of running functions, so that their local variables can be written; this also keeps
     alive what they hold. `with_data`: look for plain data in containers too.
     """
-    living = _living()
-    mine, theirs = _roots(script, writes_locals)
+    if isinstance(script, HeldObjects):
+        mine, theirs = list(script.roots), []
+    else:
+        mine, theirs = _roots(script, writes_locals)
     places = list(_walk(mine, theirs))
+    reached = [place.value for place in places if not place.alias]
+    living = _sort_kinds(reached if isinstance(script, HeldObjects) else gc.get_objects())
     names = _name_objects(places, known)
     optimizers = _named(_optimizers(stepped, living[Optimizer]), names, "optimizer")
     updated = {id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}
@@ -96,10 +110,10 @@ def discover_objects(
     trained = [m for m in roots if any(id(p) in updated for p in m.parameters())]
     trained = [m for m in trained if not isinstance(m, AveragedModel)]
     owned = {id(inner) for module in trained for inner in module.modules()}
-    reached = [m for m in roots if id(m) in names and id(m) not in owned]
-    averaged = [m for m in reached if isinstance(m, AveragedModel)]
+    named = [m for m in roots if id(m) in names and id(m) not in owned]
+    averaged = [m for m in named if isinstance(m, AveragedModel)]
     others = [
-        m for m in reached if not isinstance(m, AveragedModel) and any(True for _ in m.parameters())
+        m for m in named if not isinstance(m, AveragedModel) and any(True for _ in m.parameters())
     ]
     modules = _named([*trained, *averaged, *others], names, "model")
     held = _held(optimizers, modules.values())
@@ -117,12 +131,19 @@ def discover_objects(
         {name: m for name, m in modules.items() if any(m is one for one in trained)},
         {name: m for name, m in modules.items() if isinstance(m, AveragedModel)},
         {name: m for name, m in modules.items() if any(m is one for one in others)},
-        {p.path: p.value for p in places if generator_state(p.value) is not None},
+        _private_generators(places),
         tuple(p for p in places if not p.alias and _is_loose(p, held)),
         tuple(_plain_places(places, held)) if with_data else (),
         frozenset(name for name, _, _ in mine),
         names,
     )
+
+
+def _private_generators(places: list[Place]) -> dict[str, Any]:
+    """Return the generators by path, but for the global ones under another name."""
+    known = {id(generator) for generator in global_generators().values()}
+    found = [p for p in places if id(p.value) not in known]
+    return {p.path: p.value for p in found if generator_state(p.value) is not None}
 
 
 def _name_objects(places: list[Place], known: Mapping[int, str]) -> dict[int, str]:
@@ -148,11 +169,11 @@ def _name_objects(places: list[Place], known: Mapping[int, str]) -> dict[int, st
     return names
 
 
-def _living() -> dict[type, list[Any]]:
-    """Collect all tracked objects of the wanted kinds; each type is tested once."""
+def _sort_kinds(things: list[Any]) -> dict[type, list[Any]]:
+    """Return the objects of the wanted kinds, each once; each type is tested once."""
     found: dict[type, list[Any]] = {kind: [] for kind in _KINDS}
     kind_of: dict[type, type | None] = {}
-    for thing in gc.get_objects():
+    for thing in things:
         exact = type(thing)
         if exact not in kind_of:
             kind_of[exact] = next((kind for kind in _KINDS if issubclass(exact, kind)), None)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bygones.attach.discovery import LiveObjects, discover_objects
+from bygones.attach.discovery import HeldObjects, LiveObjects, discover_objects
 from bygones.attach.sources.averaged_modules import AveragedModule
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
@@ -45,7 +45,9 @@ from bygones.training.sources.weights import Weights
 class Baseline:
     """State before the first update, which is what "new" means for memory that cannot be rebuilt."""
 
-    def __init__(self, script: Path, clock: Clock, seed: int, *, with_data: bool = False) -> None:
+    def __init__(
+        self, script: Path | HeldObjects, clock: Clock, seed: int, *, with_data: bool = False
+    ) -> None:
         found = discover_objects(clock.optimizers, script, {}, with_data=with_data)
         self.trained = found.trained
         self.names = {
@@ -93,7 +95,7 @@ class Live:
 
     def __init__(
         self,
-        script: Path,
+        script: Path | HeldObjects,
         clock: Clock,
         seed: int,
         first: Baseline,

@@ -148,7 +148,7 @@ class ForkingRun(AuditedRun):
         self._check_past(step)
         live = self.find_live(self.whole.expected)
         self.watch.stop()
-        held = capture_sources(live, but=_aliases(live))
+        held = capture_sources(live, but=aliases_in(live))
         if self.candidates:
             self.theirs = min(self.candidates, key=lambda other: _count_differing(held, other))
         no_reset: dict[str, str] = {}
@@ -251,28 +251,8 @@ class ForkingRun(AuditedRun):
         no_reset: dict[str, str],
         differing: dict[str, State],
     ) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Yield each arm's name and treatment.
-
-        Notes why a source cannot be reset, and what the resumed run holds otherwise.
-        """
-        theirs = self.theirs
-        yield "carried", lambda: None
-        yield "sham", lambda: _restore_all(live, held)
-        for name, source, leaves in units(held):
-            mine = {leaf: held[source][leaf] for leaf in leaves}
-            others = other_leaves(held[source], mine)
-            memory = live.sources[source]
-            try:
-                fresh = fresh_leaves(live, source, leaves)
-            except (DesignError, RecipeError) as error:
-                no_reset[name] = str(error)
-                fresh = None
-            if fresh is not None and not equal_states(fresh, mine):
-                yield f"reset {name}", partial(memory.restore, {**others, **fresh})
-            resumed = differing_leaves(name, source, mine, theirs.states, theirs.roots)
-            if resumed is not None:
-                differing[name] = resumed
-                yield f"resumed {name}", partial(memory.imitate, {**others, **resumed})
+        """Yield each arm's name and treatment; see `treatments_of`."""
+        yield from treatments_of(live, held, self.theirs, no_reset, differing)
         order = self._order_as_resumed()
         if order is not None:
             yield "resumed order", order
@@ -296,6 +276,36 @@ class ForkingRun(AuditedRun):
         return lambda: self.clock.override.begin(loader, QueuedIndices(queue))
 
 
+def treatments_of(
+    live: Live,
+    held: States,
+    theirs: Held,
+    no_reset: dict[str, str],
+    differing: dict[str, State],
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield each arm's name and treatment.
+
+    Notes why a source cannot be reset, and what the resumed run holds otherwise.
+    """
+    yield "carried", lambda: None
+    yield "sham", lambda: _restore_all(live, held)
+    for name, source, leaves in units(held):
+        mine = {leaf: held[source][leaf] for leaf in leaves}
+        others = other_leaves(held[source], mine)
+        memory = live.sources[source]
+        try:
+            fresh = fresh_leaves(live, source, leaves)
+        except (DesignError, RecipeError) as error:
+            no_reset[name] = str(error)
+            fresh = None
+        if fresh is not None and not equal_states(fresh, mine):
+            yield f"reset {name}", partial(memory.restore, {**others, **fresh})
+        resumed = differing_leaves(name, source, mine, theirs.states, theirs.roots)
+        if resumed is not None:
+            differing[name] = resumed
+            yield f"resumed {name}", partial(memory.imitate, {**others, **resumed})
+
+
 def _count_differing(held: States, theirs: Held) -> int:
     """Count the pieces of memory that another run holds otherwise."""
     return sum(
@@ -307,7 +317,7 @@ def _count_differing(held: States, theirs: Held) -> int:
     )
 
 
-def _aliases(live: Live) -> set[str]:
+def aliases_in(live: Live) -> set[str]:
     """Return the names of variables whose value is that of an earlier one, under another name."""
     seen: set[int] = set()
     aliases: set[str] = set()

@@ -122,7 +122,7 @@ class _Seed:
     ceiling: Mapping[str, float] = field(default_factory=dict)
 
 
-def check_resume(
+def audit_resume(
     request: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
 ) -> ResumeReport:
     """Run a script uninterrupted, interrupted and resumed, each in its own process, and compare."""

@@ -88,7 +88,7 @@ def resume(
     """
     begin_alone()
     from bygones.attach.isolation.script import Script
-    from bygones.audit.resume_check import ResumeRequest, check_resume
+    from bygones.audit.resume_check import ResumeRequest, audit_resume
     from bygones.cli import terminal
     from bygones.cli.load import parse_seeds
     from bygones.cli.resume_text import advice, as_table, headline, sentences
@@ -104,7 +104,7 @@ def resume(
         else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
     )
     request = ResumeRequest(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
-    found = check_resume(
+    found = audit_resume(
         request, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …")
     )
     if as_json:

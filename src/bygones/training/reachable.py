@@ -157,10 +157,11 @@ def _children_of_function(function: Any) -> Iterator[tuple[str, Any]]:
         except ValueError:
             continue  # the variable is not bound yet
     if not _from_library(function):
-        used = _list_names(function.__code__)
+        used = list_names(function.__code__)
         yield from ((f" using {n}", v) for n, v in function.__globals__.items() if n in used)
 
 
-def _list_names(code: types.CodeType) -> set[str]:
+def list_names(code: types.CodeType) -> set[str]:
+    """Return the names of globals and attributes that code uses, those in functions within it included."""
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*(_list_names(constant) for constant in inner))
+    return set(code.co_names).union(*(list_names(constant) for constant in inner))
