@@ -106,5 +106,6 @@ from .audit.resuming.function_check import check_resume as check_resume
 from .audit.sufficiency import check_sufficiency as check_sufficiency
 from .audit.observers import find_observers as find_observers
 from .audit.transparency import check_transparency as check_transparency
+from .audit.operations.divergence import find_divergence as find_divergence
 from .attach.watch import watch as watch
 from .core.errors import BygonesError as BygonesError

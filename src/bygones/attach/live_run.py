@@ -116,6 +116,7 @@ class Live:
         self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
         self.names = found.names
+        self.loose = found.loose
         self.averaging = {**found.averaged, **found.others}
         sources += _averaging(found, parameters, first, expected, _names(sources))
         weights = {**parameters, **_named_buffers(found)}

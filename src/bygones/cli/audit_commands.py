@@ -228,3 +228,54 @@ def transparency(
     if not proof.passed:
         raise ForkError(str(proof))
     print(json.dumps(asdict(proof), indent=2) if as_json else proof)
+
+
+def divergence(
+    script: ScriptTarget,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="The other run: script and arguments, like 'other.py --lr 0.1'."
+        ),
+    ] = None,
+    add: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="The other run is the same script with these arguments added, like '--eps 1e-6'.",
+        ),
+    ] = None,
+    until: Annotated[
+        int, typer.Option(metavar="STEP", min=1, help="Compare the runs up to this step.")
+    ] = 200,
+    seed: Seed = 0,
+    seed_env: SeedEnv = None,
+    as_json: Json = False,
+) -> None:
+    """Find the first torch operation at which two runs differ.
+
+    Both are run up to the first step that differs, and that step again with every operation recorded: of
+    the loader, the forward and backward pass, and the optimizer. The exit code is 1 if they differ.
+
+    \b
+    Example:
+      bygones audit divergence --add "--seed 1" -- examples/scripts/torchs_ema.py
+    """
+    begin_alone()
+    from bygones.attach.isolation.script import Script
+    from bygones.audit.operations.divergence import find_divergence
+    from bygones.cli import terminal
+    from bygones.core.errors import DesignError
+
+    if (against is None) == (add is None):
+        raise DesignError("give the other run either by --against or by --add.")
+    one = make_script(script, seed_env)
+    other = replace(one, arguments=(*one.arguments, *shlex.split(add or "")))
+    if against is not None:
+        path, *arguments = shlex.split(against) or [""]
+        other = Script(path, tuple(arguments), seed_env)
+    found = find_divergence(
+        one, other, Path.cwd(), (seed, seed), until, lambda run: terminal.console.print(f"{run} …")
+    )
+    print(json.dumps(found.to_dict(), indent=2) if as_json else found)
+    raise typer.Exit(0 if found.equal else 1)

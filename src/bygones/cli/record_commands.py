@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bygones.attach.isolation.environment import begin_alone
 from bygones.cli import script_study
 from bygones.cli.command_types import takes_script
 from bygones.cli.options import (
@@ -65,6 +66,13 @@ def write_ledger(
 def diff(
     one: Annotated[Path, typer.Argument(metavar="LEDGER", help="A ledger's file.")],
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another ledger's file.")],
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Run both scripts again up to there, and name the first torch operation that differs.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Report the first step at which two ledgers diverge, and how.
@@ -72,13 +80,30 @@ def diff(
     The exit code is 1 if they are not equal.
 
     \b
-    Example:
+    Examples:
       bygones ledger diff a.jsonl b.jsonl
+      bygones ledger diff --deep a.jsonl b.jsonl
     """
+    if deep:
+        begin_alone()
     from bygones.store.ledger_diff import first_divergence
 
     found = first_divergence(one, other)
-    print(json.dumps({"equal": found.equal, **asdict(found)}, indent=2) if as_json else found)
+    said: dict[str, Any] = {"equal": found.equal, **asdict(found)}
+    if not as_json:
+        print(found)
+    if deep and found.step is not None:
+        from bygones.audit.operations.recorded_runs import find_recorded_divergence
+        from bygones.cli import terminal
+
+        operation = find_recorded_divergence(
+            one, other, Path.cwd(), found.step, lambda run: terminal.console.print(f"{run} …")
+        )
+        said["deep"] = operation.to_dict()
+        if not as_json:
+            print(operation)
+    if as_json:
+        print(json.dumps(said, indent=2))
     raise typer.Exit(0 if found.equal else 1)
 
 
