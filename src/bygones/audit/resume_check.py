@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
-from bygones.analysis.estimators.base import Estimate
-from bygones.analysis.estimators.paired_t import paired_t
 from bygones.attach.isolation.environment import (
     HASH_SEED,
-    describe_circumstances,
     other_hash_seed,
 )
 from bygones.attach.isolation.fork import scratch_folder
@@ -46,6 +41,8 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
+from bygones.audit.resuming.costs import Cost, SeedResult, gather_costs, largest_sham_distance
+from bygones.audit.resuming.notes import write_notes
 from bygones.core.errors import DesignError, ForkError, ScriptError
 from bygones.core.first_difference import first_differing_index
 
@@ -71,21 +68,6 @@ class ResumeRequest:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """How far the omission of a source moves the function, over the seeds, and the references.
-
-    `by_seed`: the distance at the last boundary in each seed; `ceiling`: between runs of two seeds.
-    """
-
-    source: str
-    module: str  # which function: the trained module's (""), or an average's
-    by_seed: tuple[float, ...]
-    estimate: Estimate | None
-    ceiling: float | None
-    unit: str
-
-
-@dataclass(frozen=True)
 class ResumeReport:
     """What a resume check found. `floor`: the same distance for the sham, which is exactly 0."""
 
@@ -108,19 +90,6 @@ class ResumeReport:
         return {**asdict(self), "failed": self.failed}
 
 
-@dataclass
-class _Seed:
-    """The runs of one seed and their verdicts."""
-
-    whole: ReferenceRun
-    resumed: ResumedState
-    carried: ForkedArms
-    at: int
-    end: int
-    verdicts: list[Verdict]
-    ceiling: Mapping[str, float] = field(default_factory=dict)
-
-
 def check_resume(
     request: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
 ) -> ResumeReport:
@@ -130,7 +99,7 @@ def check_resume(
     if not request.seeds:
         raise DesignError("a resume check needs a seed; got none. Try --seeds 0.")
     warm()
-    found: dict[int, _Seed] = {}
+    found: dict[int, SeedResult] = {}
     with scratch_folder() as folder:
         for seed in request.seeds:
             found[seed] = _SeedCheck(request, home, seed, folder / str(seed), on_run).check()
@@ -152,7 +121,7 @@ class _SeedCheck:
         self.folder, self.on_run = folder, on_run
         self.hash_seed = other_hash_seed()  # of the resumed run; None: that of every run
 
-    def check(self) -> _Seed:
+    def check(self) -> SeedResult:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
         whole, interrupted = self._interrupt()
         at = interrupted.step
@@ -171,7 +140,7 @@ class _SeedCheck:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
             verdicts = judge_again(verdicts, resumed, once, twice)
         ceiling = self._ceiling(whole, arms, end)
-        return _Seed(whole, resumed, arms, at, end, verdicts, ceiling)
+        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling)
 
     # -------------------------------------------------------------- runs
 
@@ -367,7 +336,7 @@ def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozen
     return {step: digest for step, digest in digests.items() if step <= last}
 
 
-def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> _Seed:
+def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> SeedResult:
     """Return the result of a check whose resumed run has read nothing of the checkpoint."""
     assert resumed.start is not None
     arms = ForkedArms({}, {}, resumed.start.held, {}, {"carried": NOT_RUN, "sham": NOT_RUN})
@@ -375,7 +344,7 @@ def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -
         "the resumed run began anew: its weights are those before the first step. Check that the arguments "
         "of --resume reach the script, and that it loads its checkpoint"
     )
-    return _Seed(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
+    return SeedResult(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
 
 
 class _OtherSeedRun(AuditedRun):
@@ -409,7 +378,7 @@ def _default_interruption_step(whole: ReferenceRun) -> int:
 # ------------------------------------------------------------------ gathering
 
 
-def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
+def _report(request: ResumeRequest, found: Mapping[int, SeedResult]) -> ResumeReport:
     one = next(iter(found.values()))
     assert one.resumed.start is not None
     start, whole = one.resumed.start.step, one.whole
@@ -420,81 +389,17 @@ def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
         until=one.end,
         seeds=tuple(found),
         verdicts=tuple(with_seeds({seed: mine.verdicts for seed, mine in found.items()})),
-        costs=tuple(_costs(found)),
-        floor=max(_floor(mine) for mine in found.values()),
+        costs=tuple(gather_costs(found)),
+        floor=max(largest_sham_distance(mine) for mine in found.values()),
         crossed={
             "epoch edges": sum(start < step < one.end for step in whole.epochs),
             "changes of the learning rate": _rate_changes(whole, start, one.end),
             "batches a step": max(whole.backward_calls[start : one.end], default=1),
         },
-        notes=tuple(_notes(one)),
+        notes=tuple(write_notes(one)),
     )
 
 
 def _rate_changes(whole: ReferenceRun, start: int, end: int) -> int:
     rates = [whole.rates[step] for step in sorted(whole.rates) if start <= step <= end]
     return sum(one != other for one, other in pairwise(rates))
-
-
-def _floor(mine: _Seed) -> float:
-    kind = "values" if mine.whole.inputs is None else mine.whole.inputs.kind
-    control, sham = mine.carried.continuations["carried"], mine.carried.continuations["sham"]
-    pairs = [(control.outputs[name], sham.outputs[name]) for name in control.outputs]
-    return max((function_distance(a, b, kind) for a, b in pairs), default=0.0)
-
-
-def _costs(found: Mapping[int, _Seed]) -> list[Cost]:
-    """Return the cost of each source for each function, over the seeds that have such an arm."""
-    seen: dict[tuple[str, str], list[float]] = {}
-    for mine in found.values():
-        for verdict in mine.verdicts:
-            for module, apart in (verdict.lost or {}).items():
-                seen.setdefault((verdict.source, module), []).append(apart)
-    kinds = {mine.whole.inputs.kind for mine in found.values() if mine.whole.inputs is not None}
-    unit = "TV" if kinds == {"logits"} else "RMS"
-    return [
-        Cost(
-            source,
-            module,
-            tuple(values),
-            paired_t(np.asarray(values)) if len(values) > 1 else None,
-            _mean([m.ceiling[module] for m in found.values() if module in m.ceiling]),
-            unit,
-        )
-        for (source, module), values in seen.items()
-    ]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _notes(one: _Seed) -> list[str]:
-    assert one.resumed.start is not None
-    notes = []
-    start = one.resumed.start
-    if start.placed_by != "weights":
-        reason = {
-            "some weights": "where most of them are equal",
-            "moments": "where its optimizer's state is equal",
-            "save": "where the interrupted run saved last",
-        }[start.placed_by]
-        notes.append(
-            f"The resumed run's weights are not, to the bit, those of any boundary of the uninterrupted run; "
-            f"it is compared with boundary {start.step}, {reason}."
-        )
-    if one.resumed.continuation.ended:
-        steps = len(one.resumed.continuation.losses)
-        notes.append(
-            f"The resumed run {one.resumed.continuation.ended} after {steps} steps, before the "
-            f"uninterrupted run's boundary {one.end} was reached."
-        )
-    if one.ceiling and not any(one.ceiling.values()):
-        notes.append(
-            "There is no ceiling: another seed ends in the same function, to the bit. Let the seed reach the "
-            "script by {seed} in its arguments or by --seed-env."
-        )
-    notes.append(describe_circumstances())
-    if one.whole.why_no_inputs:
-        notes.append(f"The function is not observed: {one.whole.why_no_inputs}")
-    return notes

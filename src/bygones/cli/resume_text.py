@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from bygones.audit.resume_check import Cost, ResumeReport
+from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
+from bygones.audit.resuming.costs import Cost
 from bygones.cli import terminal
 
 
