@@ -30,6 +30,7 @@ from bygones.audit.continuation import (
     function_distance,
     outputs_of,
     same_continuation,
+    trained_shapes,
 )
 from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
 from bygones.audit.resume_runs import (
@@ -42,6 +43,7 @@ from bygones.audit.resume_runs import (
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
 from bygones.audit.resuming.costs import Cost, SeedResult, gather_costs, largest_sham_distance
+from bygones.audit.resuming.files_verdict import FinishedRuns, judge_files
 from bygones.audit.resuming.notes import write_notes
 from bygones.core.errors import DesignError, ForkError, ScriptError
 from bygones.core.first_difference import first_differing_index
@@ -136,11 +138,12 @@ class _SeedCheck:
             return _begun_anew(whole, resumed, at, end)
         arms = self._fork_arms(whole, resumed, end)
         verdicts = [*depends, *judge(whole, resumed, arms, end)]
+        verdicts, notes = self._judge_files(verdicts, whole, resumed, arms)
         if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
             verdicts = judge_again(verdicts, resumed, once, twice)
         ceiling = self._ceiling(whole, arms, end)
-        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling)
+        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling, tuple(notes))
 
     # -------------------------------------------------------------- runs
 
@@ -205,7 +208,7 @@ class _SeedCheck:
                 shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
         if self.hash_seed is not None:
             shutil.copytree(self.folder / "interrupted", self.folder / "kept", symlinks=True)
-        given = (whole, interrupted, end, again)
+        given = (whole, interrupted, end, again, self.request.horizon is None)
         resumed = self._run(
             ResumedRun, resuming, "resumed", *given, empty=False, hash_seed=self.hash_seed
         )
@@ -252,6 +255,27 @@ class _SeedCheck:
         shutil.copytree(self.folder / "kept", self.folder / "interrupted", symlinks=True)
         return self._resume(resuming, whole, interrupted, end)
 
+    def _judge_files(
+        self,
+        verdicts: list[Verdict],
+        whole: ReferenceRun,
+        resumed: ResumedState,
+        arms: ForkedArms,
+    ) -> tuple[list[Verdict], list[str]]:
+        """Judge what both runs wrote and printed, if both went to their end."""
+        if resumed.finished is None:
+            return verdicts, []
+
+        def run_again() -> Path:
+            name = "uninterrupted, repeated"
+            self._run(WholeRun, whole.script, name, 1, hash_seed=self.hash_seed)
+            return self.folder / name.split()[-1]
+
+        folders = self.folder / "uninterrupted", self.folder / "interrupted"
+        shapes = trained_shapes(arms.states)
+        runs = FinishedRuns(*folders, run_again, shapes, overrun=not resumed.finished)
+        return judge_files(verdicts, runs)
+
     def _resume_again(
         self,
         resuming: Script,
@@ -272,10 +296,10 @@ class _SeedCheck:
             moments=_up_to(whole.moments, resumed.start.step) | resumed.moments,
         )
         twice = self._run(
-            ResumedRun, resuming, "resumed again", first, ended, end, None, empty=False
+            ResumedRun, resuming, "resumed again", first, ended, end, None, False, empty=False
         )
         begin = again if twice.start is None else twice.start.step
-        given = (whole, interrupted, begin, begin)
+        given = (whole, interrupted, begin, begin, False)
         once = self._run(ResumedRun, resuming, "resumed once", *given, empty=False)
         return once, twice
 

@@ -41,6 +41,7 @@ class SeedResult:
     end: int
     verdicts: list[Verdict]
     ceiling: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def largest_sham_distance(mine: SeedResult) -> float:

@@ -31,6 +31,7 @@ def write_notes(one: SeedResult) -> list[str]:
             "There is no ceiling: another seed ends in the same function, to the bit. Let the seed reach the "
             "script by {seed} in its arguments or by --seed-env."
         )
+    notes += one.notes
     notes.append(describe_circumstances())
     if one.whole.why_no_inputs:
         notes.append(f"The function is not observed: {one.whole.why_no_inputs}")
