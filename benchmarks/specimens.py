@@ -54,8 +54,8 @@ resumed run.
 CLOSE = """
 Three observations. The loss of BatchNorm statistics or of an averaged model changes no training loss, but it
 does change the function. The amount of lost state says little about how far the function moves: a step
-counter that is set to zero moves it further than the rounding of all moments. A dict of averaged weights is
-compared to the bit, but it is not a module, so its own function is not observed.
+counter that is set to zero moves it further than the rounding of all moments. An average that lies where the
+audit does not look is caught by the last checkpoint alone.
 
 The second resume is compared by its state; its cost is not measured.
 """

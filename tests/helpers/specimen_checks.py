@@ -12,11 +12,14 @@ OBSERVERS = SCRIPTS / "observers"
 
 @dataclass(frozen=True)
 class Setting:
-    """How a script is checked: where it is interrupted, for how long it is compared, its arguments."""
+    """How a script is checked: where it is interrupted, for how long it is compared, its arguments.
+
+    `horizon`: to the end of the run, and what it writes too, if None.
+    """
 
     script: str
     at: int
-    horizon: int = 4
+    horizon: int | None = 4
     arguments: tuple[str, ...] = ()
     again: int | None = None  # where the resumed run is interrupted in its turn
     saves_right: bool = False  # the fault is the resumed run's alone
@@ -27,7 +30,9 @@ class Setting:
         resume = "--resume"
         if fault and self.saves_right:
             resume, with_fault = f"--resume --fault '{fault}'", []
-        asked: list[Any] = ["check-resume", "--at", self.at, "--horizon", self.horizon]
+        asked: list[Any] = ["check-resume", "--at", self.at]
+        if self.horizon is not None:
+            asked += ["--horizon", self.horizon]
         if self.again is not None:
             asked += ["--again", self.again]
         asked += [f"--resume={resume}", "--json", "--", SCRIPTS / self.script, "--seed", "{seed}"]
@@ -77,6 +82,7 @@ SECOND = Setting("second_resume.py", 5, 8, again=10)
 LATE = Setting("late_memory.py", 12, 12)
 BY_HAND = Setting("batches_by_hand.py", 17, 12)
 BY_HAND_IN_A_WINDOW = Setting("batches_by_hand.py", 5, 6, ("--accumulate", "4", "--save-at", "18"))
+ASIDE = Setting("kept_aside.py", 9, None)
 COLLECTED = Setting("collected_memory.py", 17, 12)
 
 SPECIMENS = (
@@ -133,6 +139,9 @@ SPECIMENS = (
     Specimen(BY_HAND, "count of averages lost", "trainer.num_averaged"),
     Specimen(BY_HAND, "permutation drawn again", "trainer.permutation"),
     Specimen(BY_HAND_IN_A_WINDOW, "gradients lost", "gradients"),
+    Specimen(ASIDE, "average on disk begun anew", "written files", silent=True),
+    Specimen(ASIDE, "average in a generator begun anew", "written files", silent=True),
+    Specimen(ASIDE, "best weights lost", "best.score", silent=True),
     Specimen(COLLECTED, "memory lost", "memory"),
     Specimen(COLLECTED, "place in the world lost", "place"),
     Specimen(COLLECTED, "average made anew", "average", silent=True),

@@ -15,6 +15,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from bygones.attach.live_run import Live
 from bygones.attach.probe_inputs import Inputs, observe
+from bygones.attach.sources.plain_data import is_container
 from bygones.attach.sources.variables import ScriptVariables
 
 _LEAST_COSINE = 0.5
@@ -93,12 +95,26 @@ def weights_in_variables(live: Live, model: nn.Module) -> dict[str, Swap]:
         held: dict[str, dict[str | int, Tensor]] = {}
         for leaf, value in source.held().items():
             last = _LAST_KEY.match(leaf)
-            if isinstance(value, Tensor) and value.is_floating_point() and last is not None:
+            if is_container(value):
+                held |= _tensors_within("" if leaf == "value" else leaf, value)
+            elif isinstance(value, Tensor) and value.is_floating_point() and last is not None:
                 held.setdefault(last["owner"], {})[_key(last["key"])] = value
         for owner, tensors in held.items():
             swap = _pairs(tensors, model)
             if swap and _cosine(swap) > _LEAST_COSINE:
                 found[f"{source.name}.{owner}" if owner else source.name] = swap
+    return found
+
+
+def _tensors_within(path: str, container: Any) -> dict[str, dict[str | int, Tensor]]:
+    """Return the floating-point tensors of a container and of those within it, by its path and by key."""
+    items = container.items() if isinstance(container, Mapping) else [*enumerate(container)]
+    found: dict[str, dict[str | int, Tensor]] = {}
+    for key, value in items:
+        if isinstance(value, Tensor) and value.is_floating_point() and isinstance(key, str | int):
+            found.setdefault(path, {})[key] = value
+        elif isinstance(value, Mapping | list | tuple):
+            found |= _tensors_within(f"{path}[{key!r}]", value)
     return found
 
 

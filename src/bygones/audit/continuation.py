@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import Tensor
 from bygones.analysis.metrics.rms import root_mean_square
 from bygones.analysis.metrics.tv import total_variation
 from bygones.attach.live_run import Live
-from bygones.attach.observed_models import matching_part
-from bygones.attach.probe_inputs import Inputs, observe
+from bygones.attach.observed_models import observe_models
+from bygones.attach.probe_inputs import Inputs
 from bygones.attach.sources.carried_streams import but_keys
 from bygones.attach.watched_process import WatchedProcess
 from bygones.core.digest import is_array, same_bits
@@ -100,19 +99,12 @@ def steps_since(
 
 
 def outputs_of(live: Live, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Return the outputs of the trained module (""), and of each average or teacher of its shape."""
+    """Return the outputs of the trained module (""), and of each model that is kept beside it."""
     label, _, name = inputs.module.partition("/")
     if label not in live.trained and len(live.trained) == 1:  # its path differs in this run
         (label,) = live.trained
         inputs = replace(inputs, module=f"{label}/{name}")
-    seen = {"": observe(inputs, live)[0]}
-    for other, module in live.averaging.items():
-        student = live.trained.get(label) if inputs.function is None else None
-        alike = None if student is None else matching_part(module, student.get_submodule(name))
-        if alike is not None:
-            with suppress(Exception):  # of the same shape, but it cannot be called like the model
-                seen[other] = observe(inputs, live, alike)[0]
-    return seen
+    return observe_models(inputs, live)
 
 
 def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
@@ -125,6 +117,14 @@ def trained_tensors(optimizers: list[Any]) -> frozenset[str]:
         seen[value] += 1
         found.add(f"{value}/{seen[value]}")
     return frozenset(found)
+
+
+def trained_shapes(states: States) -> frozenset[tuple[int, ...]]:
+    """Return the shapes of the trained arrays, of all of them in one vector, and of modules' buffers."""
+    names = ("weights", "batchnorm", "buffers")
+    held = [v for name in names for v in states.get(name, {}).values() if is_array(v)]
+    whole = sum(int(np.prod(value.shape)) for value in states.get("weights", {}).values())
+    return frozenset({(whole,), *(tuple(value.shape) for value in held if value.ndim > 0)})
 
 
 def optimizer_arrays(optimizers: list[Any]) -> frozenset[str]:

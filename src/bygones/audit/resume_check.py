@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bygones.analysis.estimators.base import Estimate
-from bygones.analysis.estimators.paired_t import paired_t
 from bygones.attach.isolation.environment import (
     HASH_SEED,
-    describe_circumstances,
     other_hash_seed,
 )
 from bygones.attach.isolation.fork import scratch_folder
@@ -32,6 +27,7 @@ from bygones.audit.continuation import (
     Continuation,
     function_distance,
     same_continuation,
+    trained_shapes,
 )
 from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
 from bygones.audit.resume_runs import (
@@ -43,6 +39,9 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
+from bygones.audit.resuming.costs import Cost, SeedResult, gather_costs, largest_sham_distance
+from bygones.audit.resuming.files_verdict import FinishedRuns, judge_files
+from bygones.audit.resuming.notes import write_notes
 from bygones.audit.resuming.other_seed import OtherSeedRun
 from bygones.audit.resuming.remedies import Remedy, suggest_remedies
 from bygones.core.errors import DesignError, ForkError, ScriptError
@@ -71,21 +70,6 @@ class ResumeRequest:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """How far the omission of a source moves the function, over the seeds, and the references.
-
-    `by_seed`: the distance at the last boundary in each seed; `ceiling`: between runs of two seeds.
-    """
-
-    source: str
-    module: str  # which function: the trained module's (""), or an average's
-    by_seed: tuple[float, ...]
-    estimate: Estimate | None
-    ceiling: float | None
-    unit: str
-
-
-@dataclass(frozen=True)
 class ResumeReport:
     """What a resume check found. `floor`: the same distance for the sham, which is exactly 0."""
 
@@ -109,19 +93,6 @@ class ResumeReport:
         return to_plain({"passed": not self.failed, **asdict(self), "failed": self.failed})
 
 
-@dataclass
-class _Seed:
-    """The runs of one seed and their verdicts."""
-
-    whole: ReferenceRun
-    resumed: ResumedState
-    carried: ForkedArms
-    at: int
-    end: int
-    verdicts: list[Verdict]
-    ceiling: Mapping[str, float] = field(default_factory=dict)
-
-
 def audit_resume(
     request: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
 ) -> ResumeReport:
@@ -131,7 +102,7 @@ def audit_resume(
     if not request.seeds:
         raise DesignError("a resume check needs a seed; got none. Try --seeds 0.")
     warm()
-    found: dict[int, _Seed] = {}
+    found: dict[int, SeedResult] = {}
     with scratch_folder() as folder:
         for seed in request.seeds:
             found[seed] = _SeedCheck(request, home, seed, folder / str(seed), on_run).check()
@@ -153,7 +124,7 @@ class _SeedCheck:
         self.folder, self.on_run = folder, on_run
         self.hash_seed = other_hash_seed()  # of the resumed run; None: that of every run
 
-    def check(self) -> _Seed:
+    def check(self) -> SeedResult:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
         whole, interrupted = self._interrupt()
         at = interrupted.step
@@ -168,11 +139,12 @@ class _SeedCheck:
             return _begun_anew(whole, resumed, at, end)
         arms = self._fork_arms(whole, resumed, end)
         verdicts = [*depends, *judge(whole, resumed, arms, end)]
+        verdicts, notes = self._judge_files(verdicts, whole, resumed, arms)
         if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
             verdicts = judge_again(verdicts, resumed, once, twice)
         ceiling = self._ceiling(whole, arms, end)
-        return _Seed(whole, resumed, arms, at, end, verdicts, ceiling)
+        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling, tuple(notes))
 
     # -------------------------------------------------------------- runs
 
@@ -237,7 +209,7 @@ class _SeedCheck:
                 shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
         if self.hash_seed is not None:
             shutil.copytree(self.folder / "interrupted", self.folder / "kept", symlinks=True)
-        given = (whole, interrupted, end, again)
+        given = (whole, interrupted, end, again, self.request.horizon is None)
         resumed = self._run(
             ResumedRun, resuming, "resumed", *given, empty=False, hash_seed=self.hash_seed
         )
@@ -284,6 +256,27 @@ class _SeedCheck:
         shutil.copytree(self.folder / "kept", self.folder / "interrupted", symlinks=True)
         return self._resume(resuming, whole, interrupted, end)
 
+    def _judge_files(
+        self,
+        verdicts: list[Verdict],
+        whole: ReferenceRun,
+        resumed: ResumedState,
+        arms: ForkedArms,
+    ) -> tuple[list[Verdict], list[str]]:
+        """Judge what both runs wrote and printed, if both went to their end."""
+        if resumed.finished is None:
+            return verdicts, []
+
+        def run_again() -> Path:
+            name = "uninterrupted, repeated"
+            self._run(WholeRun, whole.script, name, 1, hash_seed=self.hash_seed)
+            return self.folder / name.split()[-1]
+
+        folders = self.folder / "uninterrupted", self.folder / "interrupted"
+        shapes = trained_shapes(arms.states)
+        runs = FinishedRuns(*folders, run_again, shapes, overrun=not resumed.finished)
+        return judge_files(verdicts, runs)
+
     def _resume_again(
         self,
         resuming: Script,
@@ -304,10 +297,10 @@ class _SeedCheck:
             moments=_up_to(whole.moments, resumed.start.step) | resumed.moments,
         )
         twice = self._run(
-            ResumedRun, resuming, "resumed again", first, ended, end, None, empty=False
+            ResumedRun, resuming, "resumed again", first, ended, end, None, False, empty=False
         )
         begin = again if twice.start is None else twice.start.step
-        given = (whole, interrupted, begin, begin)
+        given = (whole, interrupted, begin, begin, False)
         once = self._run(ResumedRun, resuming, "resumed once", *given, empty=False)
         return once, twice
 
@@ -368,7 +361,7 @@ def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozen
     return {step: digest for step, digest in digests.items() if step <= last}
 
 
-def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> _Seed:
+def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> SeedResult:
     """Return the result of a check whose resumed run has read nothing of the checkpoint."""
     assert resumed.start is not None
     arms = ForkedArms({}, {}, resumed.start.held, {}, {"carried": NOT_RUN, "sham": NOT_RUN})
@@ -376,7 +369,7 @@ def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -
         "the resumed run began anew: its weights are those before the first step. Check that the arguments "
         "of --resume reach the script, and that it loads its checkpoint"
     )
-    return _Seed(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
+    return SeedResult(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
 
 
 def _default_interruption_step(whole: ReferenceRun) -> int:
@@ -394,7 +387,7 @@ def _default_interruption_step(whole: ReferenceRun) -> int:
 # ------------------------------------------------------------------ gathering
 
 
-def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
+def _report(request: ResumeRequest, found: Mapping[int, SeedResult]) -> ResumeReport:
     one = next(iter(found.values()))
     assert one.resumed.start is not None
     start, whole = one.resumed.start.step, one.whole
@@ -407,14 +400,14 @@ def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
         until=one.end,
         seeds=tuple(found),
         verdicts=verdicts,
-        costs=tuple(_costs(found)),
-        floor=max(_floor(mine) for mine in found.values()),
+        costs=tuple(gather_costs(found)),
+        floor=max(largest_sham_distance(mine) for mine in found.values()),
         crossed={
             "epoch edges": sum(start < step < one.end for step in whole.epochs),
             "changes of the learning rate": _rate_changes(whole, start, one.end),
             "batches a step": max(whole.backward_calls[start : one.end], default=1),
         },
-        notes=tuple(_notes(one)),
+        notes=tuple(write_notes(one)),
         remedies=suggest_remedies(lost, whole.expected.objects),
     )
 
@@ -422,67 +415,3 @@ def _report(request: ResumeRequest, found: Mapping[int, _Seed]) -> ResumeReport:
 def _rate_changes(whole: ReferenceRun, start: int, end: int) -> int:
     rates = [whole.rates[step] for step in sorted(whole.rates) if start <= step <= end]
     return sum(one != other for one, other in pairwise(rates))
-
-
-def _floor(mine: _Seed) -> float:
-    kind = "values" if mine.whole.inputs is None else mine.whole.inputs.kind
-    control, sham = mine.carried.continuations["carried"], mine.carried.continuations["sham"]
-    pairs = [(control.outputs[name], sham.outputs[name]) for name in control.outputs]
-    return max((function_distance(a, b, kind) for a, b in pairs), default=0.0)
-
-
-def _costs(found: Mapping[int, _Seed]) -> list[Cost]:
-    """Return the cost of each source for each function, over the seeds that have such an arm."""
-    seen: dict[tuple[str, str], list[float]] = {}
-    for mine in found.values():
-        for verdict in mine.verdicts:
-            for module, apart in (verdict.lost or {}).items():
-                seen.setdefault((verdict.source, module), []).append(apart)
-    kinds = {mine.whole.inputs.kind for mine in found.values() if mine.whole.inputs is not None}
-    unit = "TV" if kinds == {"logits"} else "RMS"
-    return [
-        Cost(
-            source,
-            module,
-            tuple(values),
-            paired_t(np.asarray(values)) if len(values) > 1 else None,
-            _mean([m.ceiling[module] for m in found.values() if module in m.ceiling]),
-            unit,
-        )
-        for (source, module), values in seen.items()
-    ]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _notes(one: _Seed) -> list[str]:
-    assert one.resumed.start is not None
-    notes = []
-    start = one.resumed.start
-    if start.placed_by != "weights":
-        reason = {
-            "some weights": "where most of them are equal",
-            "moments": "where its optimizer's state is equal",
-            "save": "where the interrupted run saved last",
-        }[start.placed_by]
-        notes.append(
-            f"The resumed run's weights are not, to the bit, those of any boundary of the uninterrupted run; "
-            f"it is compared with boundary {start.step}, {reason}."
-        )
-    if one.resumed.continuation.ended:
-        steps = len(one.resumed.continuation.losses)
-        notes.append(
-            f"The resumed run {one.resumed.continuation.ended} after {steps} steps, before the "
-            f"uninterrupted run's boundary {one.end} was reached."
-        )
-    if one.ceiling and not any(one.ceiling.values()):
-        notes.append(
-            "There is no ceiling: another seed ends in the same function, to the bit. Let the seed reach the "
-            "script by {seed} in its arguments or by --seed-env."
-        )
-    notes.append(describe_circumstances())
-    if one.whole.why_no_inputs:
-        notes.append(f"The function is not observed: {one.whole.why_no_inputs}")
-    return notes

@@ -107,7 +107,8 @@ class ResumePoint:
 class ResumedState:
     """The resumed run.
 
-    `again`: its state at a second interruption; `weights`, `moments`: digests at every boundary.
+    `again`: its state at a second interruption; `weights`, `moments`: digests at every boundary. `finished`:
+    whether it went to the end of its script, with no more steps than the whole run; None if not tried.
     """
 
     start: ResumePoint | None
@@ -115,6 +116,7 @@ class ResumedState:
     again: States = field(default_factory=dict)
     weights: dict[int, frozenset[str]] = field(default_factory=dict)
     moments: dict[int, frozenset[str]] = field(default_factory=dict)
+    finished: bool | None = None
 
 
 # ------------------------------------------------------------------ the whole run
@@ -274,7 +276,10 @@ class InterruptedRun(AuditedRun):
 
 
 class ResumedRun(AuditedRun):
-    """Resume, capture the state before the first step, and run to the boundary `end`."""
+    """Resume, capture the state before the first step, and run to the boundary `end`.
+
+    `to_end`: whether the script then goes on to its own end, for the files that it writes there.
+    """
 
     def __init__(
         self,
@@ -282,9 +287,12 @@ class ResumedRun(AuditedRun):
         interrupted: Interruption,
         end: int,
         again: int | None,
+        to_end: bool,
         *given: Any,
     ) -> None:
         super().__init__(*given)
+        self.to_end = to_end
+        self.reached: ResumedState | None = None  # its state at the boundary `end`
         self.whole, self.interrupted, self.end = whole, interrupted, end
         self.again = again
         self.held_again: States = {}
@@ -381,11 +389,19 @@ class ResumedRun(AuditedRun):
                 self.held_again = capture_sources(self.find_live(self.whole.expected))
         if step == self.last:
             live = self.find_live(self.whole.expected)
-            self.parent.reply_and_exit(
-                self._resumed_state(continuation_of(self, live, self.whole.inputs, 0))
-            )
+            reached = self._resumed_state(continuation_of(self, live, self.whole.inputs, 0))
+            if not self.to_end:
+                self.parent.reply_and_exit(reached)
+            self.reached = reached
+            self.clock.stops = frozenset()
+
+    def on_update(self, step: int) -> None:
+        if self.reached and self.start and self.start.step + step > self.whole.steps:
+            self.parent.reply_and_exit(replace(self.reached, finished=False))
 
     def finish(self, ending: Ending) -> NoReturn:
+        if self.reached is not None:
+            self.parent.reply_and_exit(replace(self.reached, finished=True))
         self._reply_ended(str(ending))
 
     def _reply_ended(self, how: str) -> NoReturn:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
-from bygones.audit.resume_check import Cost, ResumeReport
+from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
+from bygones.audit.resuming.costs import Cost
 from bygones.cli import terminal
 
 
@@ -21,6 +22,7 @@ def headline(check: ResumeReport) -> str:
     rows = {
         "everything": "it began anew",
         "second resume": "resumed a second time, it is another run",
+        "written files": "it goes on as if it had never stopped, but writes other weights",
     }
     if len(check.failed) == 1 and check.failed[0] in rows:
         return f"{check.script}, {where}: {rows[check.failed[0]]}."
@@ -82,7 +84,9 @@ def _failure(check: ResumeReport, verdict: Verdict) -> str:
 def _cost(check: ResumeReport, cost: Cost) -> str:
     """Return an effect with its interval, seed pairs, floor and ceiling."""
     if not cost.module and not any(cost.by_seed):
-        return "the trained model is not moved (what is evaluated with it may be), nor by the sham"
+        others = [c for c in check.costs if c.source == cost.source and c.module]
+        other = "" if others else " (what is evaluated with it may be)"
+        return f"the trained model is not moved{other}, nor by the sham"
     what = "the function is moved by" if not cost.module else f"that of {cost.module} by"
     if cost.estimate is None:
         size = f"{cost.unit} {cost.by_seed[0]:.2g} (one seed pair, no interval: try --seeds 0-7)"
@@ -97,8 +101,12 @@ def _cost(check: ResumeReport, cost: Cost) -> str:
     return f"{what} {size}, the sham by {check.floor:g}"
 
 
-def _number(moved: object) -> str:
-    return f"{moved['']:.2g}" if isinstance(moved, dict) and "" in moved else ""
+def _number(moved: Mapping[str, float] | None) -> str:
+    """Write how far the trained model moves; if it does not, how far the model beside it that moves most."""
+    if not moved or "" not in moved:
+        return ""
+    most = max(moved, key=lambda name: moved[name])
+    return f"{moved['']:.2g}" if moved[""] or not moved[most] else f"{moved[most]:.2g} ({most})"
 
 
 def _why(verdict: Verdict) -> str:

@@ -20,6 +20,8 @@ _NOTES = {
     "second resume": "save in the resumed run what the first run saves, counted from the same start",
     "what follows from string hashes": "sort what comes from a set, and use hashlib in place of hash()",
 }
+# Rows of a check that are no source, and for which there is nothing to write.
+_NO_SOURCES = ("something else", "written files", "repetition", "sham", "train", "load")
 _GLOBAL_STREAMS = {
     "torch": ("torch.get_rng_state()", "torch.set_rng_state({})"),
     "numpy": ("numpy.random.get_state()", "numpy.random.set_state({})"),
@@ -83,7 +85,7 @@ def _remedy(source: str, objects: Mapping[str, str]) -> Remedy | None:
         return Remedy(source, remedy.save, remedy.load, note)
     if objects.get(source) in {"model", "average", "optimizer", "scheduler", "scaler"}:
         return _of_names(source, [source])
-    if source in SOURCES or source == "something else":
+    if source in SOURCES or source in _NO_SOURCES:
         return None
     return _of_variable(source)
 
