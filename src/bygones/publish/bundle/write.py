@@ -20,6 +20,7 @@ from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout, readme
 from bygones.publish.bundle.archive import files_of, write_zip
+from bygones.publish.bundle.code_files import packaged_path, refusal
 from bygones.publish.bundle.crate import crate_json
 from bygones.publish.bundle.objects import ReadOnly
 from bygones.publish.bundle.own_code import own_files
@@ -97,14 +98,13 @@ def _fill(
             header = derived.header_of(manifest, seed, arm.name)
             ledger.write_ledger(path, header, ledger_lines(objects, manifest, seed, arm.name))
     code = _write_code(folder, manifest)
-    made_with = f"bygones {metadata.version('bygones')}"
     about = {
         "bundle": layout.FORMAT,
         "study": study["study"],
         "digests": study["digests"],
         "license": license,
         "published": date,
-        "made_with": made_with,
+        "made_with": made_with(),
         "code": code,
     }
     for name, value in {
@@ -123,10 +123,15 @@ def _fill(
         _write(folder, layout.check_name(name, "extras"), content)
     _write(folder, layout.README, readme.text(study, about, sorted(extras)).encode())
     names = [*files_of(folder), layout.CRATE, layout.LISTING]
-    _write(folder, layout.CRATE, crate_json(study, names, license, date, made_with))
+    _write(folder, layout.CRATE, crate_json(study, names, license, date, made_with()))
     digests = {name: layout.sha256(folder / name) for name in files_of(folder)}
     _write(folder, layout.LISTING, layout.listing(digests))
     return code
+
+
+def made_with() -> str:
+    """Return what a bundle that is written now says of the program that wrote it."""
+    return f"bygones {metadata.version('bygones')}"
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
@@ -184,7 +189,12 @@ def _why_no_code(folder: Path, manifest: Manifest, design: Mapping[str, Any]) ->
         if not (root / row["home"]).is_file():
             return f"{row['home']} is no longer where it was when the study was run"
         for name in own_files(root, row["home"]):
-            _write(folder, f"{layout.code_folder(index)}/{name}", (root / name).read_bytes())
+            content = (root / name).read_bytes()
+            refused = refusal(f"{layout.code_folder(index)}/{name}", content)
+            if refused:
+                shutil.rmtree(folder / "code", ignore_errors=True)
+                return f"{name} cannot be code of a bundle: {refused}"
+            _write(folder, f"{layout.code_folder(index)}/{name}", content)
     why = _why_not_the_code(folder, manifest)
     if why:
         shutil.rmtree(folder / "code")
@@ -224,7 +234,7 @@ def _write_packaged(folder: Path, design: Mapping[str, Any]) -> str:
     module = current_address(str(design["recipe"]["function"]["name"])).partition(":")[0]
     source = Path(__file__).parents[3] / (module.replace(".", "/") + ".py")
     if module.startswith("bygones.") and source.is_file():
-        _write(folder, f"code/{module.replace('.', '/')}.py", source.read_bytes())
+        _write(folder, packaged_path(module), source.read_bytes())
         return ""
     return f"the recipe comes with an installed package, as {module}"
 
@@ -237,6 +247,9 @@ def _write_script(folder: Path, design: Mapping[str, Any]) -> str:
             return f"{name} is no longer where it was when the script was run"
         if source_digest(path) != digest:
             return f"{name} has been changed since the script was run"
+        refused = refusal(f"{layout.code_folder(0)}/{name}", path.read_bytes())
+        if refused:
+            return f"{name} cannot be code of a bundle: {refused}"
     for name, (path, _) in files.items():
         _write(folder, f"{layout.code_folder(0)}/{name}", path.read_bytes())
     return ""
