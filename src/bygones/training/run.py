@@ -142,10 +142,10 @@ class Run:
                 f"the probe {probe} changed the run it observed at step {self.step} (first in {changed}). "
                 f"A probe may only read; let it work on a copy, or take what it changes out of the model."
             )
-        if observed.ndim != 2:
+        if observed.ndim != 2 or not observed.size or observed.dtype.kind not in "fiub":
             raise ProbeError(
-                f"the probe {probe} must give an array of two dimensions [inputs, outputs]; it gave "
-                f"{list(observed.shape)}."
+                f"the probe {probe} must give numbers in two dimensions [inputs, outputs], one or more; it "
+                f"gave {list(observed.shape)} of {observed.dtype}."
             )
         return observed
 
