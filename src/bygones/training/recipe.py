@@ -19,6 +19,7 @@ from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, DesignError, RecipeError
 from bygones.core.importing import address_of, load_object
 from bygones.core.keyed_rng import ROLES, Streams
+from bygones.core.text import describe_error
 from bygones.core.values import Digest, Lifetime, Origin, Visibility
 from bygones.training.check_parts import check_parts
 from bygones.training.devices import move_in_place, to_device
@@ -187,9 +188,9 @@ def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
             parts = function(seed, **dict(recipe.settings))
         except BygonesError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RecipeError(
-                f"the recipe {recipe} raised {type(error).__name__} for seed {seed}: {error}."
+                f"the recipe {recipe} {describe_error(error, f'for seed {seed}')}."
             ) from error
         after = global_states()
     if not isinstance(parts, Parts):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from bygones.core.code_digest import source_digest
-from bygones.core.errors import BundleError, DesignError, StoreError
+from bygones.core.errors import BundleError, DesignError
+from bygones.core.files import scratch_beside
 from bygones.core.importing import current_address
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
@@ -61,20 +60,16 @@ def write_bundle(
         raise DesignError(f"there is something at '{out}' already; choose another --out.")
     manifest = read_manifest(store, study)
     published = _checked_date(date) or _last_stored(store, manifest)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".bygones-", dir=out.parent) as name:
-        folder = Path(name) / "bundle"
+    with scratch_beside(out) as beside:
+        folder = beside / "bundle"
         folder.mkdir()
         code = _fill(folder, store, manifest, license, published, extras or {})
         digest = layout.sha256(folder / layout.LISTING)
         finished = folder
         if out.suffix == ".zip":
-            finished = Path(name) / "bundle.zip"
+            finished = beside / "bundle.zip"
             write_zip(folder, finished)
-        try:
-            os.rename(finished, out)
-        except OSError as error:
-            raise StoreError(f"{out}: cannot be written: {error.strerror}.") from error
+        os.rename(finished, out)
     return Written(out, digest, code["why_not"])
 
 
@@ -152,8 +147,14 @@ def _last_stored(store: FolderStore, manifest: Manifest) -> str:
 
 
 def _checked_date(date: str | None) -> str | None:
-    if date is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
-        raise DesignError(f"'{date}' is no day. Expected one like 2026-01-31.")
+    if date is None:
+        return None
+    try:
+        day = datetime.date.fromisoformat(date).isoformat()
+    except (TypeError, ValueError):
+        day = ""
+    if day != date:  # other spellings of a day are read too
+        raise DesignError(f"{date!r} is no day. Expected one like 2026-01-31.")
     return date
 
 
