@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bygones.core.errors import DesignError
 from bygones.core.keyed_rng import Streams
@@ -36,6 +37,7 @@ POLICIES: dict[str, AbstractOrder] = {
     "sequential": Sequential(11, 3),
     "curriculum": Curriculum(11, 3, scores=SCORES, growth=8, first=0.3),
 }
+MODEL = torch.nn.Linear(2, 2)
 DRAWS = [name for name in POLICIES if name != "sequential"]
 WITHOUT_REPLACEMENT = ["reshuffle", "shuffle-once", "sequential"]
 
@@ -96,7 +98,12 @@ def test_resuming_at_any_position_gives_what_was_to_come(name: str, at: int):
 @every_policy
 def test_the_order_source_resumes_an_order_under_another_key_and_in_a_detour(name: str):
     def bound(key: int) -> tuple[Order, Cursor]:
-        parts = Parts(model=None, optimizer={}, data=(), order=POLICIES[name])  # pyright: ignore
+        parts = Parts(
+            model=MODEL,
+            optimizer=torch.optim.SGD(MODEL.parameters()),
+            data=(torch.zeros(POLICIES[name].num_examples),),
+            order=POLICIES[name],
+        )
         parts.cursor = Cursor(POLICIES[name], key)
         return Order(parts), parts.cursor
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib.machinery
+import importlib.util
 import json
+import marshal
 import shutil
 import stat
 import subprocess
@@ -90,7 +93,7 @@ def test_a_bundle_verifies_as_a_folder_and_as_a_zip(whole, tmp_path):
     folder = verify_bundle(whole, digest=digest_of(whole))
     zipped = verify_bundle(tmp_path / "bundle.zip", digest=digest_of(whole))
     assert dict(folder.checks).keys() == {
-        "files", "digest", "study", "outcomes", "ledgers", "effects", "code"
+        "files", "digest", "study", "outcomes", "ledgers", "effects", "texts", "code", "claims"
     }  # fmt: skip
     assert folder == zipped
     assert "equal to the bit" in dict(folder.checks)["effects"]
@@ -324,6 +327,42 @@ def _better_effect(folder: Path) -> str:
     return f"effects.json/effects/{len(said['effects']) - 1}/estimate/value"
 
 
+def _digit(folder: Path) -> str:
+    """A number that stays within what another numpy may round differently, but is printed otherwise."""
+    path = folder / "effects.json"
+    said = json.loads(path.read_text())
+    floor = said["effects"][0]["floor"]
+    assert floor["value"] == 0.0
+    floor["value"] = floor["low"] = floor["high"] = 1e-13
+    path.write_text(json.dumps(said))
+    return "effects.json/effects/0, in words: says"
+
+
+def _word(folder: Path) -> str:
+    path = folder / "effects.json"
+    path.write_bytes(path.read_bytes().replace(b"random kick", b"random kiss", 1))
+    return "random kiss"
+
+
+def _checklist(folder: Path) -> str:
+    path = folder / "checklist.json"
+    path.write_bytes(path.read_bytes().replace(b'"not recorded"', b'"answered"', 1))
+    return "checklist.json: not what follows from the study"
+
+
+def _readme(folder: Path) -> str:
+    (folder / "README.md").write_text("Nothing to see here.")
+    return "README.md: not what follows from the study"
+
+
+def _many_steps(folder: Path) -> str:
+    """Room for so many losses would be made before the first of them is read."""
+    for name in ("manifest.json",):
+        path = folder / name
+        path.write_bytes(path.read_bytes().replace(b'"end": 7', b'"end": 7000000000'))
+    return "manifest.json: claims 7,000,000,000 steps of 5 seeds"
+
+
 def _other_seeds(folder: Path) -> str:
     path = folder / "study.json"
     path.write_bytes(path.read_bytes().replace(b'"fork_at": 4', b'"fork_at": 3'))
@@ -375,7 +414,7 @@ def _no_study(folder: Path) -> str:
         _swapped, _swapped_arms, _reordered, _chained_anew, _cut_ledger, _shortened, _ledger_gone,
         _ledger_more, _better_effect,
         _other_seeds, _other_contract, _other_digest, _stray_object, _no_safetensors, _no_study,
-        _code_elsewhere,
+        _code_elsewhere, _digit, _word, _checklist, _readme, _many_steps,
     ],
     ids=lambda change: change.__name__.strip("_"),
 )  # fmt: skip
@@ -422,7 +461,14 @@ def test_links_in_a_folder_are_refused(bundle):
     kept.write_bytes(target.read_bytes())
     target.unlink()
     target.symlink_to(kept)
-    assert refused(bundle).startswith("README.md: a link")
+    assert refused(bundle).startswith("README.md: a symbolic link")
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "manifest-sha256.txt", "code/1/more.py"])
+def test_a_link_is_refused_before_what_it_leads_to_is_read(bundle, name):
+    (bundle / name).unlink(missing_ok=True)
+    (bundle / name).symlink_to("/etc/hostname")
+    assert refused(bundle).startswith(f"{name}: a symbolic link")
 
 
 def test_what_is_no_bundle_or_of_another_format_is_told_so(bundle, tmp_path):
@@ -438,9 +484,10 @@ def test_what_is_no_bundle_or_of_another_format_is_told_so(bundle, tmp_path):
 
 def test_only_the_published_digest_tells_a_bundle_made_anew(bundle):
     published = digest_of(bundle)
-    (bundle / "README.md").write_text("Nothing to see here.")
+    about = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_bytes(layout.to_json({**about, "published": "2020-01-01"}))
     listed_anew(bundle)
-    verify_bundle(bundle)
+    assert "published '2020-01-01'" in dict(verify_bundle(bundle).checks)["claims"]
     assert published in refused(bundle, digest=published)
 
 
@@ -467,11 +514,18 @@ def test_paths_that_lead_out_are_refused(tmp_path, name):
     assert not Path("/evil").exists()
 
 
-@pytest.mark.parametrize("mode", [stat.S_IFLNK | 0o777, stat.S_IFIFO | 0o644, stat.S_IFDIR | 0o755])
-def test_links_in_a_zip_are_refused(tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "what"),
+    [
+        (stat.S_IFLNK | 0o777, "a symbolic link"),
+        (stat.S_IFIFO | 0o644, "no file"),
+        (stat.S_IFDIR | 0o755, "no file"),
+    ],
+)
+def test_links_in_a_zip_are_refused(tmp_path, mode, what):
     with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
         archive.writestr(_entry("README.md", mode), "/etc/passwd")
-    assert "README.md is a link or no file" in refused(tmp_path / "link.zip")
+    assert f"README.md is {what}" in refused(tmp_path / "link.zip")
 
 
 def test_a_zip_that_unpacks_to_more_than_its_size_is_refused(tmp_path):
@@ -497,6 +551,86 @@ def test_a_file_twice_is_refused(tmp_path):
     content = (tmp_path / "z.zip").read_bytes()
     (tmp_path / "z.zip").write_bytes(content.replace(b"b", b"a"))
     assert "a is in it twice" in refused(tmp_path / "z.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("bundle.json", layout.MOST_TEXT),
+        ("objects/00/00", layout.MOST_OBJECT),
+        ("code/1/a.py", 1 << 28),
+    ],
+)
+def test_a_file_of_holes_is_refused_by_its_size(bundle, name, most):
+    """60 GB that take no room on the disk, and would take all of the memory."""
+    (bundle / name).parent.mkdir(exist_ok=True)
+    with (bundle / name).open("wb") as file:
+        file.truncate(60 * 10**9)
+    assert f"{name}: 60,000,000,000 bytes, and a file of its kind has {most:,}" in refused(bundle)
+
+
+# ------------------------------------------------------------------ code that means harm
+
+
+def harm(mark: Path) -> str:
+    return f"open({str(mark)!r}, 'w').close()\n"
+
+
+def _bytecode_with_an_unchecked_hash(folder: Path, mark: Path) -> None:
+    """Python takes it without a look at the source beside it."""
+    source = folder / "tests/helpers/study_recipes.py"
+    code = compile(source.read_text() + harm(mark), str(source), "exec")
+    flags = (1).to_bytes(4, "little")  # by hash, unchecked
+    content = importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source.read_bytes())
+    cached = Path(importlib.util.cache_from_source(str(source)))
+    cached.parent.mkdir()
+    cached.write_bytes(content + marshal.dumps(code))
+
+
+def _extension(folder: Path, mark: Path) -> None:
+    (folder / f"torch{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
+
+
+HARM: dict[str, Callable[[Path, Path], object]] = {
+    "Python runs a file of this name": _bytecode_with_an_unchecked_hash,
+    "only Python's source": lambda f, m: (f / "more.pyc").write_bytes(b"\0\0"),
+    "only Python's source may lie there": lambda f, m: (f / "a.pth").write_text(
+        f"import os; {harm(m)}"
+    ),
+    "only Python's": _extension,
+    "runs a file of this name": lambda f, m: (f / "sitecustomize.py").write_text(harm(m)),
+    "a file of this name": lambda f, m: (f / "tests/conftest.py").write_text(harm(m)),
+    "begins with a dot": lambda f, m: (f / ".hidden.py").write_text(harm(m)),
+    "not part of the code that was run": lambda f, m: (f / "xarray.py").write_text(harm(m)),
+    "no text (UTF-8)": lambda f, m: (f / "latin.py").write_bytes(b"name = '\xe9'\n"),
+    "read it as utf-7": lambda f, m: (f / "seven.py").write_text("# coding: utf-7\n#+AAo-1\n"),
+    "U+202E, which hides": lambda f, m: (f / "bidi.py").write_text("a = 1  # \u202e 2 = a"),
+    "U+000D, which hides": lambda f, m: (f / "cr.py").write_bytes(b"# a comment\rprint(1)\n"),
+}
+
+
+@pytest.mark.parametrize(("why", "put"), HARM.items(), ids=list(range(len(HARM))))
+def test_only_source_that_can_be_read_may_lie_under_code(bundle, tmp_path, why, put):
+    mark = tmp_path / "was-run"
+    put(bundle / "code/1", mark)
+    listed_anew(bundle)
+    assert why in refused(bundle)
+    assert why in refused(bundle, rerun=1, run_code=True)
+    assert not mark.exists()
+
+
+def test_a_recipe_that_is_no_part_of_the_bundle_is_not_called(bundle, store):
+    """`os:system` is a function of a seed, too."""
+    manifest = derived.relocate(read_manifest(store))
+    for function in ({"name": "os:system"}, {"name": "os:system", "code": 0}):
+        design = copy.deepcopy(dict(manifest.facts.design or {}))
+        design["recipe"]["function"] = function
+        other = replace(manifest, facts=replace(manifest.facts, design=design))
+        (bundle / "manifest.json").write_bytes(layout.to_json(other.to_dict()))
+        (bundle / "study.json").write_bytes(layout.to_json(derived.study_of(other)))
+        listed_anew(bundle)
+        said = refused(bundle, rerun=1, run_code=True)
+        assert "'os:system' does not come from where" in said or "'os:system' is not in" in said
 
 
 # ------------------------------------------------------------------ running it again
@@ -582,8 +716,10 @@ def test_a_bundle_from_before_intervals_were_recorded_is_verified_by_students(bu
     (bundle / "manifest.json").write_bytes(layout.to_json(before.to_dict()))
     (bundle / "study.json").write_bytes(layout.to_json(derived.study_of(before)))
     (bundle / "effects.json").write_bytes(derived.effects_json(outcomes))
+    about = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_bytes(layout.to_json({**about, "made_with": "bygones 0.0.9"}))
     listed_anew(bundle)
-    verify_bundle(bundle)
+    assert "written by bygones 0.0.9, they say" in dict(verify_bundle(bundle).checks)["texts"]
     # By the rule that came later they would be others.
     later = replace(before, facts=replace(before.facts, interval="by_skewness"))
     (bundle / "manifest.json").write_bytes(layout.to_json(later.to_dict()))
@@ -732,6 +868,11 @@ def test_a_scripts_files_are_included_if_they_are_what_was_run(store, tmp_path):
     (made.path / "code/1/train.py").write_text("lr = 0.2\n")
     listed_anew(made.path)
     assert "code/1/train.py: not the file that was run" in refused(made.path)
+    file_in_it = made.path / "code/1/train.py"
+    file_in_it.write_text("lr = 0.1\n")
+    file_in_it.with_name("torch.py").write_text("print('not the script')")
+    listed_anew(made.path)
+    assert "code/1/torch.py: not part of the code that was run" in refused(made.path)
 
     parts[2] = ["--lr", "0.3"]
     lies = write_bundle(with_design(store, tmp_path / "l", change), tmp_path / "lies")

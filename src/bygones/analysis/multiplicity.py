@@ -14,12 +14,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from bygones.analysis.effect import Effect
 from bygones.core.catalogue import unknown_name
+from bygones.core.checks import require_integer, require_items, require_text
 from bygones.core.errors import DesignError
 from bygones.core.text import format_count
 
@@ -42,10 +44,16 @@ class Family:
     method: Method = "holm"
 
     def __post_init__(self) -> None:
+        require_text(self.name, "a family's name")
         if self.method not in _METHODS:
-            raise unknown_name("adjustment", self.method, _METHODS)
-        for what in ("arms", "metrics", "horizons"):
-            names = tuple(getattr(self, what))
+            raise unknown_name("adjustment", str(self.method), _METHODS)
+        for what, check, example in (
+            ("arms", require_text, '("reset",)'),
+            ("metrics", require_text, '("tv",)'),
+            ("horizons", require_integer, "(1, 300)"),
+        ):
+            given = getattr(self, what)
+            names = require_items(given, f"a family's {what}", partial(check, what=what), example)
             object.__setattr__(self, what, names)
             if not names or len(set(names)) < len(names):
                 raise DesignError(

@@ -5,21 +5,22 @@ Modules that need torch are imported inside the commands, so that help and repor
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
-from bygones.cli import audit_commands, record_commands, study_commands
+from bygones.cli import audit_commands, process, record_commands, study_commands
 from bygones.cli.aliases import replace_aliases
 from bygones.cli.command_types import Command, Group, ScriptCommand, TargetCommand
-from bygones.core.errors import BygonesError
+from bygones.core.errors import BygonesError, StoreError, WorkerError
 
 STUDIES = "Study a recipe or, after `--`, a training script"
 RECORDS = "Audit a script, keep records"
+_GO_ON = "What is finished is stored; run the same command again to go on."
 _ORDER: list[str] = [
     *("demo", "sources", "plan", "run", "check", "report", "compare", "script"),
     *("audit", "ledger", "bundle", "checklist", "list"),
@@ -150,8 +151,11 @@ def main() -> None:
         for name, group in GROUPS.items()
     }
     arguments = replace_aliases(arguments, subcommands)
+    process.write_utf8()
     try:
-        status = app(arguments, prog_name="bygones", standalone_mode=False)
+        with process.ends_in_a_sentence(arguments):
+            status = app(arguments, prog_name="bygones", standalone_mode=False)
+            sys.stdout.flush()
         if status == 130:  # some versions of typer make this out of a KeyboardInterrupt
             raise KeyboardInterrupt
         if status:
@@ -160,12 +164,17 @@ def main() -> None:
         if debug:
             print(getattr(error, "place", ""), end="", file=sys.stderr)
         _fail(str(error), error.exit_code, debug)
+    except process.Terminated:
+        _fail(f"ended by SIGTERM. {_GO_ON}", 143, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(
-            "stopped. What is finished is stored; run the same command again to go on.", 130, debug
-        )
+        _fail(f"stopped. {_GO_ON}", 130, debug)
     except BrokenPipeError:
-        os._exit(0)  # the reader of standard output has closed it
+        process.leave(0)  # the reader of standard output has closed it
+    except OSError as error:
+        _fail(process.describe(error), StoreError.exit_code, debug)
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        _fail(f"there is not enough memory for this{why}. {_GO_ON}", WorkerError.exit_code, debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the parser
             _fail(_usage_sentence(error, arguments), getattr(error, "exit_code", 2), debug)
@@ -202,5 +211,7 @@ def _usage_sentence(error: Any, arguments: list[str]) -> str:
 def _fail(sentence: str, exit_code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"bygones: {sentence}", file=sys.stderr)
+    with suppress(OSError):  # standard error itself may be full or closed
+        print(f"bygones: {sentence}", file=sys.stderr, flush=True)
+    process.drop_output()
     sys.exit(exit_code)

@@ -11,6 +11,7 @@ from typing import Any
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import BygonesError, DesignError, RecipeError
 from bygones.core.importing import load_object
+from bygones.core.text import describe_error
 from bygones.study.design import Study
 from bygones.training.lanes.lane_width import Width
 from bygones.training.recipe import Recipe
@@ -85,8 +86,8 @@ def _call_study(function: Any, text: str) -> Study:
         study = function()
     except BygonesError:
         raise
-    except Exception as error:
-        raise RecipeError(f"{text} raised {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{text} {describe_error(error)}.") from error
     if not isinstance(study, Study):
         raise DesignError(
             f"{text} must return a bygones.Study; it returned a {type(study).__name__}."

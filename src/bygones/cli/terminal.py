@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from bygones.store.contracts import Contracts
     from bygones.study.plan import Plan
 
-console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
-out = Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the command line; rich itself would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
+out = _Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
 
 
 @contextmanager

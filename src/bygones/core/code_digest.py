@@ -12,6 +12,7 @@ import ast
 import inspect
 import sys
 import textwrap
+import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -68,7 +69,7 @@ def package_digest(files: tuple[str, ...] = TRAINING) -> Digest:
     paths = [path for pattern in files for path in sorted(package.glob(pattern))]
     return digest(
         {
-            path.relative_to(package).as_posix(): _normalize_source(path.read_text())
+            path.relative_to(package).as_posix(): _normalize_source(read_source(path))
             for path in paths
         }
     )
@@ -76,7 +77,16 @@ def package_digest(files: tuple[str, ...] = TRAINING) -> Digest:
 
 def source_digest(path: Path) -> Digest:
     """Hash a file of Python code, without its comments, docstrings and layout."""
-    return digest(_normalize_source(path.read_text()))
+    return digest(_normalize_source(read_source(path)))
+
+
+def read_source(path: Path) -> str:
+    """Read a file of Python code, in UTF-8 or in the encoding that its first lines declare."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError):
+        return path.read_bytes().decode(errors="replace")
 
 
 def _visit(thing: Any, home: ModuleType, seen: dict[str, str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, RecipeError
+from bygones.core.text import describe_error
 
 _STUDY_MODULE = "bygones_study_"  # prefix of the module names of files imported by path
 
@@ -104,6 +106,8 @@ def _load_module(name: str) -> ModuleType:
         raise DesignError(
             f"cannot import '{name}': {error}. Is its package installed here?"
         ) from error
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{name} {describe_error(error, 'on import')}.") from error
 
 
 def imported_files() -> list[Path]:
@@ -135,11 +139,10 @@ def import_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise RecipeError(
-            f"{path.name} raised {type(error).__name__} on import: {error}."
-        ) from error
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        raise RecipeError(f"{path.name} {describe_error(error, 'on import')}.") from error
     finally:
-        sys.path.remove(str(path.parent))
+        with suppress(ValueError):  # the file may have changed it
+            sys.path.remove(str(path.parent))
     return module

@@ -71,6 +71,22 @@ def format_value(value: Any) -> str:
             return "not recorded" if value is None else str(value)
 
 
+def describe_error(error: BaseException, where: str = "") -> str:
+    """Say what code of the user's did, and where: which exception it raised, or that it left Python.
+
+    >>> describe_error(ValueError("no data"), "at step 3"), describe_error(SystemExit(3))
+    ('raised ValueError at step 3: no data', 'called sys.exit(3)')
+    """
+    where = where and f" {where}"
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({'' if error.code is None else error.code!r:.60}){where}"
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # an exception of the user's
+        said = "(it cannot say what)"
+    return f"raised {type(error).__name__}{where}: {said}".removesuffix(".").removesuffix(": ")
+
+
 def to_plain(value: Any) -> Any:
     """Convert a nested value to what JSON can hold: finite numbers, None, lists and dicts.
 

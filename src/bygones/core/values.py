@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from operator import index
 from typing import Any, Literal
 
+from bygones.core.checks import refuse, require_integer, require_number
 from bygones.core.errors import DesignError
 
 # A leaf is a numpy array, a torch tensor, or a plain bool/int/float/str/None. The type is `Any`
@@ -28,21 +28,6 @@ Visibility = Literal["state_dict", "non-persistent", "process"]
 # What an intervention requires and a source provides: "resettable" has a state as if created now,
 # "arrays" holds arrays of floats, "order" is an order of batches, "reseedable" can be drawn again.
 Capability = Literal["anything", "resettable", "arrays", "order", "reseedable"]
-
-
-def require_integer(value: Any, what: str) -> int:
-    """Return a whole number as Python's int, or raise `DesignError`; `what` names it in the message.
-
-    Numpy's integers are converted, since digests and JSON do not treat them as Python's.
-
-    >>> import numpy as np
-    >>> require_integer(np.int64(3), "fork_at")
-    3
-    """
-    try:
-        return index(value)
-    except TypeError:
-        raise DesignError(f"{what} must be a whole number; got {value!r}.") from None
 
 
 @dataclass(frozen=True, order=True)
@@ -97,6 +82,14 @@ class Lifetime:
 
     kind: Literal["e-fold", "exact", "phase", "unbounded"]
     steps: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("e-fold", "exact", "phase", "unbounded"):
+            raise refuse("a lifetime's kind", "e-fold, exact, phase or unbounded", self.kind)
+        if self.steps != math.inf:
+            require_number(self.steps, "a lifetime's steps")
+        if not self.steps >= 0:
+            raise refuse("a lifetime's steps", "0 or more", self.steps)
 
     @staticmethod
     def decaying(factor: float) -> Lifetime:

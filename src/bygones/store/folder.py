@@ -16,12 +16,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bygones.core.errors import StoreError
+from bygones.core.files import replace_file
 from bygones.core.values import Digest
 from bygones.store.base import AbstractStore, Damaged, Record, open_record, seal_record
 
@@ -125,15 +125,9 @@ class FolderStore(AbstractStore):
         partial = self.folder / "partial"
         self._make(partial)
         self._make(path.parent)
-        name = ""
         try:
-            handle, name = tempfile.mkstemp(dir=partial)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(name, path)
+            replace_file(path, content, partial)
         except OSError as error:
-            if name:
-                Path(name).unlink(missing_ok=True)
             raise StoreError(
                 f"{path}: cannot be written: {error.strerror}. What is finished stays in "
                 f"{self.folder}; make room or choose another --store, and run again to go on."

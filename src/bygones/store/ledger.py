@@ -18,15 +18,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import Any, Self, cast
 
 from bygones.core.errors import LedgerError
 from bygones.core.values import Digest
 
 FORMAT = 1
+
+_MOST_LINE = 1 << 24  # bytes: a file of holes is one endless line
 
 
 class Writer:
@@ -36,7 +41,8 @@ class Writer:
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self._file: IO[str] = _created(path)
+        self._path = path
+        self._file = _created(path)
         self._header = self._write({"ledger": FORMAT, **header}, "")
         self._last, self._count = "", 0
 
@@ -63,25 +69,39 @@ class Writer:
     def _write(self, line: Mapping[str, Any], previous: str) -> Digest:
         content = {key: value for key, value in line.items() if key != "entry"}
         entry = _entry_digest(content, previous)
-        self._file.write(_json({**content, "entry": entry}) + "\n")
-        self._file.flush()
+        whole = self._file.tell()
+        try:
+            _write_all(self._file, f"{_json({**content, 'entry': entry})}\n".encode())
+        except OSError as error:
+            with suppress(OSError):  # what is there can be read, without its last line
+                self._file.truncate(whole)
+            raise LedgerError(
+                f"cannot write on in the ledger {self._path}: {error.strerror}. It ends after a whole line, "
+                f"without its last one. Make room, and write it anew under another name."
+            ) from error
         return entry
 
 
 def refuse_existing(path: Path) -> None:
     """Raise LedgerError where the path exists."""
-    if path.exists():
+    if os.path.lexists(path):
         raise LedgerError(
             f"there is a '{path}' already, and a ledger is never written over. Choose another name."
         )
 
 
-def _created(path: Path) -> IO[str]:
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Write all bytes: an unbuffered file may take a part of them, as where a disk is nearly full."""
+    while content:
+        content = content[file.write(content) :]
+
+
+def _created(path: Path) -> FileIO:
     """Create a new file; an existing one is refused, since a ledger is never changed."""
     refuse_existing(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("x", encoding="utf-8", newline="\n")
+        return path.open("xb", buffering=0)
     except OSError as error:
         raise LedgerError(f"cannot write the ledger {path}: {error.strerror}.") from error
 
@@ -157,7 +177,9 @@ def check_header(header: dict[str, Any], place: str) -> dict[str, Any]:
 def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
+            for number, raw in enumerate(iter(lambda: file.readline(_MOST_LINE + 1), b""), start=1):
+                if len(raw) > _MOST_LINE:
+                    raise LedgerError(f"{path}, line {number}: longer than any line of a ledger.")
                 yield parse_line(raw, f"{path}, line {number}")
     except OSError as error:
         raise LedgerError(f"cannot read the ledger {path}: {error.strerror}.") from error

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import Family
 from bygones.core.catalogue import unknown_name
+from bygones.core.checks import (
+    refuse,
+    require_instance,
+    require_integer,
+    require_items,
+    require_number,
+    require_text,
+)
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import Role
-from bygones.core.values import Digest, Lifetime, Window, match_leaves, require_integer
+from bygones.core.values import Digest, Lifetime, Window, match_leaves
 from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
 from bygones.training.recipe import Recipe, RecipeFunction
@@ -61,9 +69,12 @@ class Arm:
         role: Role = "treated",
         null_of: str | None = None,
     ) -> None:
-        given = (treatments,) if isinstance(treatments, Treatment) else tuple(treatments)
-        object.__setattr__(self, "name", name)
+        given = (treatments,) if isinstance(treatments, Treatment) else treatments
+        given = require_items(given, "an arm's treatments", _treatment, "[Treatment(…)]")
+        object.__setattr__(self, "name", require_text(name, "an arm's name"))
         object.__setattr__(self, "treatments", tuple(sorted(given, key=lambda t: t.window)))
+        if role not in get_args(Role):
+            raise refuse("an arm's role", f"one of {', '.join(get_args(Role))}", role)
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "null_of", null_of)
 
@@ -108,16 +119,16 @@ class Study:
     ) -> None:
         known = hasattr(recipe, "code")
         object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
-        object.__setattr__(self, "arms", tuple(arms))
+        object.__setattr__(self, "arms", require_items(arms, "a study's arms", _arm, "[Arm(…)]"))
         object.__setattr__(self, "fork_at", require_integer(fork_at, "fork_at"))
         object.__setattr__(
-            self, "horizons", tuple(require_integer(h, "a horizon") for h in horizons)
+            self, "horizons", require_items(horizons, "horizons", _horizon, "(0, 1, 10)")
         )
-        object.__setattr__(self, "seeds", tuple(require_integer(seed, "a seed") for seed in seeds))
-        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "seeds", require_items(seeds, "seeds", _seed, "range(8)"))
+        object.__setattr__(self, "name", require_text(name, "a study's name"))
         object.__setattr__(self, "probe", probe if probe is not None else Logits())
         object.__setattr__(self, "family", family)
-        object.__setattr__(self, "margins", tuple(sorted(dict(margins).items())))
+        object.__setattr__(self, "margins", _margins(margins))
         _check(self)
 
     @property
@@ -233,8 +244,42 @@ def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[
         )
 
 
+def _treatment(value: Any) -> Treatment:
+    return require_instance(value, Treatment, "a treatment", "Treatment('moments', Reset(), …)")
+
+
+def _arm(value: Any) -> Arm:
+    return require_instance(value, Arm, "an arm", "Arm('reset', Treatment(…))")
+
+
+def _horizon(value: Any) -> int:
+    return require_integer(value, "a horizon")
+
+
+def _seed(value: Any) -> int:
+    return require_integer(value, "a seed")
+
+
+def _margins(margins: Any) -> tuple[tuple[str, float], ...]:
+    try:
+        given = dict(margins)
+    except (TypeError, ValueError):
+        raise refuse("margins", "sizes by metric, like {'accuracy': 0.005}", margins) from None
+    sizes = {
+        require_text(name, "a margin's metric"): require_number(size, f"the margin for {name}")
+        for name, size in given.items()
+    }
+    return tuple(sorted(sizes.items()))
+
+
 def _check(study: Study) -> None:
     """Check everything that can be checked without building a run."""
+    if getattr(study.probe, "kind", None) not in ("logits", "values") or isinstance(
+        study.probe, type
+    ):
+        raise refuse("a study's probe", "a probe, like Logits() or Values()", study.probe)
+    if study.family is not None:
+        require_instance(study.family, Family, "a study's family", "Family('main', …)")
     if study.fork_at < 0:
         raise DesignError(f"fork_at is a step, 0 or later; got {study.fork_at}.")
     if not study.horizons:

@@ -62,12 +62,12 @@ def available_device(device: str) -> str:
 def main() -> None:
     question, place = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        result = answer(json.loads(question.read_text()))
+        result = answer(json.loads(question.read_text("utf-8")))
     except BygonesError as error:
         result = {"error": str(error)}
     except Exception as error:
         result = {"error": f"it raised {type(error).__name__}: {error}"}
-    place.write_text(json.dumps(result))
+    place.write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

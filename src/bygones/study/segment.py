@@ -39,6 +39,7 @@ from bygones.study.tree import (
     remaining,
     stored_snapshot,
 )
+from bygones.training.check_parts import class_labels
 from bygones.training.contract import Contract
 from bygones.training.lanes import NotBatchable, make_runner
 from bygones.training.probes import AbstractProbe
@@ -248,8 +249,8 @@ def _store(
     arrays = {"losses": losses}
     if seen.observed:
         arrays |= arrays_of_models(np.stack(seen.observed), list(job.probe.others()))
-    if job.probe.kind == "logits" and run.parts.probe_set is not None:
-        arrays["labels"] = run.parts.probe_set[1].cpu().numpy().astype(np.int64)
+    if job.probe.kind == "logits" and run.parts.probe_set is not None and seen.observed:
+        arrays["labels"] = class_labels(run.parts, arrays["observed"].shape[-1])
     meta = {
         "steps": list(item.steps),
         "ledger": seen.entries,

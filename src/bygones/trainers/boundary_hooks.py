@@ -22,10 +22,11 @@ from torch.optim import Optimizer
 from bygones.attach.discovery import LiveObjects
 from bygones.attach.live_run import sources_of
 from bygones.core.catalogue import Catalogue
+from bygones.core.checks import require_integer
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, DesignError, ProbeError
 from bygones.core.first_difference import first_differing_leaf
-from bygones.core.values import Digest, require_integer
+from bygones.core.values import Digest
 from bygones.study.describe import describe_sources
 from bygones.training.generators import preserve_global_generators
 from bygones.training.interventions import Displacement

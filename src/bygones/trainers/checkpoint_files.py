@@ -144,7 +144,7 @@ def _global_step(folder: Path) -> int:
             f"{names}). Expected a folder checkpoint-N, as the Trainer saves it."
         )
     try:
-        return int(json.loads(path.read_text())["global_step"])
+        return int(json.loads(path.read_text("utf-8"))["global_step"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {type(error).__name__}: {error}.") from error
 

@@ -16,10 +16,12 @@ from torch.utils.data import default_collate
 
 from bygones.core.code_digest import code_digest
 from bygones.core.digest import digest
-from bygones.core.errors import BygonesError, RecipeError
+from bygones.core.errors import BygonesError, DesignError, RecipeError
 from bygones.core.importing import address_of, load_object
 from bygones.core.keyed_rng import ROLES, Streams
+from bygones.core.text import describe_error
 from bygones.core.values import Digest, Lifetime, Origin, Visibility
+from bygones.training.check_parts import check_parts
 from bygones.training.devices import move_in_place, to_device
 from bygones.training.generators import global_states, with_seeded_generators
 from bygones.training.orders.base import AbstractOrder
@@ -94,6 +96,9 @@ class Parts:
     probe_set: tuple[Tensor, Tensor] | None = None
     probe_images: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        check_parts(self)
+
     # Set by `build`: the position in the order, the key of each random stream, the global generators that
     # the recipe drew from, and the device of the tensors.
     cursor: Cursor = field(init=False, repr=False)
@@ -138,6 +143,13 @@ class Recipe:
     @staticmethod
     def of(function: RecipeFunction | Recipe | str, **settings: Any) -> Recipe:
         """Build a recipe from a function at the top level of a module, an address, or another recipe."""
+        try:
+            digest(settings)
+        except (TypeError, ValueError) as error:
+            raise DesignError(
+                f"the settings of a recipe are plain values: numbers, texts, arrays, tuples of these, or "
+                f"frozen dataclasses; {error}."
+            ) from None
         if isinstance(function, Recipe):
             return Recipe(
                 function.source, tuple(sorted({**dict(function.settings), **settings}.items()))
@@ -176,9 +188,9 @@ def build(recipe: Recipe, seed: int, device: str = "cpu") -> Parts:
             parts = function(seed, **dict(recipe.settings))
         except BygonesError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RecipeError(
-                f"the recipe {recipe} raised {type(error).__name__} for seed {seed}: {error}."
+                f"the recipe {recipe} {describe_error(error, f'for seed {seed}')}."
             ) from error
         after = global_states()
     if not isinstance(parts, Parts):

@@ -23,6 +23,7 @@ from bygones.core.errors import BygonesError, ProbeError, RecipeError
 from bygones.core.first_difference import first_differing_leaf
 from bygones.core.hash_chain import extend_chain, ledger_entry, state_digests
 from bygones.core.keyed_rng import mix
+from bygones.core.text import describe_error
 from bygones.core.values import Digest, State
 from bygones.training.devices import to_device
 from bygones.training.generators import (
@@ -127,9 +128,9 @@ class Run:
                 observed = np.asarray(probe(self.parts))
             except (BygonesError, torch.OutOfMemoryError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ProbeError(
-                    f"the probe {probe} raised {type(error).__name__} at step {self.step}: {error}."
+                    f"the probe {probe} {describe_error(error, f'at step {self.step}')}."
                 ) from error
             finally:
                 for module, training in flags:
@@ -142,10 +143,10 @@ class Run:
                 f"the probe {probe} changed the run it observed at step {self.step} (first in {changed}). "
                 f"A probe may only read; let it work on a copy, or take what it changes out of the model."
             )
-        if observed.ndim != 2:
+        if observed.ndim != 2 or not observed.size or observed.dtype.kind not in "fiub":
             raise ProbeError(
-                f"the probe {probe} must give an array of two dimensions [inputs, outputs]; it gave "
-                f"{list(observed.shape)}."
+                f"the probe {probe} must give numbers in two dimensions [inputs, outputs], one or more; it "
+                f"gave {list(observed.shape)} of {observed.dtype}."
             )
         return observed
 
@@ -206,10 +207,10 @@ class Run:
             yield
         except (BygonesError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RecipeError(
-                f"the training step of {self.recipe} raised {type(error).__name__} at step "
-                f"{self.step}, seed {self.seed}: {error}."
+                f"the training step of {self.recipe} "
+                f"{describe_error(error, f'at step {self.step}, seed {self.seed}')}."
             ) from error
 
     def _train_one_step(self) -> None:

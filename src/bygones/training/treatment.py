@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bygones.core.checks import require_instance, require_text
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
@@ -64,6 +65,14 @@ class Treatment:
     intervention: AbstractIntervention
     window: Window
     leaves: str = "*"
+
+    def __post_init__(self) -> None:
+        require_text(self.source, "a treatment's source", empty=True)
+        require_text(self.leaves, "a treatment's leaves", empty=True, most=10_000)
+        require_instance(
+            self.intervention, AbstractIntervention, "a treatment's intervention", "Reset()"
+        )
+        require_instance(self.window, Window, "a treatment's window", "Window(300, 301)")
 
     def __str__(self) -> str:
         verb = _VERBS.get(self.intervention.verb, str(self.intervention))

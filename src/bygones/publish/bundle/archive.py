@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bygones.core.errors import BundleError
-from bygones.publish.bundle.layout import check_name
+from bygones.publish.bundle.layout import check_name, check_size
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can say
 _FILE = stat.S_IFREG | 0o644
@@ -54,7 +54,8 @@ def files_of(folder: Path) -> list[str]:
                 elif item.is_file(follow_symlinks=False):
                     names.append(check_name(name, name))
                 else:
-                    raise BundleError(f"{name}: a link, or no file; a bundle has files only.")
+                    what = "a symbolic link" if item.is_symlink() else "no file"
+                    raise BundleError(f"{name}: {what}; a bundle has files only.")
     return sorted(names)
 
 
@@ -92,7 +93,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
     for entry in entries:
         name = check_name(entry.filename, str(path))
         if entry.create_system != 3 or not stat.S_ISREG(entry.external_attr >> 16):
-            raise BundleError(f"{path}: {name} is a link or no file; a bundle has files only.")
+            what = "a symbolic link" if stat.S_ISLNK(entry.external_attr >> 16) else "no file"
+            raise BundleError(f"{path}: {name} is {what}; a bundle has files only.")
+        check_size(name, entry.file_size)
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise BundleError(
                 f"{path}: {name} is compressed, which bygones does not do. If you trust the archive, unpack "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +25,19 @@ README = "README.md"
 CRATE = "ro-crate-metadata.json"
 LISTING = "manifest-sha256.txt"
 
+MOST_TEXT = 1 << 28  # bytes of a file that is read as a text
+MOST_OBJECT = 1 << 32
+
 _LINE = re.compile(r"([0-9a-f]{64})  (\S(?:.*\S)?)")
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def extras_of(names: Iterable[str]) -> list[str]:
+    """Return those of a bundle's files that only its author knows the meaning of, like a report."""
+    known = {ABOUT, STUDY, CONTRACT, MANIFEST, EFFECTS, README, CRATE, LISTING}
+    known |= {f"{CHECKLIST}.json", f"{CHECKLIST}.md"}
+    folders = ("objects/", "ledgers/", "code/")
+    return sorted(name for name in names if name not in known and not name.startswith(folders))
 
 
 def object_path(digest: Digest) -> str:
@@ -60,11 +72,33 @@ def to_json(value: Any) -> bytes:
     return f"{text}\n".encode()
 
 
-def read_json(folder: Path, name: str) -> Any:
+def check_size(name: str, size: int) -> None:
+    """Raise BundleError for a file that is larger than one of its kind can be, before it is read."""
+    most = MOST_OBJECT if name.startswith("objects/") else MOST_TEXT
+    if size > most:
+        raise BundleError(
+            f"{name}: {size:,} bytes, and a file of its kind has {most:,} at most; it is not read."
+        )
+
+
+def read_bytes(folder: Path, name: str) -> bytes:
+    """Read a file of a bundle. Raises BundleError for a link, and for more bytes than its kind can have."""
+    path = folder / name
     try:
-        return json.loads((folder / name).read_bytes())
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a symbolic link" if stat.S_ISLNK(mode) else "no file"
+            raise BundleError(f"{name}: {what}; a bundle has files only.")
+        check_size(name, path.lstat().st_size)
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{name}: cannot be read: {error.strerror}.") from None
+
+
+def read_json(folder: Path, name: str) -> Any:
+    content = read_bytes(folder, name)
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError):
         raise BundleError(f"{name}: not JSON.") from None
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from bygones.core.errors import BundleError
 from bygones.core.values import Digest
-from bygones.publish.bundle.layout import object_path
+from bygones.publish.bundle.layout import object_path, read_bytes
 from bygones.store import AbstractStore, Record
 
 _KEPT = 1 << 28  # bytes that are kept in memory: arms share the stretches before the fork
@@ -52,10 +52,9 @@ def open_objects(folder: Path) -> ReadOnly:
 
     def read(digest: Digest) -> bytes:
         name = object_path(digest)
-        try:
-            content = (folder / name).read_bytes()
-        except OSError:
-            raise BundleError(f"{name}: this outcome is not in the bundle.") from None
+        if not (folder / name).exists():
+            raise BundleError(f"{name}: this outcome is not in the bundle.")
+        content = read_bytes(folder, name)
         if hashlib.sha256(content).hexdigest() != digest:
             raise BundleError(f"{name}: its SHA-256 is not its name.")
         return content

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,21 +12,28 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bygones.core.errors import BundleError
+from bygones.publish.bundle.archive import files_of
+from bygones.publish.bundle.code_files import check_code_files
 
 
 def ask(question: Mapping[str, Any], code: Path, design: Mapping[str, Any]) -> dict[str, Any]:
     """Ask `bygones.study.rerun` about a design. This runs the code of the bundle.
 
-    `code`: the folder that the roots of the design's code are relative to. The process stays in the folder
-    that this one is in, where a recipe may find its data; but no module is taken from there (-P).
+    The code is copied into a new folder that holds nothing else, so what is compiled is the source that can
+    be read in the bundle. `code`: the folder that the roots of the design's code are relative to. The process
+    stays in the folder that this one is in, where a recipe may find its data; but no module is taken from
+    there (-P).
     """
     with TemporaryDirectory(prefix="bygones-rerun-") as name:
         here = Path(name).resolve()
-        if (code / "code").is_dir():
-            shutil.copytree(code / "code", here / "code")
+        (here / "code").mkdir()
+        for path in check_code_files(code, files_of(code)):
+            copy = here / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((code / path).read_bytes())
         roots = [str(here / row["root"]) for row in design["code"]]
         (here / "question.json").write_text(
-            json.dumps({**question, "design": design, "roots": roots})
+            json.dumps({**question, "design": design, "roots": roots}), encoding="utf-8"
         )
         ran = subprocess.run(
             [
@@ -39,7 +45,7 @@ def ask(question: Mapping[str, Any], code: Path, design: Mapping[str, Any]) -> d
             check=False,
         )
         try:
-            answer = json.loads((here / "answer.json").read_text())
+            answer = json.loads((here / "answer.json").read_text("utf-8"))
         except (OSError, ValueError):
             raise BundleError(
                 f"the process that ran the bundle's code ended with status {ran.returncode} and no answer."

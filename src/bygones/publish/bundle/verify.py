@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bygones.core.code_digest import source_digest
 from bygones.core.errors import BundleError, BygonesError, DesignError, LedgerError
-from bygones.core.script_digest import script_digest
-from bygones.core.study_facts import StudyFacts, facts_of
+from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout
 from bygones.publish.bundle.archive import files_of, open_bundle
+from bygones.publish.bundle.check_derived import check_effects, check_texts, list_claims
+from bygones.publish.bundle.code_files import check_code
 from bygones.publish.bundle.grade import Grade, Side, differing_terms, grade
 from bygones.publish.bundle.objects import open_objects
 from bygones.publish.bundle.rerun_process import ask
-from bygones.publish.bundle.write import rerun_question
+from bygones.publish.bundle.write import made_with, rerun_question
 from bygones.store import AbstractStore, FolderStore, ledger
 from bygones.store.ledger_diff import differing_fields
 from bygones.store.outcomes import Manifest, ledger_lines, read_manifest, read_outcomes
 
+_SLACK = 1 << 28  # bytes of losses that runs which diverged need not have stored
 TOLERANCE = 1e-3  # of a probability, between machines
-_ROUNDING = 1e-6  # relative: effects worked out with another numpy or scipy
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ def verify_bundle(
             "--run-code if you trust it."
         )
     with open_bundle(Path(path)) as folder:
+        _check_sizes(folder)
         about = _about(folder, path)
         listed = _check_listing(folder, digest)
         checks = [("files", f"{len(listed)} are listed, there, and have their SHA-256")]
@@ -85,6 +85,12 @@ def verify_bundle(
 # ------------------------------------------------------------------ bytes
 
 
+def _check_sizes(folder: Path) -> None:
+    """Check, before anything is read, that no file is a link or larger than its kind can be."""
+    for name in files_of(folder):
+        layout.check_size(name, (folder / name).lstat().st_size)
+
+
 def _about(folder: Path, path: str | Path) -> dict[str, Any]:
     """Read bundle.json. Raises BundleError for a folder that is no bundle of this format."""
     for name in (layout.ABOUT, layout.LISTING):
@@ -102,7 +108,7 @@ def _about(folder: Path, path: str | Path) -> dict[str, Any]:
 
 def _check_listing(folder: Path, expected: Digest | None) -> dict[str, Digest]:
     """Check that every file is listed and every listed file exists, with its digest."""
-    content = (folder / layout.LISTING).read_bytes()
+    content = layout.read_bytes(folder, layout.LISTING)
     found = hashlib.sha256(content).hexdigest()
     listed = layout.read_listing(content)
     names = [name for name in files_of(folder) if name != layout.LISTING]
@@ -152,16 +158,37 @@ def _check_content(
     stray = sorted({n for n in listed if n.startswith("objects/")} ^ wanted)
     if stray:
         raise BundleError(f"{stray[0]}: the manifest and the objects do not agree about it.")
+    _check_claimed_size(folder, manifest, wanted)
     outcomes = read_outcomes(objects, manifest)
     num_entries = _check_ledgers(folder, objects, manifest, listed)
+    made_here = about["made_with"] == made_with()
     size = f"{len(manifest.seeds)} seeds × {len(facts.arms)} arms × {len(manifest.steps)} steps"
     return manifest, [
         ("study", f"study, contract and digests say the same everywhere ({facts.study})"),
         ("outcomes", f"{len(wanted)} objects give {size}"),
         ("ledgers", f"{num_entries:,} entries; chains hold, and agree with the outcomes' own"),
-        ("effects", _check_effects(folder, outcomes)),
-        ("code", _check_code(folder, about, facts)),
+        ("effects", check_effects(folder, outcomes)),
+        (
+            "texts",
+            check_texts(folder, about, derived.study_of(manifest), outcomes, listed, made_here),
+        ),
+        ("code", check_code(folder, about["code"], facts, listed)),
+        ("claims", list_claims(about, listed)),
     ]
+
+
+def _check_claimed_size(folder: Path, manifest: Manifest, objects: Iterable[str]) -> None:
+    """Check, before room is made for them, that the objects can hold the steps that the manifest claims.
+
+    A loss and an observation take 4 bytes or more, and a stored one belongs to at most every arm.
+    """
+    stored = sum((folder / name).stat().st_size for name in objects)
+    claimed = 4 * len(manifest.seeds) * max(manifest.end, len(manifest.steps))
+    if claimed > stored + _SLACK:
+        raise BundleError(
+            f"{layout.MANIFEST}: claims {manifest.end:,} steps of {len(manifest.seeds):,} seeds, more than "
+            f"its objects ({stored:,} bytes) can hold."
+        )
 
 
 def _check_ledgers(
@@ -211,61 +238,6 @@ def _check_ledger(
         raise BundleError(
             f"{name}: {len(read.entries)} entries, where the outcomes have {len(lines)}."
         )
-
-
-def _check_effects(folder: Path, outcomes: Any) -> str:
-    """Check the effects by computing them again from the outcomes.
-
-    A study that records no interval is of a version that knew one only: Student's.
-    """
-    if facts_of(outcomes).interval is None:
-        outcomes = outcomes.assign_attrs(interval="paired_t")
-    if derived.effects_json(outcomes) == (folder / layout.EFFECTS).read_bytes():
-        return "worked out again from the outcomes, equal to the bit"
-    recorded = layout.read_json(folder, layout.EFFECTS)
-    for place, one, other in _unequal(recorded, derived.effects_of(outcomes), ""):
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (one, other))
-        if not (numbers and math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=1e-12)):
-            raise BundleError(
-                f"{layout.EFFECTS}{place}: says {one!r:.60}; worked out from the outcomes it is "
-                f"{other!r:.60}."
-            )
-    return f"worked out again from the outcomes, equal to {_ROUNDING:g} of each number"
-
-
-def _unequal(one: Any, other: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield where two JSON values differ. `other` may have more keys, as of a later version."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() <= other.keys():
-        for key in one:
-            yield from _unequal(one[key], other[key], f"{place}/{key}")
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            yield from _unequal(mine, theirs, f"{place}/{index}")
-    elif one != other:
-        yield place, one, other
-
-
-def _check_code(folder: Path, about: dict[str, Any], facts: StudyFacts) -> str:
-    """Check the code as far as possible without running it."""
-    if not about["code"]["runs_from"]:
-        return f"not included: {about['code']['why_not']}"
-    design = facts.design or {}
-    if any(row["root"] != layout.code_folder(i) for i, row in enumerate(design["code"])):
-        raise BundleError(f"{layout.STUDY}: its code lies elsewhere than in this bundle.")
-    if design["kind"] != "script":
-        return (
-            "included; whether it gives these outcomes is seen by running it (--rerun, --run-code)"
-        )
-    script = design["script"]
-    if script_digest(script, design["machine"]) != facts.digests["recipe"]:
-        raise BundleError(
-            f"{layout.STUDY}: its digest of the script is not made of its files' digests."
-        )
-    for name, expected in script["files"]:
-        layout.check_name(name, layout.STUDY)
-        if source_digest(folder / layout.code_folder(0) / name) != expected:
-            raise BundleError(f"code/1/{name}: not the file that was run.")
-    return f"the script's own files ({len(script['files'])}) are those that were run"
 
 
 # ------------------------------------------------------------------ training again

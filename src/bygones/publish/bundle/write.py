@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from bygones.core.code_digest import source_digest
-from bygones.core.errors import BundleError, DesignError, StoreError
+from bygones.core.errors import BundleError, DesignError
+from bygones.core.files import scratch_beside
 from bygones.core.importing import current_address
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
 from bygones.publish.bundle import derived, layout, readme
 from bygones.publish.bundle.archive import files_of, write_zip
+from bygones.publish.bundle.code_files import packaged_path, refusal
 from bygones.publish.bundle.crate import crate_json
 from bygones.publish.bundle.objects import ReadOnly
 from bygones.publish.bundle.own_code import own_files
@@ -60,20 +60,16 @@ def write_bundle(
         raise DesignError(f"there is something at '{out}' already; choose another --out.")
     manifest = read_manifest(store, study)
     published = _checked_date(date) or _last_stored(store, manifest)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".bygones-", dir=out.parent) as name:
-        folder = Path(name) / "bundle"
+    with scratch_beside(out) as beside:
+        folder = beside / "bundle"
         folder.mkdir()
         code = _fill(folder, store, manifest, license, published, extras or {})
         digest = layout.sha256(folder / layout.LISTING)
         finished = folder
         if out.suffix == ".zip":
-            finished = Path(name) / "bundle.zip"
+            finished = beside / "bundle.zip"
             write_zip(folder, finished)
-        try:
-            os.rename(finished, out)
-        except OSError as error:
-            raise StoreError(f"{out}: cannot be written: {error.strerror}.") from error
+        os.rename(finished, out)
     return Written(out, digest, code["why_not"])
 
 
@@ -97,14 +93,13 @@ def _fill(
             header = derived.header_of(manifest, seed, arm.name)
             ledger.write_ledger(path, header, ledger_lines(objects, manifest, seed, arm.name))
     code = _write_code(folder, manifest)
-    made_with = f"bygones {metadata.version('bygones')}"
     about = {
         "bundle": layout.FORMAT,
         "study": study["study"],
         "digests": study["digests"],
         "license": license,
         "published": date,
-        "made_with": made_with,
+        "made_with": made_with(),
         "code": code,
     }
     for name, value in {
@@ -123,10 +118,15 @@ def _fill(
         _write(folder, layout.check_name(name, "extras"), content)
     _write(folder, layout.README, readme.text(study, about, sorted(extras)).encode())
     names = [*files_of(folder), layout.CRATE, layout.LISTING]
-    _write(folder, layout.CRATE, crate_json(study, names, license, date, made_with))
+    _write(folder, layout.CRATE, crate_json(study, names, license, date, made_with()))
     digests = {name: layout.sha256(folder / name) for name in files_of(folder)}
     _write(folder, layout.LISTING, layout.listing(digests))
     return code
+
+
+def made_with() -> str:
+    """Return what a bundle that is written now says of the program that wrote it."""
+    return f"bygones {metadata.version('bygones')}"
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
@@ -147,8 +147,14 @@ def _last_stored(store: FolderStore, manifest: Manifest) -> str:
 
 
 def _checked_date(date: str | None) -> str | None:
-    if date is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
-        raise DesignError(f"'{date}' is no day. Expected one like 2026-01-31.")
+    if date is None:
+        return None
+    try:
+        day = datetime.date.fromisoformat(date).isoformat()
+    except (TypeError, ValueError):
+        day = ""
+    if day != date:  # other spellings of a day are read too
+        raise DesignError(f"{date!r} is no day. Expected one like 2026-01-31.")
     return date
 
 
@@ -184,7 +190,12 @@ def _why_no_code(folder: Path, manifest: Manifest, design: Mapping[str, Any]) ->
         if not (root / row["home"]).is_file():
             return f"{row['home']} is no longer where it was when the study was run"
         for name in own_files(root, row["home"]):
-            _write(folder, f"{layout.code_folder(index)}/{name}", (root / name).read_bytes())
+            content = (root / name).read_bytes()
+            refused = refusal(f"{layout.code_folder(index)}/{name}", content)
+            if refused:
+                shutil.rmtree(folder / "code", ignore_errors=True)
+                return f"{name} cannot be code of a bundle: {refused}"
+            _write(folder, f"{layout.code_folder(index)}/{name}", content)
     why = _why_not_the_code(folder, manifest)
     if why:
         shutil.rmtree(folder / "code")
@@ -224,7 +235,7 @@ def _write_packaged(folder: Path, design: Mapping[str, Any]) -> str:
     module = current_address(str(design["recipe"]["function"]["name"])).partition(":")[0]
     source = Path(__file__).parents[3] / (module.replace(".", "/") + ".py")
     if module.startswith("bygones.") and source.is_file():
-        _write(folder, f"code/{module.replace('.', '/')}.py", source.read_bytes())
+        _write(folder, packaged_path(module), source.read_bytes())
         return ""
     return f"the recipe comes with an installed package, as {module}"
 
@@ -237,6 +248,9 @@ def _write_script(folder: Path, design: Mapping[str, Any]) -> str:
             return f"{name} is no longer where it was when the script was run"
         if source_digest(path) != digest:
             return f"{name} has been changed since the script was run"
+        refused = refusal(f"{layout.code_folder(0)}/{name}", path.read_bytes())
+        if refused:
+            return f"{name} cannot be code of a bundle: {refused}"
     for name, (path, _) in files.items():
         _write(folder, f"{layout.code_folder(0)}/{name}", path.read_bytes())
     return ""

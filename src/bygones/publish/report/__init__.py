@@ -26,6 +26,7 @@ import xarray as xr
 from bygones.analysis.effect import Effect
 from bygones.analysis.effects import all_effects, default_metrics
 from bygones.core.errors import DesignError
+from bygones.core.files import whole_folder
 from bygones.core.study_facts import OrderFacts, facts_of
 from bygones.publish.report import tables
 from bygones.publish.report.answer_figure import answer
@@ -85,9 +86,6 @@ def write_report(
     read = readings(effects, headline)
     evidence = gather(outcomes, effects, read)
     facts = facts_of(outcomes)
-    folder = Path(folder)
-    for part in ("figures", "tables"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
     made = {
         table.name: table
         for table in (
@@ -100,10 +98,12 @@ def write_report(
             *evidence_tables(evidence),
         )
     }
-    for table in made.values():
-        tables.write_csv(table, folder / "tables")
-        write_latex(table, folder / "tables")
-    page = folder / "report.html"
-    text = render(outcomes, effects, read, evidence, folder / "figures", made)
-    page.write_text(text, encoding="utf-8")
-    return page
+    with whole_folder(Path(folder)) as filled:
+        for part in ("figures", "tables"):
+            (filled / part).mkdir()
+        for table in made.values():
+            tables.write_csv(table, filled / "tables")
+            write_latex(table, filled / "tables")
+        text = render(outcomes, effects, read, evidence, filled / "figures", made)
+        (filled / "report.html").write_text(text, encoding="utf-8")
+    return Path(folder) / "report.html"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bygones.analysis.meta_analysis import Pooled
 from bygones.core.errors import DesignError
+from bygones.core.files import whole_folder
 from bygones.core.text import capitalize
 from bygones.publish.report import svg
 from bygones.publish.report.drawing import NARROW
@@ -30,9 +31,15 @@ def write_comparison(pooled: Sequence[Pooled], folder: str | Path) -> Path:
     named = [one.what for one in pooled]
     if len(set(named)) < len(named):
         raise DesignError(f"each pooled effect needs a name (`what`) of its own; got {named}.")
-    folder = Path(folder)
+    with whole_folder(Path(folder)) as filled:
+        _fill(filled, pooled)
+    return Path(folder) / "comparison.html"
+
+
+def _fill(folder: Path, pooled: Sequence[Pooled]) -> None:
+    """Write the page, its figures and its tables into an empty folder."""
     for part in ("figures", "tables"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part).mkdir()
     tables = (_studies(pooled), _heterogeneity(pooled))
     for table in tables:
         write_csv(table, folder / "tables")
@@ -52,10 +59,8 @@ def write_comparison(pooled: Sequence[Pooled], folder: str | Path) -> Path:
             }
         )
     studies = list(dict.fromkeys(c.study for one in pooled for c in one.contributions))
-    page = folder / "comparison.html"
     text = render_template("comparison.html.j2", {"shown": shown, "studies": studies})
-    page.write_text(text, encoding="utf-8")
-    return page
+    (folder / "comparison.html").write_text(text, encoding="utf-8")
 
 
 def _studies(pooled: Sequence[Pooled]) -> Table:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from bygones.core.checks import check_fields, refuse
 from bygones.core.values import Capability, State, Window
 
 
@@ -49,6 +50,11 @@ class AbstractIntervention(ABC):
     needs_donor: ClassVar[bool] = False
     restores_at_end: ClassVar[bool] = False
     single_step: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if getattr(self, "draw", 0) < 0:
+            raise refuse(f"{type(self).__name__}(draw=…)", "0 or more", getattr(self, "draw", 0))
 
     @abstractmethod
     def __call__(self, state: State, at: Boundary) -> State:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from bygones.core.catalogue import unknown_name
+from bygones.core.checks import refuse
 from bygones.core.errors import DesignError
 from bygones.core.values import Capability, Leaf, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
@@ -27,6 +28,16 @@ class Kick(AbstractIntervention):
 
     by: Mapping[str, Leaf]
     requires: ClassVar[Capability] = "arrays"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, delta in self.by.items():
+            try:
+                numbers = not np.isnan(np.asarray(delta, dtype=np.float64)).any()
+            except (TypeError, ValueError):
+                numbers = False
+            if not numbers:
+                raise refuse(f"the kick of {name}", "a number or an array of numbers", delta)
 
     def __call__(self, state: State, at: Boundary) -> State:
         kicked = dict(state)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bygones.core.checks import require_instance
 from bygones.core.values import Capability, State
 from bygones.training.interventions.base import AbstractIntervention, Boundary
 from bygones.training.leaves import add, is_continuous, to_float64, unit_direction
@@ -40,6 +41,10 @@ class MatchedNull(AbstractIntervention):
     draw: int = 0
     against: tuple[Any, ...] = ()
     requires: ClassVar[Capability] = "arrays"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_instance(self.of, AbstractIntervention, "MatchedNull(of=…)", "Reset()")
 
     def __str__(self) -> str:
         return f"{self.verb}({self.of}, {self.draw})"

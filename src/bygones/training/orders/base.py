@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from bygones.core.checks import check_fields
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
 from bygones.core.values import Digest, Lifetime
@@ -33,6 +34,7 @@ class AbstractOrder(ABC):
     batch_size: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 1 <= self.batch_size <= self.num_examples:
             raise DesignError(
                 f"an order needs 1 <= batch_size <= num_examples; got batch_size="

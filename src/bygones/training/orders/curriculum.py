@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from bygones.core.checks import require_items, require_number
 from bygones.core.errors import DesignError
 from bygones.core.keyed_rng import generator
 from bygones.core.values import Lifetime
 from bygones.training.orders.base import AbstractOrder
+
+
+def _score(value: Any) -> float | int:
+    return require_number(value, "a score")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,14 @@ class Curriculum(AbstractOrder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        scores = require_items(
+            self.scores,
+            "a curriculum's scores",
+            _score,
+            "(0.1, 0.7)",
+            most=max(self.num_examples, 1),
+        )
+        object.__setattr__(self, "scores", scores)
         if len(self.scores) != self.num_examples:
             raise DesignError(
                 f"a curriculum needs one score for each example; got {len(self.scores)} scores for "

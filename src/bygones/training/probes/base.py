@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import nn
 
+from bygones.core.checks import check_fields
 from bygones.core.errors import RecipeError
 from bygones.training.probes.served_weights import served
 from bygones.training.recipe import Memory, Parts
@@ -25,6 +26,9 @@ class AbstractProbe(ABC):
 
     kind: ClassVar[Literal["logits", "values"]]
     headline: ClassVar[str] = ""  # the metric to report first, if not TV of logits or RMS of values
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def others(self) -> Mapping[str, AbstractProbe]:
         """Return the probes that read further models beside this one, by the name of the model."""

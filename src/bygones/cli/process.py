@@ -1,0 +1,90 @@
+"""The command's own process: its output in UTF-8, and an end with a sentence however it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+leave: Callable[[int], NoReturn] = os._exit
+
+
+class Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+def write_utf8() -> None:
+    """Write UTF-8 whatever the locale is; what no text can hold, like half a surrogate pair, is escaped."""
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        if str(getattr(stream, "encoding", "utf-8")).lower() not in ("utf-8", "utf8"):
+            with suppress(AttributeError, ValueError, OSError):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def ends_in_a_sentence(arguments: Sequence[str]) -> Iterator[None]:
+    """Raise where this process would end without a word: by SIGTERM, or by `os._exit` in a recipe's code.
+
+    Neither is changed in forked children, nor where the arguments run a script in this process itself.
+    """
+    script_here = "--" in arguments and tuple(arguments[:2]) in _SCRIPT_HERE
+    if script_here or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    here, before = os.getpid(), signal.getsignal(signal.SIGTERM)
+
+    def exit_aloud(status: int = 0) -> NoReturn:
+        if os.getpid() != here:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = exit_aloud
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        os._exit = leave
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
+
+
+_SCRIPT_HERE = {("ledger", "write"), ("script", "ledger")}
+
+
+def _raise_terminated(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
+    raise Terminated
+
+
+def _as_if_nothing_were_caught() -> None:
+    """Give a forked child what it would have had."""
+    os._exit = leave
+    if signal.getsignal(signal.SIGTERM) is _raise_terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_as_if_nothing_were_caught)
+
+
+def describe(error: OSError) -> str:
+    """Return the sentence for an error of the file system that nothing else has put in words."""
+    place = (
+        f"{error.filename}: " if error.filename is not None else "the output cannot be written: "
+    )
+    why = error.strerror or str(error)
+    return f"{place}{why}. Check the place, and the room there. What is finished is stored."
+
+
+def drop_output() -> None:
+    """Let go of what standard output could not take, so that Python does not try again as it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
