@@ -1,6 +1,6 @@
 """Study metadata: what outcomes say of the study that they come from, as one typed record.
 
-    arms, fork_at                          what was compared, and where the runs were forked
+    arms, fork_at, repeats                 what was compared, where the runs were forked, and how often
     study, recipe, digests, design, way    what was run, and how
     headline, family, margins, interval    what was declared before it was run
     stopping                               how many seeds were added, and by which rule
@@ -94,6 +94,20 @@ class ArmFacts:
         told = {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
         optional = {"redraw": "", "no_null": "", "null_ratio": None}
         return {name: one for name, one in told.items() if optional.get(name, self) != one}
+
+
+@dataclass(frozen=True)
+class RepeatFacts:
+    """One repeat of a study's arms within each seed: the step of its fork, and which continuation it is.
+
+    `sibling` 0 goes on as the run does; every other draws what is still random after the fork anew.
+    """
+
+    fork_at: int
+    sibling: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -204,12 +218,14 @@ class StudyFacts:
     """All metadata of a study; see the module. `other`: what a later version recorded, kept as it is.
 
     `interval`: the estimator (its name in the catalogue) of every effect; studies before it was recorded
-    have None. JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric),
+    have None. `repeats`: of all arms within each seed, the first one included; empty where there is just one.
+    JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric),
     `rng`, `design` (what runs the study again), `lanes` (how many seeds shared a step, and why).
     """
 
     arms: tuple[ArmFacts, ...]
     fork_at: int
+    repeats: tuple[RepeatFacts, ...] = ()
     study: str = ""
     recipe: str = ""
     headline: str | None = None
@@ -270,9 +286,14 @@ def _read_sources(value: Sequence[Mapping[str, Any]]) -> tuple[SourceFacts, ...]
     return tuple(SourceFacts(**source) for source in value)
 
 
+def _read_repeats(value: Sequence[Mapping[str, Any]]) -> tuple[RepeatFacts, ...]:
+    return tuple(RepeatFacts(**repeat) for repeat in value)
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "arms": _read_arms,
     "fork_at": int,
+    "repeats": _read_repeats,
     "sources": _read_sources,
     "stopping": StoppingFacts.from_dict,
     "orders": lambda value: OrderFacts(**value),

@@ -30,6 +30,7 @@ def describe_study(
     return StudyFacts(
         arms=tuple(_describe_arm(arm, run) for arm in arms),
         fork_at=study.fork_at,
+        repeats=study.repeats if len(study.repeats) > 1 else (),
         study=study.name,
         recipe=str(study.recipe),
         headline=study.headline,

@@ -13,7 +13,7 @@ from bygones.core.catalogue import unknown_name
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
-from bygones.core.study_facts import Role
+from bygones.core.study_facts import RepeatFacts, Role
 from bygones.core.values import Digest, Lifetime, Window, match_leaves, require_integer
 from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
@@ -82,6 +82,16 @@ class Study:
     What is declared before the run: `family`, the comparisons that are read together (default: every
     arm at the last horizon in the headline distance, by Holm), and `margins`, by metric the size below
     which an effect counts as none (without one, no absence of an effect can be claimed).
+
+    Two designs give narrower intervals from the same seeds, by repeating every arm within each seed; the
+    seed stays the unit, and a seed's numbers are averaged over its repeats.
+
+        siblings=r               r continuations from one shared past: the same effect, at one fork
+        fork_at=(a, b, …)        forks off one control trajectory: the mean effect over these fork times
+
+    Of the siblings one goes on as the run does; in each other one, all that is still random at the fork
+    (order, streams) is drawn anew, alike for all its arms. Arms are written for the first fork, and treat as
+    many steps later at the others (`later_forks`). Both are for recipes.
     """
 
     recipe: Any  # a Recipe, or another TrainingProgram: a script
@@ -93,23 +103,29 @@ class Study:
     probe: Any = field(default_factory=Logits)  # an AbstractProbe, or a script's
     family: Family | None = None
     margins: tuple[tuple[str, float], ...] = ()
+    siblings: int = 1
+    later_forks: tuple[int, ...] = ()
 
     def __init__(
         self,
         recipe: TrainingProgram | RecipeFunction | str,
         arms: Iterable[Arm],
-        fork_at: int,
+        fork_at: int | Iterable[int],
         horizons: Iterable[int],
         seeds: Iterable[int] = range(8),
         name: str = "study",
         probe: Any = None,
         family: Family | None = None,
         margins: Mapping[str, float] | Iterable[tuple[str, float]] = (),
+        siblings: int = 1,
+        later_forks: Iterable[int] = (),
     ) -> None:
         known = hasattr(recipe, "code")
+        first, *further = fork_at if isinstance(fork_at, Iterable) else (fork_at,)
+        forks = tuple(require_integer(step, "a fork") for step in (*further, *later_forks))
         object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
         object.__setattr__(self, "arms", tuple(arms))
-        object.__setattr__(self, "fork_at", require_integer(fork_at, "fork_at"))
+        object.__setattr__(self, "fork_at", require_integer(first, "fork_at"))
         object.__setattr__(
             self, "horizons", tuple(require_integer(h, "a horizon") for h in horizons)
         )
@@ -118,6 +134,8 @@ class Study:
         object.__setattr__(self, "probe", probe if probe is not None else Logits())
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "margins", tuple(sorted(dict(margins).items())))
+        object.__setattr__(self, "siblings", require_integer(siblings, "siblings"))
+        object.__setattr__(self, "later_forks", forks)
         _check(self)
 
     @property
@@ -136,13 +154,24 @@ class Study:
         return self.family or Family("every arm", names, (self.headline,), (self.horizons[-1],))
 
     @property
+    def forks(self) -> tuple[int, ...]:
+        """The steps at which the arms fork off the control: `fork_at`, and the later ones."""
+        return (self.fork_at, *self.later_forks)
+
+    @property
+    def repeats(self) -> tuple[RepeatFacts, ...]:
+        """Each repeat of the arms within a seed, siblings of one fork together; the first is `fork_at`'s."""
+        return tuple(RepeatFacts(fork, sib) for fork in self.forks for sib in range(self.siblings))
+
+    @property
     def steps(self) -> tuple[int, ...]:
-        """The boundaries at which the function is observed: `fork_at` plus each horizon."""
+        """The boundaries at which the function is observed after the first fork: it plus each horizon."""
         return tuple(self.fork_at + horizon for horizon in self.horizons)
 
     @property
     def end(self) -> int:
-        return self.steps[-1]
+        """The last boundary to which anything is trained: the last fork's last horizon."""
+        return self.forks[-1] + self.horizons[-1]
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The same study over other seeds."""
@@ -154,6 +183,8 @@ class Study:
             [arm.name, [treatment.digest() for treatment in arm.treatments]] for arm in self.arms
         ]
         shown = [self.fork_at, self.horizons, probe_digest(self.probe)]
+        if len(self.repeats) > 1:
+            shown += [self.siblings, self.later_forks]
         return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
 
 
@@ -162,21 +193,21 @@ def probe_digest(probe: object) -> Digest:
     return digest([type(probe).__qualname__, probe, third_party_digest(type(probe))])
 
 
-def add_reference_arms(study: Study, run: HasSources) -> tuple[Arm, ...]:
+def add_reference_arms(treated: Iterable[Arm], run: HasSources) -> tuple[Arm, ...]:
     """Add the reference arms: control, sham, and after each arm its matched null where one is defined.
 
     The sham goes through the same motions as the arms: it copies and restores every source that any
     arm treats, at every boundary at which one does.
     """
-    windows: dict[str, Window] = {}
-    for treatment in (t for arm in study.arms for t in arm.treatments):
+    treated, windows = tuple(treated), dict[str, Window]()
+    for treatment in (t for arm in treated for t in arm.treatments):
         seen = windows.get(treatment.source, treatment.window)
         windows[treatment.source] = Window(
             min(seen.start, treatment.window.start), max(seen.stop, treatment.window.stop)
         )
     sham = [Treatment(source, Sham(), window) for source, window in windows.items()]
     arms = [Arm("control", role="control"), Arm("sham", sham, role="sham")]
-    for arm in study.arms:
+    for arm in treated:
         arms.append(arm)
         nulls = [
             matched_null(treatment, run.sources[treatment.source], arm.treatments)
@@ -212,7 +243,7 @@ def design_findings(study: Study, run: HasSources) -> list[str]:
     for arm in study.arms:
         for treatment in arm.treatments:
             lifetime = run.sources[treatment.source].lifetime()
-            for note in _mismatches(treatment, lifetime, study.end):
+            for note in _mismatches(treatment, lifetime, study.steps[-1]):
                 arms_of.setdefault(note, []).append(f"'{arm.name}'")
     return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
 
@@ -237,6 +268,7 @@ def _check(study: Study) -> None:
     """Check everything that can be checked without building a run."""
     if study.fork_at < 0:
         raise DesignError(f"fork_at is a step, 0 or later; got {study.fork_at}.")
+    _check_repeats(study)
     if not study.horizons:
         raise DesignError("a study needs at least one horizon: steps after the fork to observe at.")
     if min(study.horizons) < 0:
@@ -269,6 +301,20 @@ def _check(study: Study) -> None:
     _check_declared(study)
 
 
+def _check_repeats(study: Study) -> None:
+    """Check siblings and later forks, and refuse them of a script."""
+    if study.siblings < 1:
+        raise DesignError(f"siblings are 1 (no repeats) or more; got {study.siblings}.")
+    if list(study.forks) != sorted(set(study.forks)):
+        raise DesignError(f"forks must ascend without repeats; got {list(study.forks)}.")
+    if len(study.repeats) > 1 and isinstance(study.recipe, ScriptProgram):
+        raise DesignError(
+            "siblings and later forks are for recipes: of a script, what is still to be drawn cannot be "
+            "drawn anew by itself, and one process is forked at one step. Run it with more seeds, or write "
+            "its training as a recipe."
+        )
+
+
 def _check_arm(study: Study, arm: Arm) -> None:
     if not arm.treatments:
         raise DesignError(f"arm '{arm.name}' has no treatment; the control is added by itself.")
@@ -276,10 +322,10 @@ def _check_arm(study: Study, arm: Arm) -> None:
     for treatment in arm.treatments:
         if addresses.count(treatment.digest()) > 1:
             raise DesignError(f"arm '{arm.name}' has one treatment twice: {treatment}.")
-        if treatment.window.start < study.fork_at or treatment.window.stop > study.end + 1:
+        if treatment.window.start < study.fork_at or treatment.window.stop > study.steps[-1] + 1:
             raise DesignError(
                 f"arm '{arm.name}' treats {treatment.source} at {treatment.window}, outside the run: the "
-                f"fork is at step {study.fork_at} and the last horizon at step {study.end}."
+                f"fork is at step {study.fork_at} and the last horizon at step {study.steps[-1]}."
             )
 
 

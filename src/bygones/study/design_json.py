@@ -69,6 +69,7 @@ def design_to_json(study: Study) -> dict[str, Any]:
             "probe": writer.write(study.probe),
             "family": writer.write(study.family),
             "margins": [list(margin) for margin in study.margins],
+            **_repeats(study),
             "code": writer.code,
         }
     except DesignError as error:
@@ -104,7 +105,16 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
         probe=reader.read(written["probe"]),
         family=reader.read(written["family"]),
         margins=[(metric, margin) for metric, margin in written["margins"]],
+        siblings=written.get("siblings", 1),
+        later_forks=written.get("later_forks", ()),
     )
+
+
+def _repeats(study: Study) -> dict[str, Any]:
+    """Write how arms are repeated within a seed, where they are."""
+    if len(study.repeats) == 1:
+        return {}
+    return {"siblings": study.siblings, "later_forks": list(study.later_forks)}
 
 
 def _script_to_json(script: ScriptProgram) -> dict[str, Any]:
