@@ -156,15 +156,15 @@ class Effect:
         found = self.components
         if found is None or found.share_between is None:
             return ""
-        what = format_count(found.siblings, "continuation") + " a seed" if found.siblings > 1 else ""
+        what = (
+            format_count(found.siblings, "continuation") + " a seed" if found.siblings > 1 else ""
+        )
         if len(found.forks) > 1:
             what = f"{len(found.forks)} forks a seed" + (f", {what} and fork" if what else "")
         scale = self.facts.scale
         between, within = (scale * math.sqrt(v) for v in (found.between, found.within))
         unit = f" {self.facts.unit}" if self.facts.unit else ""
-        return (
-            f" ({what}: standard deviation {between:.2g}{unit} between seeds, {within:.2g}{unit} within)"
-        )
+        return f" ({what}: standard deviation {between:.2g}{unit} between seeds, {within:.2g}{unit} within)"
 
     def _beside_sham_and_null(self) -> str:
         is_distance, scale = self.facts.kind == "distance", self.facts.scale

@@ -6,10 +6,10 @@ For seed s, repeat k and fork f(k), of F forks, R seeds and K repeats, with m_sk
     σ²_w  = Σ_s,k (m_sk − m_s − f̄(k) + m̄)² / (R K − R − F + 1)      within seeds: between continuations
     σ²_b  = Var(m_s) − σ²_w / K                       between seeds: between the shared pasts
 
-f̄(k): the mean over seeds and siblings of the fork of k; m̄: the mean of all. One-way random-effects analysis
-of variance for siblings (Searle, Casella & McCulloch, Variance Components, 1992, section 3.6); where there are
-several forks, the difference between fork times is taken out first. σ²_b is unbiased, so it can be below 0
-where it is small; it is then given as 0.
+f̄(k): the mean over seeds and siblings of the fork of k; m̄: the mean of all. For siblings this is the one-way
+analysis of variance with random effects (Searle, Casella & McCulloch, Variance Components, 1992, section
+3.6); where there are several forks, the difference between fork times is taken out first. σ²_b is unbiased,
+so it can be below 0 where it is small; it is then given as 0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def _repeat(outcomes: xr.Dataset, facts: StudyFacts, index: int) -> xr.Dataset:
         replace(
             arm,
             treatments=tuple(
-                replace(t, window=(t.window[0] + later, t.window[1] + later)) for t in arm.treatments
+                replace(t, window=(t.window[0] + later, t.window[1] + later))
+                for t in arm.treatments
             ),
         )
         for arm in facts.arms
@@ -53,10 +54,11 @@ def _repeat(outcomes: xr.Dataset, facts: StudyFacts, index: int) -> xr.Dataset:
     taken = {name: f"{name}@{index}" if f"{name}@{index}" in names else name for name in plain}
     chosen = xr.Dataset(
         {name: outcomes[taken[name]].variable for name in plain},
-        coords={name: one.variable for name, one in outcomes.coords.items()},
+        coords=outcomes.coords,
         attrs=told.to_dict(),
     )
-    return chosen.assign_coords(step=outcomes["step"].values + later)
+    chosen["step"] = outcomes["step"].values + later
+    return chosen
 
 
 def mean_of_finite(numbers: np.ndarray, axis: int) -> np.ndarray:
@@ -86,7 +88,7 @@ class VarianceComponents:
 
     @property
     def seeds_spared(self) -> float | None:
-        """How many times as many seeds without repeats give an interval as wide: (σ²_b + σ²_w)/(σ²_b + σ²_w/K)."""
+        """How many times as many seeds it takes without repeats: (σ²_b + σ²_w)/(σ²_b + σ²_w/K)."""
         num_repeats = self.siblings * len(self.forks)
         left = self.between + self.within / num_repeats
         return (self.between + self.within) / left if left > 0.0 else None

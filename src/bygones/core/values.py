@@ -28,9 +28,7 @@ Visibility = Literal["state_dict", "non-persistent", "process"]
 # What an intervention requires and a source provides: "resettable" has a state as if created now,
 # "arrays" holds arrays of floats, "order" is an order of batches, "reseedable" can be drawn again,
 # "resampleable" can be drawn again by its law given the past.
-Capability = Literal[
-    "anything", "resettable", "arrays", "order", "reseedable", "resampleable"
-]
+Capability = Literal["anything", "resettable", "arrays", "order", "reseedable", "resampleable"]
 
 
 def require_integer(value: Any, what: str) -> int:

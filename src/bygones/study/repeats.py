@@ -46,7 +46,9 @@ def make_branches(study: Study, run: HasSources) -> tuple[Branch, ...]:
         for row, arm in enumerate(arms):
             name = f"{arm.name} (repeat {index})" if index else arm.name
             treatments = (*drawn, *(_beside(one, drawn) for one in arm.treatments))
-            branches.append(Branch(replace(arm, name=name, treatments=treatments), row, index, steps))
+            branches.append(
+                Branch(replace(arm, name=name, treatments=treatments), row, index, steps)
+            )
     return tuple(branches)
 
 

@@ -9,8 +9,8 @@ from bygones.training.interventions.matched_null import Displacement, MatchedNul
 from bygones.training.interventions.nudge import Nudge
 from bygones.training.interventions.permute import Permute
 from bygones.training.interventions.replace import Replace
-from bygones.training.interventions.reseed import Reseed
 from bygones.training.interventions.resample import Resample
+from bygones.training.interventions.reseed import Reseed
 from bygones.training.interventions.reset import Reset
 from bygones.training.interventions.scale import Scale
 from bygones.training.interventions.sham import Sham
