@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from bygones.core.errors import StoreError
+from bygones.core.study_facts import describe_repeats
 
 if TYPE_CHECKING:
     from bygones.scripts.plan import ScriptPlan
@@ -221,6 +222,7 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
     return [
         f"{study.name}: {len(study.seeds)} seeds × {len(planned.arms)} arms (with control, sham and matched "
         f"nulls), fork at step {study.fork_at}, followed to step {study.end}.",
+        *([f"Of these, {again}."] if (again := describe_repeats(study.repeats)) else []),
         f"Steps without sharing prefixes: {planned.steps_naive:,}. With sharing: {planned.steps_shared:,} "
         f"({saved:.2f} times fewer). Left to train: {planned.steps_left:,}.",
         f"Stored when finished: about {size(planned.bytes_total)}.",

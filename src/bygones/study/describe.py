@@ -97,6 +97,7 @@ def _describe_arm(arm: Arm, run: HasSources) -> ArmFacts:
         treatments=tuple(treatments),
         sentence=str(arm),
         redraw=_redraw(arm, run) if arm.role == "treated" else "",
+        opposite_of=arm.opposite_of,
         no_null=_no_null(arm, run) if arm.role == "treated" else "",
     )
 

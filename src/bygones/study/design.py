@@ -53,6 +53,7 @@ class Arm:
     treatments: tuple[Treatment, ...]
     role: Role = "treated"
     null_of: str | None = None
+    opposite_of: str = ""
 
     def __init__(
         self,
@@ -60,15 +61,40 @@ class Arm:
         treatments: Treatment | Iterable[Treatment] = (),
         role: Role = "treated",
         null_of: str | None = None,
+        opposite_of: str = "",
     ) -> None:
         given = (treatments,) if isinstance(treatments, Treatment) else tuple(treatments)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "treatments", tuple(sorted(given, key=lambda t: t.window)))
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "null_of", null_of)
+        object.__setattr__(self, "opposite_of", opposite_of)
 
     def __str__(self) -> str:
         return " and ".join(str(treatment) for treatment in self.treatments) or "carrying on"
+
+
+def opposite_arm(arm: Arm) -> Arm:
+    """Return the arm that makes the same changes with the opposite sign: the other of an antithetic pair.
+
+    A nudge by −ε in the same direction, a kick by −q, a scaling by 2 − α. Raises `DesignError` for an arm with
+    any other treatment, which has no opposite. A study of both gives `antithetic` what it needs.
+
+    >>> from bygones.training.interventions import Scale
+    >>> half = Arm("half", Treatment("moments", Scale(0.5), Window(300, 301)))
+    >>> print(opposite_arm(half).name, "/", opposite_arm(half))
+    opposite of half / scaling moments (1.5) at step 300
+    """
+    treatments: list[Treatment] = []
+    for treatment in arm.treatments:
+        other = treatment.intervention.opposite()
+        if other is None:
+            raise DesignError(
+                f"arm '{arm.name}' has no opposite: {treatment} has no sign. Nudges, kicks and scalings (by "
+                f"another factor than 1) have one."
+            )
+        treatments.append(replace(treatment, intervention=other))
+    return Arm(f"opposite of {arm.name}", treatments, opposite_of=arm.name)
 
 
 @dataclass(frozen=True)
@@ -298,6 +324,10 @@ def _check(study: Study) -> None:
             )
     for arm in study.arms:
         _check_arm(study, arm)
+        if arm.opposite_of and arm.opposite_of not in names:
+            raise DesignError(
+                f"arm '{arm.name}' is the opposite of '{arm.opposite_of}', which is not in the study. Add it."
+            )
     _check_declared(study)
 
 

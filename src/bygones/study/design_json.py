@@ -60,7 +60,11 @@ def design_to_json(study: Study) -> dict[str, Any]:
                 "versions": versions,
             },
             "arms": [
-                [arm.name, [_treatment(writer, one) for one in arm.treatments]]
+                [
+                    arm.name,
+                    [_treatment(writer, one) for one in arm.treatments],
+                    *([arm.opposite_of] if arm.opposite_of else []),
+                ]
                 for arm in study.arms
             ],
             "fork_at": study.fork_at,
@@ -92,8 +96,12 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
     reader = _Reader(roots)
     function, settings = written["recipe"]["function"], reader.read(written["recipe"]["settings"])
     arms = [
-        Arm(name, [Treatment(t[0], reader.read(t[1]), Window(*t[2]), t[3]) for t in treatments])
-        for name, treatments in written["arms"]
+        Arm(
+            name,
+            [Treatment(t[0], reader.read(t[1]), Window(*t[2]), t[3]) for t in treatments],
+            opposite_of="".join(opposite_of),
+        )
+        for name, treatments, *opposite_of in written["arms"]
     ]
     return Study(
         recipe=Recipe.of(reader.source(function), **settings),

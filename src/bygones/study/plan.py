@@ -128,12 +128,9 @@ def plan(
         check_design(study, run)
         seconds = choice.seconds_a_step or _time_step(run)
         branches = make_branches(study, run)
-        arms = tuple(branch.arm for branch in branches if branch.repeat == 0)
+        arms = tuple(one.arm for one in branches if one.repeat == 0)
         facts = _describe(study, arms, run, contract, choice)
-        tree = plan_tree(
-            [branch.arm for branch in branches],
-            {branch.arm.name: branch.steps for branch in branches},
-        )
+        tree = plan_tree([b.arm for b in branches], {b.arm.name: b.steps for b in branches})
         # After the run, since a recipe may change its constants.
         addresses = Addresses.of(study, contract)
         seed_bytes = _seed_bytes(study, branches, tree, run)

@@ -28,6 +28,9 @@ class Kick(AbstractIntervention):
     by: Mapping[str, Leaf]
     requires: ClassVar[Capability] = "arrays"
 
+    def opposite(self) -> Kick:
+        return Kick({name: -1.0 * delta for name, delta in self.by.items()})
+
     def __call__(self, state: State, at: Boundary) -> State:
         kicked = dict(state)
         for name, delta in self.by.items():
