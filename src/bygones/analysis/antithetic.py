@@ -7,7 +7,7 @@ For seed s, with Y_s(+) the score of the arm, Y_s(−) that of its opposite and 
     effect = odd + even = Y_s(+) − Y_s(0)
 
 Each part is estimated over seeds. A change in a given direction (a kick, a dose) is asked for its linear
-response: the half difference lacks the control's noise, and where the two arms have drifted apart it has a
+response: half the difference lacks the noise of the control, and where the two arms have drifted apart it has a
 quarter of the variance of the effect. A change in a random direction (a nudge) has an odd part of 0 on average,
 since both signs are equally likely: its effect is the even part, from which the odd one is taken out as noise
 (antithetic variates; Hammersley & Morton, A new Monte Carlo technique, Proc. Camb. Phil. Soc. 52 (1956),
