@@ -7,11 +7,11 @@ For seed s, with Y_s(+) the score of the arm, Y_s(−) that of its opposite and 
     effect = odd + even = Y_s(+) − Y_s(0)
 
 Each part is estimated over seeds. A change in a given direction (a kick, a dose) is asked for its linear
-response: half the difference lacks the noise of the control, and where the two arms have drifted apart it has a
-quarter of the variance of the effect. A change in a random direction (a nudge) has an odd part of 0 on average,
-since both signs are equally likely: its effect is the even part, from which the odd one is taken out as noise
-(antithetic variates; Hammersley & Morton, A new Monte Carlo technique, Proc. Camb. Phil. Soc. 52 (1956),
-449–475). A distance does not see the sign, so there a pair is worth no more than another draw.
+response: half the difference lacks the noise of the control, and where the two arms have drifted apart it
+has a quarter of the variance of the effect. A change in a random direction (a nudge) has an odd part of 0 on
+average, since both signs are equally likely: its effect is the even part, from which the odd one is taken out
+as noise (antithetic variates; Hammersley & Morton, A new Monte Carlo technique, Proc. Camb. Phil. Soc. 52
+(1956), 449–475). A distance does not see the sign, so there a pair is worth no more than another draw.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Antithetic:
         of = f"{format_count(odd.num_pairs, 'seed')}, {odd.method}"
         if self.is_random:
             said += (
-                f"{facts.label} changes by {even}{unit} (even part, which is the effect of a change in a random "
-                f"direction; {of}); the odd part, 0 on average, is {odd}{unit}"
+                f"{facts.label} changes by {even}{unit} (even part, which is the effect of a change in a "
+                f"random direction; {of}); the odd part, 0 on average, is {odd}{unit}"
             )
         else:
             said += (

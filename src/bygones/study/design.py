@@ -75,7 +75,7 @@ class Arm:
 
 
 def opposite_arm(arm: Arm) -> Arm:
-    """Return the arm that makes the same changes with the opposite sign: the other of an antithetic pair.
+    """Return the arm that makes the same changes with the opposite sign: an antithetic pair.
 
     A nudge by −ε in the same direction, a kick by −q, a scaling by 2 − α. Raises `DesignError` for an arm with
     any other treatment, which has no opposite. A study of both gives `antithetic` what it needs.
@@ -268,7 +268,7 @@ def design_findings(study: Study, run: HasSources) -> list[str]:
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
         for treatment in arm.treatments:
-            lifetime = run.sources[treatment.source].lifetime()
+            lifetime = run.sources[treatment.source].lifetime_of(treatment.leaves)
             for note in _mismatches(treatment, lifetime, study.steps[-1]):
                 arms_of.setdefault(note, []).append(f"'{arm.name}'")
     return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
