@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -28,6 +29,7 @@ from bygones.training.interventions import Hold, Reseed, Reset
 from bygones.training.probes import Carrier
 from bygones.training.recipe import Recipe
 from bygones.training.run import Run
+from bygones.training.sources import AbstractSource
 from bygones.training.treatment import Treatment
 
 FORKS = (4, 9)
@@ -282,9 +284,15 @@ def test_what_does_not_compose_is_refused(changed: dict[str, object], sentence: 
 
 
 def test_siblings_of_a_run_without_randomness_are_refused():
-    run = Run(classifier, 0)
-    for name in ("order", "streams"):
-        del run.sources[name]
+    sources = Run(classifier, 0).sources
+    kept = {name: sources[name] for name in sources if name not in ("order", "streams")}
     study = replace(design(4, 2), arms=design().arms[:2])
     with pytest.raises(DesignError, match="no order or stream"):
-        make_branches(study, run)
+        make_branches(study, _Bare(kept))
+
+
+@dataclass(frozen=True)
+class _Bare:
+    """A run with these sources."""
+
+    sources: Mapping[str, AbstractSource]

@@ -77,8 +77,8 @@ class Arm:
 def opposite_arm(arm: Arm) -> Arm:
     """Return the arm that makes the same changes with the opposite sign: an antithetic pair.
 
-    A nudge by −ε in the same direction, a kick by −q, a scaling by 2 − α. Raises `DesignError` for an arm with
-    any other treatment, which has no opposite. A study of both gives `antithetic` what it needs.
+    A nudge by −ε in the same direction, a kick by −q, a scaling by 2 − α. Raises `DesignError` for an arm
+    with any other treatment, which has no opposite. A study of both gives `antithetic` what it needs.
 
     >>> from bygones.training.interventions import Scale
     >>> half = Arm("half", Treatment("moments", Scale(0.5), Window(300, 301)))
