@@ -186,11 +186,11 @@ def section(cells: Sequence[Cell], table: Callable[[list[str], Iterable[list[str
     return f"""
 ## Repeats within seeds, and antithetic pairs
 
-{studies} made-up studies a cell; Monte-Carlo standard error at 95%: {points} points. Each seed has {SIBLINGS}
-siblings, or {len(LEVELS)} forks with effects of {levels} times the size. What the repeats of a seed share is
-spread as the column says; each repeat multiplies it by a draw of its own (lognormal {WITHIN:g}). Effects take the
-rule `by_skewness` over the means of the seeds. Of antithetic pairs the odd part of a score is spread as the
-column says.
+{studies} made-up studies a cell; Monte-Carlo standard error at 95%: {points} points. Each seed has
+{SIBLINGS} siblings, or {len(LEVELS)} forks with effects of {levels} times the size. What the repeats of a
+seed share is spread as the column says; each repeat multiplies it by a draw of its own (lognormal
+{WITHIN:g}). Effects take the rule `by_skewness` over the means of the seeds. Of antithetic pairs the odd part
+of a score is spread as the column says.
 
 {table(["interval", *KINDS], rows(cells, NAMES))}
 

@@ -83,6 +83,8 @@ from .analysis.calibration import reliability_curves as reliability_curves
 from .analysis.calibration import brier_parts as brier_parts
 from .analysis.calibration import brier_change as brier_change
 from .dynamics import half_life as half_life
+from .dynamics import barrier as barrier
+from .analysis.designs import compare_designs as compare_designs
 
 # 5. Publish: reports, figures, checklists, bundles, ledgers
 from .publish.report import write_report as write_report

@@ -17,6 +17,7 @@ from bygones.core.errors import StoreError
 from bygones.core.study_facts import describe_repeats
 
 if TYPE_CHECKING:
+    from bygones.analysis.designs import Design
     from bygones.scripts.plan import ScriptPlan
     from bygones.store.contracts import Contracts
     from bygones.study.plan import Plan
@@ -130,6 +131,17 @@ def print_plan(planned: Plan, lines: Sequence[str]) -> None:
         out.print(line)
     out.print("Memory found in it:")
     out.print(inventory_table([source.to_dict() for source in planned.facts.sources or ()]))
+
+
+def print_designs(found: Sequence[Design], num_seeds: int) -> None:
+    """Print what each design takes for one half-width, judged by so many stored seeds."""
+    rows = [
+        (one.arm, one.metric, one.name, str(one.seeds), f"{one.steps:,}", f"± {one.half_width:.2g}")
+        for one in found
+    ]
+    columns = ("arm", "in", "design", "seeds", "steps", "for")
+    title = f"Which design pays, by {num_seeds} stored seeds (last horizon)"
+    out.print(table(title, columns, rows))
 
 
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:

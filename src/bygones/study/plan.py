@@ -9,6 +9,7 @@ from math import ceil
 
 import numpy as np
 
+from bygones.analysis.designs import Costs
 from bygones.core.digest import digest
 from bygones.core.errors import StoreError, UnknownName
 from bygones.core.study_facts import OrderFacts, StudyFacts
@@ -78,6 +79,13 @@ class Plan:
         rounds = ceil(ceil(num_seeds / width) / workers)
         observing = min(width, num_seeds) * looks * self.seconds_a_look
         return rounds * (width * steps * self.seconds_a_step + observing)
+
+    def costs(self) -> Costs:
+        """The steps of one seed up to the fork, and those of all its arms after it, without repeats."""
+        past = self.study.fork_at
+        first = [branch.arm for branch in self.branches if branch.repeat == 0]
+        tree = plan_tree(first, self.study.steps)
+        return Costs(past, sum(map(segment_steps, tree.segments)) - past)
 
     def steps_done(self) -> int:
         """Count the pending steps that have been trained since, by this process or another."""
