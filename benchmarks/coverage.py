@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from benchmarks import logit_world
+from benchmarks import logit_world, made_up_repeats
 from benchmarks.made_up_studies import BAND, PAIRS, measure_cells, section
 from scipy import special
 
@@ -369,7 +369,7 @@ def default_words(found: dict) -> str:
     return f"{said}; outside 93 to 97: {', '.join(outside)}." if outside else f"{said}."
 
 
-def page(scale: float, found: dict) -> str:
+def page(scale: float, found: dict, repeated: list[made_up_repeats.Cell]) -> str:
     seconds = partial(_timed, time.perf_counter())
     wrong, looking = measure_wrong(scale), measure_looking(scale)
     families, tost = measure_families(scale), measure_equivalence(scale)
@@ -405,6 +405,7 @@ The five numbers of a cell are for 3 / 5 / 8 / 16 / 32 pairs.
 
 {section(cells, table)}
 {logit_world.section(forgetting, table)}
+{made_up_repeats.section(repeated, table)}
 ## Coverage of nominal 95% intervals
 
 {by_pairs(found, "coverage")}
@@ -534,7 +535,9 @@ def main() -> None:
     began = time.perf_counter()
     found = measure_estimators(asked.studies)
     print(f"estimators: {time.perf_counter() - began:.0f} s")
-    text = page(asked.studies, found)
+    repeated = made_up_repeats.measure_cells(asked.studies)
+    print(f"repeats: {time.perf_counter() - began:.0f} s")
+    text = page(asked.studies, found, repeated)
     if asked.dry:
         print(text)
         return
@@ -547,7 +550,8 @@ def main() -> None:
         }
         for name, entry in found.items()
     }
-    written = json.dumps({"level": 0.95, "estimators": kept}, indent=1, ensure_ascii=False)
+    all_of_it = {"level": 0.95, "estimators": kept, "designs": made_up_repeats.table_of(repeated)}
+    written = json.dumps(all_of_it, indent=1, ensure_ascii=False)
     (ROOT / "src" / "bygones" / "analysis" / "coverage.json").write_text(
         written + "\n", encoding="utf-8"
     )

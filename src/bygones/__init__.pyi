@@ -26,6 +26,7 @@ from .training.interventions import Hold as Hold
 from .training.interventions import Permute as Permute
 from .training.interventions import Transplant as Transplant
 from .training.interventions import Reseed as Reseed
+from .training.interventions import Resample as Resample
 from .training.interventions import SwapWindows as SwapWindows
 from .training.interventions import Replace as Replace
 from .training.probes import Logits as Logits
@@ -34,6 +35,7 @@ from .training.probes import Features as Features
 from .training.probes import Carrier as Carrier
 from .study.design import Arm as Arm
 from .study.design import Study as Study
+from .study.design import opposite_arm as opposite_arm
 from .analysis.multiplicity import Family as Family
 
 # 3. Train what is missing: plan, measure, executors, stores
@@ -57,6 +59,8 @@ from .analysis.effects import all_effects as all_effects
 from .analysis.effects import per_seed as per_seed
 from .analysis.effects import washout as washout
 from .analysis.contrast import contrast as contrast
+from .analysis.antithetic import antithetic as antithetic
+from .analysis.repeats import repeats as repeats
 from .analysis.observed_models import observing as observing
 from .analysis.estimators import Estimate as Estimate
 from .analysis.estimators import half_width_reached as half_width_reached
@@ -79,6 +83,8 @@ from .analysis.calibration import reliability_curves as reliability_curves
 from .analysis.calibration import brier_parts as brier_parts
 from .analysis.calibration import brier_change as brier_change
 from .dynamics import half_life as half_life
+from .dynamics import barrier as barrier
+from .analysis.designs import compare_designs as compare_designs
 
 # 5. Publish: reports, figures, checklists, bundles, ledgers
 from .publish.report import write_report as write_report

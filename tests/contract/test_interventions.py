@@ -29,6 +29,7 @@ from bygones.training.interventions import (
     Nudge,
     Permute,
     Replace,
+    Resample,
     Reseed,
     Reset,
     Scale,
@@ -70,6 +71,7 @@ EXAMPLES: dict[str, AbstractIntervention] = {
     "permute": Permute(),
     "transplant": Transplant(),
     "reseed": Reseed(),
+    "resample": Resample(),
     "swap-windows": SwapWindows(),
     "replace": Replace({}),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,73 @@ def test_the_record_of_what_was_shown_tells_orders_apart():
         return cursor.ids_chain
 
     assert shown([0, 1, 2]) == shown([0, 1, 2]) != shown([0, 2, 1])
+
+
+# ------------------------------------------------------------------ what is still random, drawn anew
+
+
+def resampled(order: AbstractOrder, *redraws: tuple[int, int], length: int = 40) -> list[list[int]]:
+    return [order.rows_resampled(KEY, position, redraws).tolist() for position in range(length)]
+
+
+@every_policy
+def test_what_was_shown_stays_and_what_is_random_is_drawn_anew(name: str):
+    order = POLICIES[name]
+    before, after = stream(order, KEY, 40), resampled(order, (7, 1))
+    assert after[:7] == before[:7]
+    assert (after[7:] == before[7:]) is (name in ("sequential", "shuffle-once"))
+    assert resampled(order, (7, 1)) == after
+    if name not in ("sequential", "shuffle-once"):
+        assert resampled(order, (7, 2))[7:] != after[7:]
+
+
+def test_a_resampled_epoch_shows_no_example_twice():
+    order = POLICIES["reshuffle"]  # epochs of three batches
+    for at in range(1, 9):
+        shown = resampled(order, (at, 0))
+        for start in range(0, 39, 3):
+            epoch = [*chain(*shown[start : start + 3])]
+            assert len(set(epoch)) == len(epoch)
+
+
+def test_the_rest_of_an_epoch_has_its_law_given_what_was_shown():
+    order, counts = Reshuffle(5, 1), Counter[tuple[int, ...]]()
+    first = stream(order, KEY, 2)
+    for draw in range(1200):
+        shown = resampled(order, (2, draw), length=5)
+        assert shown[:2] == first
+        counts[tuple(chain(*shown[2:]))] += 1
+    assert len(counts) == 6
+    # Chi-squared with 5 degrees of freedom: 20.5 is exceeded once in a thousand times.
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 20.5
+
+
+def test_an_order_may_be_resampled_again():
+    order = POLICIES["reshuffle"]
+    once, twice = resampled(order, (4, 0)), resampled(order, (4, 0), (5, 0))
+    assert twice[:5] == once[:5]
+    assert sorted(chain(*twice[3:6])) != sorted(chain(*twice[6:9]))
+    assert twice[5:] != once[5:]
+    shown = [*chain(*twice[3:6])]
+    assert len(set(shown)) == len(shown)
+
+
+def test_a_resampled_order_is_resumed_from_its_state():
+    def built() -> tuple[Cursor, Order]:
+        parts = Parts(model=None, optimizer={}, data=(), order=POLICIES["reshuffle"])  # pyright: ignore
+        parts.cursor = Cursor(POLICIES["reshuffle"], KEY)
+        return parts.cursor, Order(parts)
+
+    cursor, source = built()
+    for _ in range(4):
+        cursor.next()
+    assert "redraws" not in source.capture()
+    source.restore({**source.capture(), "redraws": np.array([[4, 3]])})
+    state = source.capture()
+    rest = [cursor.next().tolist() for _ in range(9)]
+    assert rest == resampled(POLICIES["reshuffle"], (4, 3))[4:13]
+    again, other = built()
+    other.restore(state)
+    assert [again.next().tolist() for _ in range(9)] == rest
+    other.restore({name: leaf for name, leaf in state.items() if name != "redraws"})
+    assert again.redraws == ()

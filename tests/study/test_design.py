@@ -288,7 +288,7 @@ def test_seeds_that_are_none(text):
 
 def test_control_and_sham_are_added_and_nulls_follow_their_arms(trained):
     arms = add_reference_arms(
-        small(("reset", "give", "several", "swap", "redraw", "once")), trained
+        small(("reset", "give", "several", "swap", "redraw", "once")).arms, trained
     )
     assert [(arm.name, arm.role, arm.null_of) for arm in arms] == [
         ("control", "control", None),
@@ -311,7 +311,7 @@ def test_control_and_sham_are_added_and_nulls_follow_their_arms(trained):
 
 def test_the_sham_goes_through_the_motions_of_every_arm(trained):
     study = small(("hold", "several", "swap"))
-    sham = add_reference_arms(study, trained)[1]
+    sham = add_reference_arms(study.arms, trained)[1]
     assert all(isinstance(t.intervention, Sham) for t in sham.treatments)
     moved = {(t.source, s) for arm in study.arms for t in arm.treatments for s in _steps(t.window)}
     assert moved <= {(t.source, s) for t in sham.treatments for s in _steps(t.window)}
@@ -354,7 +354,7 @@ def test_matched_nulls(source, intervention, window, null, trained):
 
 def test_no_null_is_added_to_an_arm_of_which_one_part_has_none(trained):
     arm = Arm("both", [*ARM.treatments, Treatment("weights", Carry(), at(5))])
-    assert [a.name for a in add_reference_arms(design(arms=[arm]), trained)] == [
+    assert [a.name for a in add_reference_arms([arm], trained)] == [
         "control",
         "sham",
         "both",

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from bygones.analysis.estimators.by_skewness import SKEWED
+from bygones.analysis.estimators.hierarchical import AVERAGED
 from bygones.core.catalogue import unknown_name
 from bygones.core.text import format_count
 
@@ -44,6 +45,8 @@ def measured_coverage(estimator: str, num_pairs: int) -> str:
     """
     measured = _measured()["estimators"]
     methods = {entry["method"]: name for name, entry in measured.items()}
+    if estimator not in methods:
+        estimator = estimator.removesuffix(AVERAGED)
     if "by_skewness" in measured:
         methods[SKEWED] = "by_skewness"
     name = methods.get(estimator, estimator)

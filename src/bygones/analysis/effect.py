@@ -9,8 +9,9 @@ from typing import Any
 
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS, Metric
+from bygones.analysis.repeats import VarianceComponents
 from bygones.core.study_facts import Redraw
-from bygones.core.text import capitalize, format_count, to_plain
+from bygones.core.text import capitalize, format_count, join_names, to_plain
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Effect:
     scores only. A reference that the study cannot give is None, and the sentence says so.
     `share_limit` is the upper limit of `fraction` that a claim of its smallness is judged by, and
     `resolution` what rounding of the observed outputs alone moves: a number within it cannot be told from
-    rounding, and has no share.
+    rounding, and has no share. Where arms are repeated within seeds, `components` are the variances between
+    and within seeds, and `by_fork` the effect at each fork, of which this is the mean.
     """
 
     arm: str
@@ -46,6 +48,8 @@ class Effect:
     num_draws: int = 1  # distances that each seed's is the mean of
     share_limit: float | None = None
     resolution: float | None = None
+    components: VarianceComponents | None = None
+    by_fork: tuple[tuple[int, Estimate], ...] = ()
 
     @property
     def facts(self) -> Metric:
@@ -112,16 +116,22 @@ class Effect:
         return "; ".join(parts) + "."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, fit for JSON: a number that is not finite becomes None."""
-        return to_plain(dataclasses.asdict(self))
+        """Return plain values, fit for JSON: a number that is not finite becomes None.
+
+        What only repeats within seeds have is left out where there are none.
+        """
+        told = dataclasses.asdict(self)
+        repeated = {"components": self.components, "by_fork": self.by_fork}
+        told = {name: one for name, one in told.items() if repeated.get(name, True)}
+        return to_plain(told)
 
     def _what_moved(self) -> str:
         unit, estimate = self.facts.unit, self.estimate.scaled(self.facts.scale)
         is_distance = self.facts.kind == "distance"
         verb = "moved the function" if is_distance else f"changed {self.facts.label}"
         said = (
-            f"{capitalize(self.sentence)} {verb} by {_amount(estimate)} {unit} at step {self.step}, "
-            f"{format_count(self.horizon, 'step')} on {estimate.interval}, "
+            f"{capitalize(self.sentence)} {verb} by {_amount(estimate)} {unit} {self._when()} "
+            f"{estimate.interval}, "
             f"{format_count(estimate.num_pairs, 'seed pair')}, {estimate.method}"
         )
         if self.num_draws > 1:
@@ -131,7 +141,30 @@ class Effect:
             said += f" ({self.num_diverged} of {num_all} pairs diverged and are left out)"
         if estimate.note and not _exactly_zero(estimate):
             said += f" ({estimate.note})"
-        return said
+        return said + self._components()
+
+    def _when(self) -> str:
+        """Return the step, or that this is the mean over fork times, and which."""
+        on = f"{format_count(self.horizon, 'step')} on"
+        if not self.by_fork:
+            return f"at step {self.step}, {on}"
+        steps = join_names([fork for fork, _ in self.by_fork])
+        return f"{on}, as the mean over forks at steps {steps} (windows as at the first)"
+
+    def _components(self) -> str:
+        """Return how much of the variance lies between seeds, which no repeat narrows, as a clause."""
+        found = self.components
+        if found is None or found.share_between is None:
+            return ""
+        what = (
+            format_count(found.siblings, "continuation") + " a seed" if found.siblings > 1 else ""
+        )
+        if len(found.forks) > 1:
+            what = f"{len(found.forks)} forks a seed" + (f", {what} and fork" if what else "")
+        scale = self.facts.scale
+        between, within = (scale * math.sqrt(v) for v in (found.between, found.within))
+        unit = f" {self.facts.unit}" if self.facts.unit else ""
+        return f" ({what}: standard deviation {between:.2g}{unit} between seeds, {within:.2g}{unit} within)"
 
     def _beside_sham_and_null(self) -> str:
         is_distance, scale = self.facts.kind == "distance", self.facts.scale

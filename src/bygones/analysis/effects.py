@@ -13,6 +13,9 @@ For seed s, with p_s(arm) the probed outputs of that arm:
     ceiling    mean over pairs s ≠ s′ of D(p_s(control), p_s′(control)): another seed
     fraction   effect / ceiling
 
+Where arms are repeated within each seed (siblings, forks; `analysis/repeats.py`), each of these numbers of a
+seed is the mean over its repeats, and the seed stays the unit.
+
 A distance is never negative, so its interval leaves out zero for any change at all: that is why
 none is printed without these. Floor, null and excess are estimated as the effect is; ceiling and
 fraction are statistics of all the seeds at once and take the jackknife, with the same kind of interval.
@@ -38,6 +41,7 @@ from bygones.analysis.estimators import (
     Estimator,
     by_skewness,
     confidence_sequence,
+    hierarchical,
     jackknife,
     mean_over_pairs,
     pair_means_without_each,
@@ -45,6 +49,7 @@ from bygones.analysis.estimators import (
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.observed_models import unreached
 from bygones.analysis.predictions import Predictions, require_input
+from bygones.analysis.repeats import mean_of_finite, repeats, variance_components
 from bygones.analysis.resolution import resolution
 from bygones.analysis.share import share_limit, share_of_ceiling
 from bygones.core.errors import DesignError
@@ -76,8 +81,17 @@ def per_seed(
 ) -> xr.DataArray:
     """Return the paired differences, dims (seed, step): D(arm, reference) or Y(arm) − Y(reference).
 
-    `reference` is the name of an arm; "control" and "sham" also find the arm of that role.
+    `reference` is the name of an arm; "control" and "sham" also find the arm of that role. Where arms are
+    repeated within each seed, the mean over its repeats that are finite.
     """
+    found = [_per_seed_once(one, metric, arm, reference) for one in repeats(outcomes)]
+    if len(found) == 1:
+        return found[0]
+    return found[0].copy(data=mean_of_finite(np.stack([one.values for one in found]), axis=0))
+
+
+def _per_seed_once(outcomes: xr.Dataset, metric: str, arm: str, reference: str) -> xr.DataArray:
+    """Return the paired differences of one repeat, dims (seed, step)."""
     facts, arms = METRICS[metric], Arms.of(outcomes)
     pair = [arms.index(arm), arms.index(reference)]
     outputs = require_input(outcomes, facts)
@@ -182,10 +196,10 @@ _Draws = Sequence[tuple[int, int]]  # see `Arms.draws`
 
 @dataclass(frozen=True)
 class _MetricAtStep:
-    """The numbers of one metric at one step."""
+    """The numbers of one metric at one step; K repeats a seed."""
 
-    moved: np.ndarray  # (R, A): distance from the control, or score less the control's
-    levels: np.ndarray | None  # (R, A): the scores themselves
+    moved: np.ndarray  # (R, K, A): distance from the control, or score less the control's
+    levels: np.ndarray | None  # (R, K, A): the scores themselves
     between: np.ndarray | None  # (R, R): distance of control s (row) from control s′ (column)
     resolution: float | None  # what rounding alone moves
 
@@ -205,15 +219,15 @@ def _effects(
     readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
-        for name, reading in _read(outcomes, arms, chosen, step).items():
+        for name, reading in _read_repeats(outcomes, arms, chosen, step).items():
             readings[step, name] = reading
             # of the step, whatever the arm
             ceilings[step, name] = _ceiling(reading, _over_seeds(estimator))
     return [
         _one_effect(
-            arms,
+            facts,
             arm,
-            (step, step - facts.fork_at),
+            step,
             name,
             readings[step, name],
             ceilings[step, name],
@@ -226,10 +240,35 @@ def _effects(
     ]
 
 
+def _read_repeats(
+    outcomes: xr.Dataset, arms: Arms, metrics: Mapping[str, Metric], step: int
+) -> dict[str, _MetricAtStep]:
+    """Compute every metric at one step of each repeat; what is between seeds is averaged over repeats."""
+    h = step_index(outcomes, step)
+    read = [_read(one, arms, metrics, int(one["step"].values[h])) for one in repeats(outcomes)]
+
+    def joined(name: str) -> _MetricAtStep:
+        found = [one[name] for one in read]
+        levels = [one.levels for one in found if one.levels is not None]
+        between = [one.between for one in found if one.between is not None]
+        known = [one.resolution for one in found if one.resolution is not None]
+        return _MetricAtStep(
+            np.concatenate([one.moved for one in found], axis=1),
+            np.concatenate(levels, axis=1) if levels else None,
+            np.mean(between, axis=0) if between else None,
+            max(known, default=None),
+        )
+
+    return {name: joined(name) for name in metrics}
+
+
 def _read(
     outcomes: xr.Dataset, arms: Arms, metrics: Mapping[str, Metric], step: int
 ) -> dict[str, _MetricAtStep]:
-    """Compute every metric at one step. Only one seed's arms, and all controls, are in float64 at a time."""
+    """Compute every metric at one step of one repeat, K = 1.
+
+    Only one seed's arms, and all controls, are in float64 at a time.
+    """
     h = step_index(outcomes, step)
     outputs = {name: require_input(outcomes, facts) for name, facts in metrics.items()}
     if not outputs:
@@ -253,8 +292,8 @@ def _read(
     labels = outcomes["labels"].values if "labels" in outcomes else None
     return {
         name: _MetricAtStep(
-            moved[name],
-            levels.get(name),
+            moved[name][:, None],
+            levels[name][:, None] if name in levels else None,
             _between(facts, [branch[facts.input_kind] for branch in branches])
             if facts.kind == "distance"
             else None,
@@ -313,6 +352,13 @@ def _between(facts: Metric, branches: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
+def _over_repeats(estimator: Estimator, numbers: np.ndarray) -> Estimate:
+    """Estimate from one number a seed and repeat, (R, K)."""
+    if numbers.shape[1] == 1:
+        return estimator(numbers[:, 0])
+    return hierarchical(numbers, interval=estimator)
+
+
 def _over_seeds(estimator: Estimator) -> Estimator | None:
     """Return the interval of what is jackknifed over seeds: this estimator's if it can be, else Student's."""
     return estimator if estimator in (by_skewness, confidence_sequence) else None
@@ -330,41 +376,45 @@ def _ceiling(reading: _MetricAtStep, interval: Estimator | None) -> Estimate | N
 
 
 def _one_effect(
-    arms: Arms,
+    facts: StudyFacts,
     arm: str,
-    when: tuple[int, int],
+    step: int,
     metric: str,
     reading: _MetricAtStep,
     ceiling: Estimate | None,
     estimator: Estimator,
     unreached: str,
 ) -> Effect:
-    """Estimate one arm's effect with its references. `when`: the probe step, and steps since the fork."""
+    """Estimate one arm's effect with its references."""
+    arms = Arms(facts.arms)
     a, sham, null = arms.index(arm), arms.sham, arms.null_of(arm)
     num_draws = len(arms.draws(arm)) if METRICS[metric].kind == "distance" else 1
     moved = reading.moved
     fraction, limit = None, None
     if reading.between is not None and ceiling is not None:
         if ceiling.value > (reading.resolution or 0.0):  # of a ceiling that is rounding, no share
-            interval = _over_seeds(estimator)
-            fraction = share_of_ceiling(moved[:, a], reading.between, interval)
-            limit = share_limit(moved[:, a], reading.between, fraction, ceiling)
+            interval, of_seeds = _over_seeds(estimator), mean_of_finite(moved[:, :, a], axis=1)
+            fraction = share_of_ceiling(of_seeds, reading.between, interval)
+            limit = share_limit(of_seeds, reading.between, fraction, ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
-        correlation, ratio = pairing_gain(reading.levels[:, a], reading.levels[:, arms.control])
+        of_arm, of_control = (reading.levels[:, :, i].ravel() for i in (a, arms.control))
+        correlation, ratio = pairing_gain(of_arm, of_control)
     return Effect(
         arm=arm,
         sentence=arms[arm].sentence,
         metric=metric,
-        step=when[0],
-        horizon=when[1],
-        estimate=estimator(moved[:, a]),
-        floor=None if sham is None else estimator(moved[:, sham]),
-        null=None if null is None else estimator(moved[:, null]),
-        excess=None if null is None else estimator(moved[:, a] - moved[:, null]),
+        step=step,
+        horizon=step - facts.fork_at,
+        estimate=_over_repeats(estimator, moved[:, :, a]),
+        floor=None if sham is None else _over_repeats(estimator, moved[:, :, sham]),
+        null=None if null is None else _over_repeats(estimator, moved[:, :, null]),
+        excess=None
+        if null is None
+        else _over_repeats(estimator, moved[:, :, a] - moved[:, :, null]),
         ceiling=ceiling,
         fraction=fraction,
-        num_diverged=int(np.isnan(moved[:, a]).sum()),
+        num_diverged=int(np.isnan(moved[:, :, a]).all(axis=1).sum()),
         pair_correlation=correlation,
         variance_ratio=ratio,
         null_is=arms.describe_null(null),
@@ -374,7 +424,20 @@ def _one_effect(
         num_draws=num_draws,
         share_limit=limit,
         resolution=reading.resolution,
+        components=variance_components(moved[:, :, a], facts.repeats),
+        by_fork=_by_fork(facts, moved[:, :, a], estimator),
     )
+
+
+def _by_fork(
+    facts: StudyFacts, moved: np.ndarray, estimator: Estimator
+) -> tuple[tuple[int, Estimate], ...]:
+    """Estimate the effect at each fork alone, from (R, K); empty where there is one fork."""
+    forks = [repeat.fork_at for repeat in facts.repeats]
+    chosen = {fork: [k for k, at in enumerate(forks) if at == fork] for fork in forks}
+    if len(chosen) < 2:
+        return ()
+    return tuple((fork, _over_repeats(estimator, moved[:, ks])) for fork, ks in chosen.items())
 
 
 def pairing_gain(treated: np.ndarray, control: np.ndarray) -> tuple[float | None, float | None]:

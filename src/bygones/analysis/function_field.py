@@ -31,6 +31,7 @@ from bygones.analysis.estimators import (
 )
 from bygones.analysis.estimators.max_t import Band, max_t
 from bygones.analysis.predictions import probabilities
+from bygones.analysis.repeats import repeats
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import facts_of
@@ -227,7 +228,13 @@ def function_field(
     floor = None
     if arms.sham is not None:
         sham, control = arms.names[arms.sham], arms.names[arms.control]
-        apart = np.abs(_outputs_at(outcomes, sham, step) - _outputs_at(outcomes, control, step))
+        apart = np.concatenate(
+            [
+                np.abs(_outputs_at(one, sham, at) - _outputs_at(one, control, at))
+                for one in repeats(outcomes.sel(step=[step]))
+                for at in one["step"].values.tolist()
+            ]
+        )
         apart = apart[np.isfinite(apart).all(axis=(1, 2))]
         floor = float(apart.max()) if apart.size else None
     null = arms.null_of(arm)
@@ -313,10 +320,16 @@ def _systematic_without_each(products: np.ndarray) -> np.ndarray:
 
 
 def _outputs_at(outcomes: xr.Dataset, arm: str, step: int) -> np.ndarray:
-    """Return an arm's outputs, (R, N, C): probabilities of a classifier, or plain values."""
-    chosen = outcomes.sel(arm=[arm], step=[step])
-    outputs = probabilities(chosen) if "logits" in outcomes else chosen["values"]
-    return outputs.values[:, 0, 0].astype(np.float64)
+    """Return an arm's outputs, (R, N, C): probabilities of a classifier, or plain values.
+
+    Where arms are repeated within each seed, the mean over its repeats; NaN where one of them diverged.
+    """
+    found: list[np.ndarray] = []
+    for one in repeats(outcomes.sel(step=[step])):
+        chosen = one.sel(arm=[arm])
+        outputs = probabilities(chosen) if "logits" in chosen else chosen["values"]
+        found.append(outputs.values[:, 0, 0].astype(np.float64))
+    return np.mean(found, axis=0)
 
 
 def _band_input(
@@ -339,11 +352,14 @@ def _band_input(
     own = labels[:, None]
     if of == "label":
         return np.take_along_axis(differences, own[None], axis=2), own
-    treated, other = (
-        _log_odds(values_at(outcomes["logits"], arm=name, step=step).astype(np.float64), labels)
-        for name in names
-    )
-    return (treated - other)[:, :, None], own
+    apart: list[np.ndarray] = []
+    for one in repeats(outcomes.sel(step=[step])):
+        treated, other = (
+            _log_odds(values_at(one["logits"], arm=name)[:, 0].astype(np.float64), labels)
+            for name in names
+        )
+        apart.append(treated - other)
+    return np.mean(apart, axis=0)[:, :, None], own
 
 
 def _log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bygones.analysis.arms import Arms
+from bygones.analysis.repeats import repeats
 from bygones.core.catalogue import unknown_name
 from bygones.core.study_facts import facts_of
 from bygones.core.text import format_count
@@ -24,10 +25,12 @@ def observing(outcomes: xr.Dataset, model: str) -> xr.Dataset:
         return outcomes
     kind = _kind(outcomes)
     swapped = outcomes.copy()
-    swapped[kind] = outcomes[f"{kind}:{model}"]
-    swapped[f"{kind}:{models[0]}"] = outcomes[kind]
+    for again in ("", *(f"@{k}" for k in range(1, len(facts_of(outcomes).repeats)))):
+        swapped[f"{kind}{again}"] = outcomes[f"{kind}:{model}{again}"]
+        swapped[f"{kind}:{models[0]}{again}"] = outcomes[f"{kind}{again}"]
+        swapped = swapped.drop_vars(f"{kind}:{model}{again}")
     others = [name for name in models if name != model]
-    return swapped.drop_vars(f"{kind}:{model}").assign_attrs(models=[model, *others])
+    return swapped.assign_attrs(models=[model, *others])
 
 
 def unreached(outcomes: xr.Dataset, arm: str) -> str:
@@ -38,7 +41,7 @@ def unreached(outcomes: xr.Dataset, arm: str) -> str:
     """
     arms, kind = Arms.of(outcomes), _kind(outcomes)
     pair = [arms.index(arm), arms.control]
-    if arms[arm].role != "treated" or not _equal(outcomes[kind], pair):
+    if arms[arm].role != "treated" or not all(_equal(o[kind], pair) for o in repeats(outcomes)):
         return ""
     models, last = facts_of(outcomes).models, int(outcomes["step"].values[-1])
     changed = [name for name in models[1:] if not _equal(outcomes[f"{kind}:{name}"], pair)]

@@ -140,6 +140,23 @@ HalfWidth = Annotated[
         help="Also estimate, from the stored seeds, how many are needed for intervals of ± X.",
     ),
 ]
+Siblings = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        rich_help_panel=FOR_RECIPES,
+        help="Continuations of every arm from each seed's past, averaged (default: 0, the study's own).",
+    ),
+]
+LaterForks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        rich_help_panel=FOR_RECIPES,
+        help="Further steps at which every arm is forked, like 400,500; the effect is the mean over forks.",
+    ),
+]
 Until = Annotated[
     int | None,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ from bygones.cli.options import (
     Horizons,
     Json,
     Lanes,
+    LaterForks,
     Margins,
     MaxSeeds,
     Name,
@@ -31,6 +32,7 @@ from bygones.cli.options import (
     Seed,
     SeedEnv,
     Seeds,
+    Siblings,
     StoredStudy,
     StorePlace,
     StudyName,
@@ -128,6 +130,8 @@ def plan(
     lanes: Lanes = "auto",
     device: Device = "cpu",
     half_width: HalfWidth = None,
+    siblings: Siblings = 0,
+    later_forks: LaterForks = None,
     fork_at: ForkAt = 100,
     horizons: Horizons = "0,1,3,10,30,100",
     arm: Arms = None,
@@ -150,6 +154,7 @@ def plan(
       bygones plan --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
     """
     if takes_script(ctx, target):
+        _refuse_repeats(siblings, later_forks)
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
             sufficiency, observe,
@@ -159,7 +164,7 @@ def plan(
     from bygones.cli import terminal
 
     num_workers = workers or default_workers(device)
-    settings = Settings(target[0], seeds, store, lanes, device, num_workers)
+    settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
     with print_to_stderr():
         planned = settings.plan()
     if as_json:
@@ -170,6 +175,7 @@ def plan(
         terminal.out.print(f"Note: {finding}")
     if half_width is not None:
         _print_seeds_needed(planned, half_width, num_workers)
+    _print_designs(planned)
 
 
 def run(
@@ -185,6 +191,8 @@ def run(
     address: Address = None,
     until_halfwidth: UntilHalfwidth = None,
     max_seeds: MaxSeeds = 128,
+    siblings: Siblings = 0,
+    later_forks: LaterForks = None,
     fork_at: ForkAt = 100,
     horizons: Horizons = "0,1,3,10,30,100",
     arm: Arms = None,
@@ -207,6 +215,7 @@ def run(
       bygones run --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
     """
     if takes_script(ctx, target):
+        _refuse_repeats(siblings, later_forks)
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
             sufficiency, observe,
@@ -214,7 +223,7 @@ def run(
         script_study.run(request, store, workers, as_json=as_json)
         return
     num_workers = workers or default_workers(device)
-    settings = Settings(target[0], seeds, store, lanes, device, num_workers)
+    settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
     chosen = make_executor(executor, workers, address, store, device)
     with print_to_stderr():
         if until_halfwidth is None:
@@ -334,12 +343,18 @@ class Settings:
     lanes: str
     device: str
     num_workers: int
+    siblings: int = 0
+    later_forks: str | None = None
 
     def study(self) -> Study:
-        """Load the study, with --seeds in the place of its own seeds."""
-        from bygones.cli.load import load_study, parse_seeds
+        """Load the study, with what was asked for in the place of its own."""
+        from bygones.cli.load import load_study, parse_seeds, parse_steps
 
         study = load_study(self.name)
+        if self.siblings:
+            study = replace(study, siblings=self.siblings)
+        if self.later_forks is not None:
+            study = replace(study, later_forks=parse_steps(self.later_forks))
         return study if self.seeds is None else study.with_seeds(parse_seeds(self.seeds))
 
     def plan(self) -> Plan:
@@ -412,6 +427,41 @@ def _print_seeds_needed(planned: Any, half_width: float, num_workers: int) -> No
         steps = needed.num_pairs * steps_a_seed
         time = terminal.duration(steps * planned.seconds_a_step / num_workers)
         terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
+
+
+def _print_designs(planned: Plan) -> None:
+    """Print which design pays, judged by the study's stored seeds, or how to tell where there are none."""
+    from bygones.analysis.designs import compare_designs, how_to_tell
+    from bygones.cli import terminal
+    from bygones.core.errors import StoreError, UnknownName
+    from bygones.store.outcomes import read_manifest, read_outcomes
+
+    name = planned.study.name
+    try:
+        manifest = read_manifest(planned.store, name)
+    except (StoreError, UnknownName):
+        manifest = None
+    if manifest is None or len(manifest.seeds) < 3:
+        terminal.out.print(
+            f"Which design pays (siblings, several forks) is told from three stored seeds: run {name} with "
+            f"--seeds 0-3 --siblings 2 as a pilot, and plan again."
+        )
+        return
+    outcomes = read_outcomes(planned.store, manifest)
+    found = compare_designs(outcomes, planned.costs(), num_seeds=len(planned.study.seeds))
+    terminal.print_designs(found, len(manifest.seeds))
+    if how_to_tell(outcomes):
+        terminal.out.print(how_to_tell(outcomes))
+
+
+def _refuse_repeats(siblings: int, later_forks: str | None) -> None:
+    from bygones.core.errors import DesignError
+
+    if siblings > 1 or later_forks is not None:
+        raise DesignError(
+            "--siblings and --later-forks are for recipes: one process of a script is forked at one step, "
+            "and what it still has to draw cannot be drawn anew by itself. Use more --seeds."
+        )
 
 
 def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:

@@ -14,8 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from bygones.core.errors import StoreError
+from bygones.core.study_facts import describe_repeats
 
 if TYPE_CHECKING:
+    from bygones.analysis.designs import Design
     from bygones.scripts.plan import ScriptPlan
     from bygones.store.contracts import Contracts
     from bygones.study.plan import Plan
@@ -139,6 +141,17 @@ def print_plan(planned: Plan, lines: Sequence[str]) -> None:
     out.print(inventory_table([source.to_dict() for source in planned.facts.sources or ()]))
 
 
+def print_designs(found: Sequence[Design], num_seeds: int) -> None:
+    """Print what each design takes for one half-width, judged by so many stored seeds."""
+    rows = [
+        (one.arm, one.metric, one.name, str(one.seeds), f"{one.steps:,}", f"± {one.half_width:.2g}")
+        for one in found
+    ]
+    columns = ("arm", "in", "design", "seeds", "steps", "for")
+    title = f"Which design pays, by {num_seeds} stored seeds (last horizon)"
+    out.print(table(title, columns, rows))
+
+
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
     """Make a table of sources: class, visibility, lifetime of the carrier, leaves and size."""
     columns = ["source", "class", "seen in", "carrier lasts", "leaves", "size"]
@@ -229,6 +242,7 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
     return [
         f"{study.name}: {len(study.seeds)} seeds × {len(planned.arms)} arms (with control, sham and matched "
         f"nulls), fork at step {study.fork_at}, followed to step {study.end}.",
+        *([f"Of these, {again}."] if (again := describe_repeats(study.repeats)) else []),
         f"Steps without sharing prefixes: {planned.steps_naive:,}. With sharing: {planned.steps_shared:,} "
         f"({saved:.2f} times fewer). Left to train: {planned.steps_left:,}.",
         f"Stored when finished: about {size(planned.bytes_total)}.",

@@ -1,6 +1,6 @@
 """Study metadata: what outcomes say of the study that they come from, as one typed record.
 
-    arms, fork_at                          what was compared, and where the runs were forked
+    arms, fork_at, repeats                 what was compared, where the runs were forked, and how often
     study, recipe, digests, design, way    what was run, and how
     headline, family, margins, interval    what was declared before it was run
     stopping                               how many seeds were added, and by which rule
@@ -60,8 +60,9 @@ class ArmFacts:
     """One arm. `sentence`: what it does; `null_of`: the arm that a null matches; `noun`: what a null does.
 
     `redraw`: of an arm that is itself a random change, what else is a draw of the same law: its null, or
-    the control too. `no_null`: why an arm has no matched null. `null_ratio`: of a null, the smallest and the
-    largest ratio of its displacement of the sources to the treated arm's, over seeds and boundaries.
+    the control too. `opposite_of`: the arm whose changes this one makes with the opposite sign.
+    `no_null`: why an arm has no matched null. `null_ratio`: of a null, the smallest and the largest ratio
+    of its displacement of the sources to the treated arm's, over seeds and boundaries.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ArmFacts:
     treatments: tuple[TreatmentFacts, ...] = ()
     sentence: str = ""
     redraw: Redraw = ""
+    opposite_of: str = ""
     no_null: str = ""
     null_ratio: tuple[float, float] | None = None
 
@@ -92,8 +94,22 @@ class ArmFacts:
 
     def to_dict(self) -> dict[str, Any]:
         told = {**asdict(self), "treatments": [one.to_dict() for one in self.treatments]}
-        optional = {"redraw": "", "no_null": "", "null_ratio": None}
+        optional = {"redraw": "", "opposite_of": "", "no_null": "", "null_ratio": None}
         return {name: one for name, one in told.items() if optional.get(name, self) != one}
+
+
+@dataclass(frozen=True)
+class RepeatFacts:
+    """One repeat of a study's arms within each seed: the step of its fork, and which continuation it is.
+
+    `sibling` 0 goes on as the run does; every other draws what is still random after the fork anew.
+    """
+
+    fork_at: int
+    sibling: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -204,12 +220,14 @@ class StudyFacts:
     """All metadata of a study; see the module. `other`: what a later version recorded, kept as it is.
 
     `interval`: the estimator (its name in the catalogue) of every effect; studies before it was recorded
-    have None. JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric),
+    have None. `repeats`: of all arms within each seed, the first one included; empty where there is just one.
+    JSON in itself: `family` (the fields of `analysis.multiplicity.Family`), `contract` (numeric),
     `rng`, `design` (what runs the study again), `lanes` (how many seeds shared a step, and why).
     """
 
     arms: tuple[ArmFacts, ...]
     fork_at: int
+    repeats: tuple[RepeatFacts, ...] = ()
     study: str = ""
     recipe: str = ""
     headline: str | None = None
@@ -270,9 +288,30 @@ def _read_sources(value: Sequence[Mapping[str, Any]]) -> tuple[SourceFacts, ...]
     return tuple(SourceFacts(**source) for source in value)
 
 
+def describe_repeats(repeats: Sequence[RepeatFacts]) -> str:
+    """Say how the arms are repeated within a seed; "" where they are not.
+
+    >>> describe_repeats([RepeatFacts(300, 0), RepeatFacts(300, 1), RepeatFacts(400, 0), RepeatFacts(400, 1)])
+    'every arm 4 times within each seed: 2 siblings each at the forks at steps 300, 400'
+    """
+    if len(repeats) < 2:
+        return ""
+    forks = dict.fromkeys(repeat.fork_at for repeat in repeats)
+    siblings = len(repeats) // len(forks)
+    at = f"the forks at steps {', '.join(map(str, forks))}"
+    how = f"{siblings} siblings" if len(forks) == 1 else f"{siblings} siblings each at {at}"
+    how = f"once at each of {at}" if siblings == 1 else how
+    return f"every arm {len(repeats)} times within each seed: {how}"
+
+
+def _read_repeats(value: Sequence[Mapping[str, Any]]) -> tuple[RepeatFacts, ...]:
+    return tuple(RepeatFacts(**repeat) for repeat in value)
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "arms": _read_arms,
     "fork_at": int,
+    "repeats": _read_repeats,
     "sources": _read_sources,
     "stopping": StoppingFacts.from_dict,
     "orders": lambda value: OrderFacts(**value),

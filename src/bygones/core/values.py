@@ -26,8 +26,9 @@ Origin = Literal[
 ]
 Visibility = Literal["state_dict", "non-persistent", "process"]
 # What an intervention requires and a source provides: "resettable" has a state as if created now,
-# "arrays" holds arrays of floats, "order" is an order of batches, "reseedable" can be drawn again.
-Capability = Literal["anything", "resettable", "arrays", "order", "reseedable"]
+# "arrays" holds arrays of floats, "order" is an order of batches, "reseedable" can be drawn again,
+# "resampleable" can be drawn again by its law given the past.
+Capability = Literal["anything", "resettable", "arrays", "order", "reseedable", "resampleable"]
 
 
 @dataclass(frozen=True, order=True)

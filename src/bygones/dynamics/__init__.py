@@ -1,6 +1,7 @@
 """Dynamics: quantities that describe the kind of memory, such as its lifetime."""
 
 from bygones.core.catalogue import Catalogue
+from bygones.dynamics.barrier import Barrier, barrier, losses_on_line
 from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
 from bygones.dynamics.lifetime import half_life
@@ -9,4 +10,12 @@ QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
     "quantity", {"carrier-half-life": CarrierHalfLife}
 )
 
-__all__ = ["QUANTITIES", "AbstractQuantity", "CarrierHalfLife", "half_life"]
+__all__ = [
+    "QUANTITIES",
+    "AbstractQuantity",
+    "Barrier",
+    "CarrierHalfLife",
+    "barrier",
+    "half_life",
+    "losses_on_line",
+]

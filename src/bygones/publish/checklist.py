@@ -25,7 +25,7 @@ from bygones.analysis.arms import Arms
 from bygones.analysis.effect import Effect
 from bygones.analysis.effects import all_effects, headline_metric
 from bygones.analysis.multiplicity import Family
-from bygones.core.study_facts import OrderFacts, SourceFacts, facts_of
+from bygones.core.study_facts import OrderFacts, SourceFacts, describe_repeats, facts_of
 from bygones.core.text import capitalize, format_count, format_value, join_names
 
 Status = Literal["answered", "not recorded", "flagged"]
@@ -229,6 +229,8 @@ def _rng(read: _StudyRecord) -> _Answer:
 def _seeds(read: _StudyRecord) -> _Answer:
     seeds = format_count(len(read.seeds), "seed", separator=",")
     said = f"{seeds} ({_ranges(read.seeds)}); the unit is the seed pair."
+    if read.facts.repeats:
+        said += f" {capitalize(describe_repeats(read.facts.repeats))}, averaged."
     if read.facts.stopping is not None:
         batches = "; ".join(_ranges(batch) for batch in read.facts.stopping.batches)
         said += f" {capitalize(str(read.facts.stopping))}. Batches: {batches}."
@@ -339,7 +341,9 @@ def _ceiling(read: _StudyRecord) -> _Answer:
 def _horizons(read: _StudyRecord) -> _Answer:
     fork_at = read.facts.fork_at
     horizons = [int(step) - fork_at for step in read.outcomes["step"].values]
-    return f"Forked at step {fork_at}; observed {join_names(horizons)} steps later."
+    forks = dict.fromkeys([fork_at, *(repeat.fork_at for repeat in read.facts.repeats)])
+    steps = "step" if len(forks) == 1 else "steps"
+    return f"Forked at {steps} {join_names(forks)}; observed {join_names(horizons)} steps later."
 
 
 def _diverged(read: _StudyRecord) -> _Answer:

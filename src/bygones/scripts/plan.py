@@ -24,6 +24,7 @@ from bygones.study.describe import describe_study
 from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
 from bygones.study.design_json import design_to_json
 from bygones.study.plan import Plan, note_other_version
+from bygones.study.repeats import name_branches
 from bygones.study.tree import Addresses, donor_steps, plan_tree
 from bygones.training.contract import Contract
 from bygones.training.lanes.lane_width import Choice
@@ -164,6 +165,7 @@ def _plan(
     return Plan(
         study=study,
         arms=arms,
+        branches=name_branches(arms, study.steps),
         tree=tree,
         addresses=job.addresses,
         contract=contract,
@@ -214,7 +216,7 @@ def _query(asked: ScriptRequest) -> Callable[[Live], Any]:
         )
         check_design(study, live)
         _check_transplants(study)
-        arms = add_reference_arms(study, live)
+        arms = add_reference_arms(study.arms, live)
         return (
             study,
             arms,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -29,7 +29,8 @@ _STUDIES = digest("bygones.studies")  # the address under which manifests lie, b
 class ManifestEntry:
     """One stored object of a manifest: losses and outputs of some arms of one seed, from `low` to `high`.
 
-    The object's losses begin at step `start`; its observations are those of `steps`, in order.
+    The object's losses begin at step `start`; its observations are those of `steps`, in order, -1 for what
+    was observed for others. `repeat`: the index of the repeat whose arms they are.
     """
 
     seed: int
@@ -40,6 +41,11 @@ class ManifestEntry:
     high: int
     steps: list[int]
     diverged_at: int | None
+    repeat: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON; the repeat only where it is not the first."""
+        return {name: one for name, one in asdict(self).items() if name != "repeat" or one}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Manifest:
             "seeds": self.seeds,
             "steps": self.steps,
             "end": self.end,
-            "entries": [asdict(entry) for entry in self.entries],
+            "entries": [entry.to_dict() for entry in self.entries],
             "attributes": self.facts.to_dict(),
             "images": self.images,
         }
@@ -102,12 +108,15 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
 def ledger_lines(
     store: AbstractStore, manifest: Manifest, seed: int, arm: str
 ) -> list[dict[str, Any]]:
-    """Return the ledger's entries along one arm of one seed, at every boundary that was observed."""
+    """Return the ledger's entries along one arm of one seed, at every boundary that was observed.
+
+    Of the first repeat, where there are several.
+    """
     row = [one.name for one in manifest.facts.arms].index(arm)
     lines: dict[int, dict[str, Any]] = {}
     losses: dict[int, float] = {}
     for stored in manifest.entries:
-        if stored.seed == seed and row in stored.arms:
+        if stored.seed == seed and row in stored.arms and not stored.repeat:
             arrays, meta = unpack(store.get(stored.object))
             mine = arrays["losses"][stored.low - stored.start : stored.high - stored.start]
             numbers: list[float] = mine.tolist()
@@ -139,8 +148,25 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any. Labels
     and images are of the probe set, and left out where a probe observed something else (a carrier has one
     row). Where several models were observed, the variable of each further one is `logits:NAME`. After a
-    divergence everything is NaN, nothing is dropped.
+    divergence everything is NaN, nothing is dropped. Where arms are repeated within seeds, the variables of
+    each further repeat are `logits@1` and so on; see `analysis.repeats`.
     """
+    outcomes = _read_repeat(store, manifest, 0)
+    for repeat in range(1, len(manifest.facts.repeats)):
+        further = _read_repeat(store, manifest, repeat)
+        for name, variable in further.data_vars.items():
+            if "seed" in variable.dims:
+                outcomes[f"{name}@{repeat}"] = (variable.dims, variable.values)
+    return outcomes
+
+
+def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Dataset:
+    """Read the outcomes of one repeat; its steps are given as those of the first."""
+    repeats = manifest.facts.repeats
+    later = repeats[repeat].fork_at - manifest.facts.fork_at if repeats else 0
+    manifest = replace(
+        manifest, entries=[entry for entry in manifest.entries if entry.repeat == repeat]
+    )
     arms = [arm.name for arm in manifest.facts.arms]
     size = (len(manifest.seeds), len(arms))
     losses = np.full((*size, manifest.end), math.nan, dtype=np.float32)
@@ -160,14 +186,14 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
         if entry.diverged_at is not None:
             diverged[row, entry.arms] = entry.diverged_at
         for index, step in enumerate(entry.steps):
-            if step not in manifest.steps:
+            if step - later not in manifest.steps:
                 continue
             for name in models:
                 seen = arrays.get(f"observed:{name}", arrays["observed"])[index]
                 if name not in observed:
                     shape = (*size, len(manifest.steps), *seen.shape)
                     observed[name] = np.full(shape, math.nan, dtype=seen.dtype)
-                observed[name][row, entry.arms, manifest.steps.index(step)] = seen
+                observed[name][row, entry.arms, manifest.steps.index(step - later)] = seen
     if not observed:
         raise StoreError("the manifest names no observations; run the study again.")
     outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)

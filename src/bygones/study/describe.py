@@ -30,6 +30,7 @@ def describe_study(
     return StudyFacts(
         arms=tuple(_describe_arm(arm, run) for arm in arms),
         fork_at=study.fork_at,
+        repeats=study.repeats if len(study.repeats) > 1 else (),
         study=study.name,
         recipe=str(study.recipe),
         headline=study.headline,
@@ -96,6 +97,7 @@ def _describe_arm(arm: Arm, run: HasSources) -> ArmFacts:
         treatments=tuple(treatments),
         sentence=str(arm),
         redraw=_redraw(arm, run) if arm.role == "treated" else "",
+        opposite_of=arm.opposite_of,
         no_null=_no_null(arm, run) if arm.role == "treated" else "",
     )
 

@@ -21,7 +21,7 @@ from bygones.core.checks import (
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
-from bygones.core.study_facts import Role
+from bygones.core.study_facts import RepeatFacts, Role
 from bygones.core.values import Digest, Lifetime, Window, match_leaves
 from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
@@ -61,6 +61,7 @@ class Arm:
     treatments: tuple[Treatment, ...]
     role: Role = "treated"
     null_of: str | None = None
+    opposite_of: str = ""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Arm:
         treatments: Treatment | Iterable[Treatment] = (),
         role: Role = "treated",
         null_of: str | None = None,
+        opposite_of: str = "",
     ) -> None:
         given = (treatments,) if isinstance(treatments, Treatment) else treatments
         given = require_items(given, "an arm's treatments", _treatment, "[Treatment(…)]")
@@ -77,9 +79,33 @@ class Arm:
             raise refuse("an arm's role", f"one of {', '.join(get_args(Role))}", role)
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "null_of", null_of)
+        object.__setattr__(self, "opposite_of", opposite_of)
 
     def __str__(self) -> str:
         return " and ".join(str(treatment) for treatment in self.treatments) or "carrying on"
+
+
+def opposite_arm(arm: Arm) -> Arm:
+    """Return the arm that makes the same changes with the opposite sign: an antithetic pair.
+
+    A nudge by −ε in the same direction, a kick by −q, a scaling by 2 − α. Raises `DesignError` for an arm
+    with any other treatment, which has no opposite. A study of both gives `antithetic` what it needs.
+
+    >>> from bygones.training.interventions import Scale
+    >>> half = Arm("half", Treatment("moments", Scale(0.5), Window(300, 301)))
+    >>> print(opposite_arm(half).name, "/", opposite_arm(half))
+    opposite of half / scaling moments (1.5) at step 300
+    """
+    treatments: list[Treatment] = []
+    for treatment in arm.treatments:
+        other = treatment.intervention.opposite()
+        if other is None:
+            raise DesignError(
+                f"arm '{arm.name}' has no opposite: {treatment} has no sign. Nudges, kicks and scalings (by "
+                f"another factor than 1) have one."
+            )
+        treatments.append(replace(treatment, intervention=other))
+    return Arm(f"opposite of {arm.name}", treatments, opposite_of=arm.name)
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,16 @@ class Study:
     What is declared before the run: `family`, the comparisons that are read together (default: every
     arm at the last horizon in the headline distance, by Holm), and `margins`, by metric the size below
     which an effect counts as none (without one, no absence of an effect can be claimed).
+
+    Two designs give narrower intervals from the same seeds, by repeating every arm within each seed; the
+    seed stays the unit, and a seed's numbers are averaged over its repeats.
+
+        siblings=r               r continuations from one shared past: the same effect, at one fork
+        fork_at=(a, b, …)        forks off one control trajectory: the mean effect over these fork times
+
+    Of the siblings one goes on as the run does; in each other one, all that is still random at the fork
+    (order, streams) is drawn anew, alike for all its arms. Arms are written for the first fork, and treat as
+    many steps later at the others (`later_forks`). Both are for recipes.
     """
 
     recipe: Any  # a Recipe, or another TrainingProgram: a script
@@ -104,23 +140,29 @@ class Study:
     probe: Any = field(default_factory=Logits)  # an AbstractProbe, or a script's
     family: Family | None = None
     margins: tuple[tuple[str, float], ...] = ()
+    siblings: int = 1
+    later_forks: tuple[int, ...] = ()
 
     def __init__(
         self,
         recipe: TrainingProgram | RecipeFunction | str,
         arms: Iterable[Arm],
-        fork_at: int,
+        fork_at: int | Iterable[int],
         horizons: Iterable[int],
         seeds: Iterable[int] = range(8),
         name: str = "study",
         probe: Any = None,
         family: Family | None = None,
         margins: Mapping[str, float] | Iterable[tuple[str, float]] = (),
+        siblings: int = 1,
+        later_forks: Iterable[int] = (),
     ) -> None:
         known = hasattr(recipe, "code")
+        first, *further = fork_at if isinstance(fork_at, Iterable) else (fork_at,)
+        forks = tuple(require_integer(step, "a fork") for step in (*further, *later_forks))
         object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
         object.__setattr__(self, "arms", require_items(arms, "a study's arms", _arm, "[Arm(…)]"))
-        object.__setattr__(self, "fork_at", require_integer(fork_at, "fork_at"))
+        object.__setattr__(self, "fork_at", require_integer(first, "fork_at"))
         object.__setattr__(
             self, "horizons", require_items(horizons, "horizons", _horizon, "(0, 1, 10)")
         )
@@ -129,6 +171,8 @@ class Study:
         object.__setattr__(self, "probe", probe if probe is not None else Logits())
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "margins", _margins(margins))
+        object.__setattr__(self, "siblings", require_integer(siblings, "siblings"))
+        object.__setattr__(self, "later_forks", forks)
         _check(self)
 
     @property
@@ -147,13 +191,24 @@ class Study:
         return self.family or Family("every arm", names, (self.headline,), (self.horizons[-1],))
 
     @property
+    def forks(self) -> tuple[int, ...]:
+        """The steps at which the arms fork off the control: `fork_at`, and the later ones."""
+        return (self.fork_at, *self.later_forks)
+
+    @property
+    def repeats(self) -> tuple[RepeatFacts, ...]:
+        """Each repeat of the arms within a seed, siblings of one fork together; the first is `fork_at`'s."""
+        return tuple(RepeatFacts(fork, sib) for fork in self.forks for sib in range(self.siblings))
+
+    @property
     def steps(self) -> tuple[int, ...]:
-        """The boundaries at which the function is observed: `fork_at` plus each horizon."""
+        """The boundaries at which the function is observed after the first fork: it plus each horizon."""
         return tuple(self.fork_at + horizon for horizon in self.horizons)
 
     @property
     def end(self) -> int:
-        return self.steps[-1]
+        """The last boundary to which anything is trained: the last fork's last horizon."""
+        return self.forks[-1] + self.horizons[-1]
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The same study over other seeds."""
@@ -165,6 +220,8 @@ class Study:
             [arm.name, [treatment.digest() for treatment in arm.treatments]] for arm in self.arms
         ]
         shown = [self.fork_at, self.horizons, probe_digest(self.probe)]
+        if len(self.repeats) > 1:
+            shown += [self.siblings, self.later_forks]
         return digest([self.recipe.code(), arms, shown, self.declared, self.margins])
 
 
@@ -173,21 +230,21 @@ def probe_digest(probe: object) -> Digest:
     return digest([type(probe).__qualname__, probe, third_party_digest(type(probe))])
 
 
-def add_reference_arms(study: Study, run: HasSources) -> tuple[Arm, ...]:
+def add_reference_arms(treated: Iterable[Arm], run: HasSources) -> tuple[Arm, ...]:
     """Add the reference arms: control, sham, and after each arm its matched null where one is defined.
 
     The sham goes through the same motions as the arms: it copies and restores every source that any
     arm treats, at every boundary at which one does.
     """
-    windows: dict[str, Window] = {}
-    for treatment in (t for arm in study.arms for t in arm.treatments):
+    treated, windows = tuple(treated), dict[str, Window]()
+    for treatment in (t for arm in treated for t in arm.treatments):
         seen = windows.get(treatment.source, treatment.window)
         windows[treatment.source] = Window(
             min(seen.start, treatment.window.start), max(seen.stop, treatment.window.stop)
         )
     sham = [Treatment(source, Sham(), window) for source, window in windows.items()]
     arms = [Arm("control", role="control"), Arm("sham", sham, role="sham")]
-    for arm in study.arms:
+    for arm in treated:
         arms.append(arm)
         nulls = [
             matched_null(treatment, run.sources[treatment.source], arm.treatments)
@@ -223,7 +280,7 @@ def design_findings(study: Study, run: HasSources) -> list[str]:
     for arm in study.arms:
         for treatment in arm.treatments:
             lifetime = run.sources[treatment.source].lifetime_of(treatment.leaves)
-            for note in _mismatches(treatment, lifetime, study.end):
+            for note in _mismatches(treatment, lifetime, study.steps[-1]):
                 arms_of.setdefault(note, []).append(f"'{arm.name}'")
     return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
 
@@ -282,6 +339,7 @@ def _check(study: Study) -> None:
         require_instance(study.family, Family, "a study's family", "Family('main', …)")
     if study.fork_at < 0:
         raise DesignError(f"fork_at is a step, 0 or later; got {study.fork_at}.")
+    _check_repeats(study)
     if not study.horizons:
         raise DesignError("a study needs at least one horizon: steps after the fork to observe at.")
     if min(study.horizons) < 0:
@@ -311,7 +369,25 @@ def _check(study: Study) -> None:
             )
     for arm in study.arms:
         _check_arm(study, arm)
+        if arm.opposite_of and arm.opposite_of not in names:
+            raise DesignError(
+                f"arm '{arm.name}' is the opposite of '{arm.opposite_of}', which is not in the study. Add it."
+            )
     _check_declared(study)
+
+
+def _check_repeats(study: Study) -> None:
+    """Check siblings and later forks, and refuse them of a script."""
+    if study.siblings < 1:
+        raise DesignError(f"siblings are 1 (no repeats) or more; got {study.siblings}.")
+    if list(study.forks) != sorted(set(study.forks)):
+        raise DesignError(f"forks must ascend without repeats; got {list(study.forks)}.")
+    if len(study.repeats) > 1 and isinstance(study.recipe, ScriptProgram):
+        raise DesignError(
+            "siblings and later forks are for recipes: of a script, what is still to be drawn cannot be "
+            "drawn anew by itself, and one process is forked at one step. Run it with more seeds, or write "
+            "its training as a recipe."
+        )
 
 
 def _check_arm(study: Study, arm: Arm) -> None:
@@ -321,10 +397,10 @@ def _check_arm(study: Study, arm: Arm) -> None:
     for treatment in arm.treatments:
         if addresses.count(treatment.digest()) > 1:
             raise DesignError(f"arm '{arm.name}' has one treatment twice: {treatment}.")
-        if treatment.window.start < study.fork_at or treatment.window.stop > study.end + 1:
+        if treatment.window.start < study.fork_at or treatment.window.stop > study.steps[-1] + 1:
             raise DesignError(
                 f"arm '{arm.name}' treats {treatment.source} at {treatment.window}, outside the run: the "
-                f"fork is at step {study.fork_at} and the last horizon at step {study.end}."
+                f"fork is at step {study.fork_at} and the last horizon at step {study.steps[-1]}."
             )
 
 

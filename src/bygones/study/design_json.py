@@ -60,7 +60,11 @@ def design_to_json(study: Study) -> dict[str, Any]:
                 "versions": versions,
             },
             "arms": [
-                [arm.name, [_treatment(writer, one) for one in arm.treatments]]
+                [
+                    arm.name,
+                    [_treatment(writer, one) for one in arm.treatments],
+                    *([arm.opposite_of] if arm.opposite_of else []),
+                ]
                 for arm in study.arms
             ],
             "fork_at": study.fork_at,
@@ -69,6 +73,7 @@ def design_to_json(study: Study) -> dict[str, Any]:
             "probe": writer.write(study.probe),
             "family": writer.write(study.family),
             "margins": [list(margin) for margin in study.margins],
+            **_repeats(study),
             "code": writer.code,
         }
     except DesignError as error:
@@ -91,8 +96,12 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
     reader = _Reader(roots)
     function, settings = written["recipe"]["function"], reader.read(written["recipe"]["settings"])
     arms = [
-        Arm(name, [Treatment(t[0], reader.read(t[1]), Window(*t[2]), t[3]) for t in treatments])
-        for name, treatments in written["arms"]
+        Arm(
+            name,
+            [Treatment(t[0], reader.read(t[1]), Window(*t[2]), t[3]) for t in treatments],
+            opposite_of="".join(opposite_of),
+        )
+        for name, treatments, *opposite_of in written["arms"]
     ]
     return Study(
         recipe=Recipe.of(reader.source(function), **settings),
@@ -104,7 +113,16 @@ def study_from_json(written: Mapping[str, Any], roots: list[Path], seeds: list[i
         probe=reader.read(written["probe"]),
         family=reader.read(written["family"]),
         margins=[(metric, margin) for metric, margin in written["margins"]],
+        siblings=written.get("siblings", 1),
+        later_forks=written.get("later_forks", ()),
     )
+
+
+def _repeats(study: Study) -> dict[str, Any]:
+    """Write how arms are repeated within a seed, where they are."""
+    if len(study.repeats) == 1:
+        return {}
+    return {"siblings": study.siblings, "later_forks": list(study.later_forks)}
 
 
 def _script_to_json(script: ScriptProgram) -> dict[str, Any]:

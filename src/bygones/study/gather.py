@@ -19,6 +19,7 @@ from bygones.store import AbstractStore, FolderStore, Record, pack, unpack_meta
 from bygones.store.outcomes import Manifest, ManifestEntry, read_outcomes, write_manifest
 from bygones.study.design import Study
 from bygones.study.plan import Plan
+from bygones.study.repeats import Branch
 from bygones.study.tree import Segment
 
 
@@ -85,31 +86,40 @@ def _with_null_ratios(
 
 
 def segment_entries(planned: Plan) -> list[ManifestEntry]:
-    """Find, for each seed and segment, the stored objects that hold what was observed there."""
-    names = [arm.name for arm in planned.arms]
+    """Find, for each seed, segment and repeat, the stored objects that hold what was observed there."""
     return [
-        _entry(planned, seed, segment, [names.index(arm) for arm in segment.arms], record)
+        _entry(planned, seed, segment, branches, record)
         for seed in planned.study.seeds
         for segment in planned.tree.segments
         for record in _records_of(planned, seed, segment)
+        for branches in _by_repeat(planned, segment)
     ]
 
 
+def _by_repeat(planned: Plan, segment: Segment) -> list[list[Branch]]:
+    """The branches that a segment belongs to: those of each repeat together."""
+    here = [branch for branch in planned.branches if branch.arm.name in segment.arms]
+    repeats = sorted({branch.repeat for branch in here})
+    return [[branch for branch in here if branch.repeat == repeat] for repeat in repeats]
+
+
 def _entry(
-    planned: Plan, seed: int, segment: Segment, rows: list[int], record: Record
+    planned: Plan, seed: int, segment: Segment, branches: Sequence[Branch], record: Record
 ) -> ManifestEntry:
     """The part of a record that lies in this segment. Steps observed for others are marked by -1."""
+    mine = set(segment.steps) & set(branches[0].steps)
     high, diverged = min(record["stop"], segment.stop), record["diverged_at"]
     same_probe = record["probe"] == planned.addresses.probe
     return ManifestEntry(
         seed=seed,
-        arms=rows,
+        arms=[branch.row for branch in branches],
         object=record["observed"],
         start=record["start"],
         low=max(record["start"], segment.start),
         high=high,
-        steps=[s if same_probe and s in segment.steps else -1 for s in record["steps"]],
+        steps=[s if same_probe and s in mine else -1 for s in record["steps"]],
         diverged_at=diverged if diverged is not None and diverged < high else None,
+        repeat=branches[0].repeat,
     )
 
 
@@ -129,11 +139,15 @@ def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
 
 
 def _realised_orders(planned: Plan, entries: Sequence[ManifestEntry]) -> dict[str, Digest]:
-    """The digest of the examples in their order, up to the end of each seed's control."""
+    """The digest of the examples in their order, up to the end of each seed's control.
+
+    Where arms are repeated within a seed, the control of the last fork that goes on as the run did.
+    """
     control, end = [arm.name for arm in planned.arms].index("control"), planned.study.end
+    last = len(planned.study.repeats) - planned.study.siblings
     orders: dict[str, Digest] = {}
     for entry in entries:
-        if control in entry.arms and entry.high >= end:
+        if control in entry.arms and entry.repeat == last and entry.high >= end:
             meta = unpack_meta(planned.store.get(entry.object))
             if end in meta["steps"]:
                 orders[str(entry.seed)] = meta["ledger"][meta["steps"].index(end)]["ids"]

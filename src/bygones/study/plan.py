@@ -9,6 +9,7 @@ from math import ceil
 
 import numpy as np
 
+from bygones.analysis.designs import Costs
 from bygones.core.digest import digest
 from bygones.core.errors import StoreError, UnknownName
 from bygones.core.study_facts import OrderFacts, StudyFacts
@@ -16,9 +17,10 @@ from bygones.core.values import Digest
 from bygones.store import AbstractStore, MemoryStore
 from bygones.store.outcomes import read_manifest
 from bygones.study.describe import describe_study, state_bytes
-from bygones.study.design import Arm, Study, add_reference_arms, check_design, design_findings
+from bygones.study.design import Arm, Study, check_design, design_findings
 from bygones.study.design_json import design_to_json
 from bygones.study.other_runs import segment_steps, work_steps
+from bygones.study.repeats import Branch, make_branches
 from bygones.study.segment import SeedsJob, observe_models
 from bygones.study.tree import (
     Addresses,
@@ -46,6 +48,7 @@ class Plan:
 
     study: Study
     arms: tuple[Arm, ...]
+    branches: tuple[Branch, ...]  # the arms of every repeat
     tree: Tree
     addresses: Addresses
     contract: Contract
@@ -76,6 +79,13 @@ class Plan:
         rounds = ceil(ceil(num_seeds / width) / workers)
         observing = min(width, num_seeds) * looks * self.seconds_a_look
         return rounds * (width * steps * self.seconds_a_step + observing)
+
+    def costs(self) -> Costs:
+        """The steps of one seed up to the fork, and those of all its arms after it, without repeats."""
+        past = self.study.fork_at
+        first = [branch.arm for branch in self.branches if branch.repeat == 0]
+        tree = plan_tree(first, self.study.steps)
+        return Costs(past, sum(map(segment_steps, tree.segments)) - past)
 
     def steps_done(self) -> int:
         """Count the pending steps that have been trained since, by this process or another."""
@@ -125,22 +135,24 @@ def plan(
         run.advance(2)
         check_design(study, run)
         seconds = choice.seconds_a_step or _time_step(run)
-        arms = add_reference_arms(study, run)
+        branches = make_branches(study, run)
+        arms = tuple(one.arm for one in branches if one.repeat == 0)
         facts = _describe(study, arms, run, contract, choice)
-        tree = plan_tree(arms, study.steps)
+        tree = plan_tree([b.arm for b in branches], {b.arm.name: b.steps for b in branches})
         # After the run, since a recipe may change its constants.
         addresses = Addresses.of(study, contract)
-        seed_bytes = _seed_bytes(study, arms, tree, run)
+        seed_bytes = _seed_bytes(study, branches, tree, run)
         observation = _time_observation(run, study.probe)
         images = run.parts.probe_images
     left = {seed: remaining(tree, seed, addresses, store) for seed in study.seeds}
-    num_seeds, donors = len(study.seeds), donor_steps(arms)
-    steps_naive = num_seeds * (len(arms) * study.end + donors)
+    num_seeds, donors = len(study.seeds), donor_steps([branch.arm for branch in branches])
+    steps_naive = num_seeds * (sum(branch.steps[-1] for branch in branches) + donors)
     steps_shared = num_seeds * (sum(map(segment_steps, tree.segments)) + donors)
     steps_left = sum(_steps_left(tree, works) for works in left.values())
     return Plan(
         study=study,
         arms=arms,
+        branches=branches,
         tree=tree,
         addresses=addresses,
         contract=contract,
@@ -196,11 +208,11 @@ def _describe(
     )
 
 
-def _seed_bytes(study: Study, arms: tuple[Arm, ...], tree: Tree, run: Run) -> int:
+def _seed_bytes(study: Study, branches: tuple[Branch, ...], tree: Tree, run: Run) -> int:
     """About how many bytes one seed takes: an observation an arm and step, a snapshot a segment."""
     observed = observe_models(run, study.probe, check=True)
     snapshot = sum(state_bytes(state) for state in run.snapshot().states.values())
-    return len(arms) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
+    return len(branches) * len(study.steps) * observed.nbytes + len(tree.segments) * snapshot
 
 
 def _steps_left(tree: Tree, works: Sequence[Work]) -> int:

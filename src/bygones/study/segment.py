@@ -294,7 +294,11 @@ def _references(
         return runner
 
     names = sorted({t.source for t in segment.history if t.is_null})
-    control, treated = (ReferenceRuns(make, arm, names, donors) for arm in ((), compared))
+    mine = {treatment.digest() for treatment in segment.history}
+    shared_draws = tuple(
+        t for t in compared if t.digest() in mine
+    )  # a sibling's, the control's too
+    control, treated = (ReferenceRuns(make, arm, names, donors) for arm in (shared_draws, compared))
     return [
         replace(others, control=control.of(place), treated=treated.of(place))
         for place, others in enumerate(donors)

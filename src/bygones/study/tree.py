@@ -8,7 +8,7 @@ Sharing, resuming and caching are this one mechanism.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bygones.core.digest import digest
@@ -62,23 +62,33 @@ class Tree:
         return [i for i, segment in enumerate(self.segments) if segment.parent == index]
 
 
-def plan_tree(arms: Sequence[Arm], steps: Sequence[int]) -> Tree:
-    """Build the tree: it is cut where the treatments of arms begin to differ, and nowhere else."""
+def plan_tree(arms: Sequence[Arm], steps: Sequence[int] | Mapping[str, Sequence[int]]) -> Tree:
+    """Build the tree: it is cut where the treatments of arms begin to differ, and nowhere else.
+
+    `steps`: where the arms are observed, or where each is, by name.
+    """
     segments: list[Segment] = []
-    _grow(list(arms), 0, None, tuple(steps), segments)
+    steps_of = steps if isinstance(steps, Mapping) else {arm.name: steps for arm in arms}
+    _grow(list(arms), 0, None, steps_of, segments)
     return Tree(tuple(segments))
 
 
 def _grow(
-    arms: list[Arm], start: int, parent: int | None, steps: tuple[int, ...], out: list[Segment]
+    arms: list[Arm],
+    start: int,
+    parent: int | None,
+    steps_of: Mapping[str, Sequence[int]],
+    out: list[Segment],
 ) -> None:
     """Append the segments of arms that agree before `start`, grouped by what begins there, to `out`."""
-    for group in _grouped(arms, start):
+    alive = [arm for arm in arms if steps_of[arm.name][-1] >= start]
+    for group in _grouped(alive, start):
         divergence = _divergence(group, start)
+        steps = tuple(sorted({step for arm in group for step in steps_of[arm.name]}))
         stop = steps[-1] if divergence is None else divergence
         out.append(_segment(group, start, stop, parent, steps, leaf=divergence is None))
         if divergence is not None:
-            _grow(group, divergence, len(out) - 1, steps, out)
+            _grow(group, divergence, len(out) - 1, steps_of, out)
 
 
 def _segment(

@@ -321,7 +321,7 @@ class _Measurement:
         study, live = self.study, work.live
         assert live is not None
         check_design(study, live)
-        self.arms = add_reference_arms(study, live)
+        self.arms = add_reference_arms(study.arms, live)
         steps = len(study.seeds) * (len(self.arms) * study.end + donor_steps(self.arms))
         self.facts = replace(
             describe_study(study, self.arms, live, OrderFacts("the trainer's own loader")),

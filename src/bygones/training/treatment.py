@@ -18,6 +18,7 @@ from bygones.training.interventions import (
     Nudge,
     Permute,
     Replace,
+    Resample,
     Reseed,
     Sham,
     SwapWindows,
@@ -29,6 +30,7 @@ _LACKS: dict[Capability, str] = {
     "arrays": "it holds no arrays of floats",
     "order": "it is not an order of batches",
     "reseedable": "nothing is drawn from it",
+    "resampleable": "what it still has to draw cannot be drawn anew by itself",
     "resettable": "",
 }
 
@@ -39,6 +41,7 @@ _VERBS = {
     "carry": "carrying",
     "permute": "permuting",
     "reseed": "re-drawing",
+    "resample": "resampling",
     "swap-windows": "swapping two windows of",
     "transplant": "transplanting",
     "nudge": "nudging",
@@ -49,7 +52,7 @@ _VERBS = {
 }
 
 # Interventions whose settings say no more than which draw it is, or which treatment is matched.
-_UNSAID = ("permute", "reseed", "matched-null")
+_UNSAID = ("permute", "reseed", "resample", "matched-null")
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,8 @@ def matched_null(
             null = Permute(draw=intervention.draw + 1)
         case Reseed():
             null = Reseed(draw=intervention.draw + 1)
+        case Resample():
+            null = Resample(draw=intervention.draw + 1)
         case Nudge():
             null = Nudge(intervention.epsilon, draw=intervention.draw + 1)
         case _ if "arrays" in source.capabilities and not source.linked_leaves():
@@ -220,7 +225,7 @@ def null_refusal(treatment: Treatment, source: AbstractSource) -> str:
 def is_redraw(treatment: Treatment) -> bool:
     """Return True for a treatment that is itself random: its matched null is another draw of it."""
     match treatment.intervention:
-        case Nudge() | Reseed():
+        case Nudge() | Reseed() | Resample():
             return True
         case Permute():
             return treatment.source == "order"
@@ -235,6 +240,8 @@ def redraw_of(treatment: Treatment, source: AbstractSource) -> Redraw:
     """
     if not is_redraw(treatment):
         return ""
+    if isinstance(treatment.intervention, Resample):
+        return "control"
     reseeds = isinstance(treatment.intervention, Reseed)
     return "control" if reseeds and source.redraws_alike(treatment.window.start) else "null"
 
@@ -244,7 +251,7 @@ def describe_null(treatment: Treatment) -> str:
     match treatment.intervention:
         case Permute():
             return "another shuffle of the window"
-        case Reseed() | Nudge():
+        case Reseed() | Resample() | Nudge():
             return "another draw"
         case _:
             return "a random kick as large"

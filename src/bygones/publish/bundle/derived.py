@@ -19,6 +19,7 @@ _IN_STUDY = ("study", "recipe", "fork_at", "headline", "family", "margins", "arm
 _IN_STUDY_SINCE = (
     "interval",
     "stopping",
+    "repeats",
 )  # not recorded by earlier versions, nor where there is none
 
 

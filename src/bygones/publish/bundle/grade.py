@@ -127,7 +127,7 @@ def _describe_first_difference(
                 return f"{place}: the ledgers part at step {step}, in {', '.join(names)}."
             if len(mine) != len(theirs):
                 return f"{place}: one ledger has {len(mine)} entries and the other {len(theirs)}."
-            for name in (again.manifest.kind, "train_loss", "diverged_at"):
+            for name in (name for name, one in now.data_vars.items() if "arm" in one.dims):
                 step = _where(then[name].sel(seed=seed, arm=arm), now[name].sel(seed=seed, arm=arm))
                 if step is not None:
                     return f"{place}: {name} {step} is another."

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from bygones.analysis.antithetic import Antithetic, antithetic, opposites
 from bygones.analysis.breakdown import Group, breakdown
 from bygones.analysis.calibration import ReliabilityCurve, brier_change, reliability_curves
 from bygones.analysis.effect import Effect
@@ -81,6 +82,7 @@ class Evidence:
     is_declared: bool
     absences: tuple[Absence, ...]
     pairing_gains: tuple[PairingGain, ...]
+    antithetic: tuple[Antithetic, ...]
     moved: Moved | None
     models: Mapping[str, tuple[Effect, ...]]  # of each further model, the last effect of every arm
 
@@ -96,6 +98,7 @@ def gather(
         is_declared=declared is not None,
         absences=tuple(_absences(outcomes, readings)),
         pairing_gains=tuple(_pairings(outcomes, effects, readings)),
+        antithetic=tuple(_antithetic(outcomes, effects, readings)),
         moved=_moved(outcomes, readings),
         models=_models(outcomes, readings),
     )
@@ -162,6 +165,20 @@ def _pairings(
     rank = {reading.arm: place for place, reading in enumerate(readings)}
     ranked = (pairing for pairing in found if pairing.arm in rank)
     return sorted(ranked, key=lambda p: (metrics.index(p.metric), rank[p.arm], p.horizon))
+
+
+def _antithetic(
+    outcomes: xr.Dataset, effects: Sequence[Effect], readings: Sequence[Reading]
+) -> list[Antithetic]:
+    """Return both parts of each antithetic pair's response in the shown scores, at the last horizon."""
+    step = readings[0].last.step
+    shown = dict.fromkeys(effect.metric for effect in effects)
+    scores = [metric for metric in shown if METRICS[metric].kind == "score"]
+    return [
+        antithetic(outcomes, arm, step=step, metric=metric)
+        for arm, _ in opposites(outcomes)
+        for metric in scores
+    ]
 
 
 def leading(readings: Sequence[Reading]) -> tuple[Reading, Effect] | None:

@@ -9,6 +9,7 @@ from bygones.training.interventions.matched_null import Displacement, MatchedNul
 from bygones.training.interventions.nudge import Nudge
 from bygones.training.interventions.permute import Permute
 from bygones.training.interventions.replace import Replace
+from bygones.training.interventions.resample import Resample
 from bygones.training.interventions.reseed import Reseed
 from bygones.training.interventions.reset import Reset
 from bygones.training.interventions.scale import Scale
@@ -30,6 +31,7 @@ INTERVENTIONS: Catalogue[type[AbstractIntervention]] = Catalogue(
         "permute": Permute,
         "transplant": Transplant,
         "reseed": Reseed,
+        "resample": Resample,
         "swap-windows": SwapWindows,
         "replace": Replace,
     },
@@ -51,6 +53,7 @@ __all__ = [
     "Permute",
     "Transplant",
     "Reseed",
+    "Resample",
     "SwapWindows",
     "Replace",
 ]

@@ -60,6 +60,10 @@ class AbstractIntervention(ABC):
     def __call__(self, state: State, at: Boundary) -> State:
         """Return the new state of the chosen leaves. Must change neither `state` nor anything in `at`."""
 
+    def opposite(self) -> AbstractIntervention | None:
+        """Return the intervention that makes the opposite change, None if there is none."""
+        return None
+
     def __str__(self) -> str:
         values = ", ".join(_format_field(getattr(self, field.name)) for field in fields(self))
         return f"{self.verb}({values})" if values else self.verb

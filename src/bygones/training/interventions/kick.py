@@ -39,6 +39,9 @@ class Kick(AbstractIntervention):
             if not numbers:
                 raise refuse(f"the kick of {name}", "a number or an array of numbers", delta)
 
+    def opposite(self) -> Kick:
+        return Kick({name: -1.0 * delta for name, delta in self.by.items()})
+
     def __call__(self, state: State, at: Boundary) -> State:
         kicked = dict(state)
         for name, delta in self.by.items():

@@ -30,6 +30,9 @@ class Nudge(AbstractIntervention):
         draw = f", draw {self.draw}" if self.draw else ""
         return f"{self.verb}({self.epsilon:g}{draw})"
 
+    def opposite(self) -> Nudge:
+        return Nudge(-self.epsilon, self.draw)
+
     def __call__(self, state: State, at: Boundary) -> State:
         nudged = dict(state)
         for name in sorted(state):

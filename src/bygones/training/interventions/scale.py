@@ -22,6 +22,10 @@ class Scale(AbstractIntervention):
     alpha: float
     requires: ClassVar[Capability] = "arrays"
 
+    def opposite(self) -> Scale | None:
+        """Return the scaling by 2 − alpha: x moves by the same amount the other way."""
+        return Scale(2.0 - self.alpha) if self.alpha != 1.0 else None
+
     def __call__(self, state: State, at: Boundary) -> State:
         return {name: self._scale_leaf(leaf, at.leaves != "*") for name, leaf in state.items()}
 

@@ -10,7 +10,7 @@ resuming needs no replay.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ import numpy as np
 from bygones.core.checks import check_fields
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
+from bygones.core.keyed_rng import mix
 from bygones.core.values import Digest, Lifetime
 
 
@@ -54,6 +55,24 @@ class AbstractOrder(ABC):
     @abstractmethod
     def rows(self, key: int, position: int) -> np.ndarray:
         """Return the indices of the batch at a position: int64 [batch_size]. A pure function."""
+
+    def rows_resampled(
+        self, key: int, position: int, redraws: Sequence[tuple[int, int]]
+    ) -> np.ndarray:
+        """Return the batch at a position where all that was still random has been drawn anew meanwhile.
+
+        `redraws`: (position, draw) of each time, in ascending order. What had been shown by then stays as it
+        was, and what follows has the law that it had, given that. Here: a new key from the next position at
+        which the order is drawn anew; an order that never is stays as it is. A pure function.
+        """
+        return self.rows(self._resampled_key(key, position, redraws), position)
+
+    def _resampled_key(self, key: int, position: int, redraws: Sequence[tuple[int, int]]) -> int:
+        period = self.redraw_period
+        for at, draw in redraws:
+            if period > 0 and position >= -(-at // period) * period:
+                key = mix(key, "resample", at, draw)
+        return key
 
     @property
     @abstractmethod

@@ -72,5 +72,9 @@ class Curriculum(AbstractOrder):
         return self._easiest_first[picked]
 
     @property
+    def redraw_period(self) -> int:
+        return 1
+
+    @property
     def lifetime(self) -> Lifetime:
         return Lifetime("phase", self.growth)

@@ -21,12 +21,14 @@ class Cursor:
 
     A *detour* is a list of positions to visit first, one each step. Exchanging two windows of batches,
     or shuffling one, is a detour: the same batches in another order, and no change afterwards.
+    `redraws`: where all that was still random has been drawn anew, see `rows_resampled`; mostly empty.
     """
 
     order: AbstractOrder
     key: int
     position: int = 0
     detour: np.ndarray = field(default_factory=lambda: NO_DETOUR)
+    redraws: tuple[tuple[int, int], ...] = ()
     ids_chain: str = ""  # SHA-256 chain over the example ids so far: a record, no memory
 
     def next(self) -> np.ndarray:
@@ -35,7 +37,10 @@ class Cursor:
         if len(self.detour):
             at, self.detour = int(self.detour[0]), self.detour[1:]
         self.position += 1
-        rows = self.order.rows(self.key, at)
+        if self.redraws:
+            rows = self.order.rows_resampled(self.key, at, self.redraws)
+        else:
+            rows = self.order.rows(self.key, at)
         link = hashlib.sha256(self.ids_chain.encode())
         link.update(rows.tobytes())
         self.ids_chain = link.hexdigest()

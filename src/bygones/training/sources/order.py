@@ -22,13 +22,16 @@ class Order(AbstractSource):
 
     The lifetime is the policy's: to the end of the epoch when reshuffled, the whole run when shuffled
     once. A new order has the same key at position 0: the epochs start again, as when a loader's position
-    is lost on resume. Leaves: `policy` (its hash), `key`, `position`, `detour`.
+    is lost on resume. Leaves: `policy` (its hash), `key`, `position`, `detour`; and `redraws`, int64 [n, 2],
+    where it has been resampled.
     """
 
     name = "order"
     origin: Origin = "order"
     visibility: Visibility = "process"
-    capabilities: frozenset[Capability] = frozenset({"resettable", "order", "reseedable"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"resettable", "order", "reseedable", "resampleable"}
+    )
 
     def __init__(self, parts: Parts) -> None:
         self._cursor = parts.cursor
@@ -45,11 +48,13 @@ class Order(AbstractSource):
         self._policies |= {policy.policy_hash(): policy for policy in policies}
 
     def capture(self) -> State:
+        redraws = np.asarray(self._cursor.redraws, dtype=np.int64)
         return {
             "policy": self._cursor.order.policy_hash(),
             "key": self._cursor.key,
             "position": self._cursor.position,
             "detour": self._cursor.detour.copy(),
+            **({"redraws": redraws} if len(redraws) else {}),
         }
 
     def restore(self, state: State) -> None:
@@ -63,6 +68,8 @@ class Order(AbstractSource):
         self._cursor.key = state["key"]
         self._cursor.position = state["position"]
         self._cursor.detour = np.asarray(state["detour"], dtype=np.int64).copy()
+        pairs = np.asarray(state.get("redraws", ()), dtype=np.int64).reshape(-1, 2).tolist()
+        self._cursor.redraws = tuple((int(at), int(draw)) for at, draw in pairs)
 
     def fresh(self) -> State:
         return {

@@ -21,7 +21,7 @@ class RandomStreams(AbstractSource):
     name = "streams"
     origin: Origin = "randomness"
     visibility: Visibility = "process"
-    capabilities: frozenset[Capability] = frozenset({"reseedable"})
+    capabilities: frozenset[Capability] = frozenset({"reseedable", "resampleable"})
     reset_refusal: ClassVar[str] = (
         "an addressed stream accumulates nothing, so it equals a new one. Use reseed to draw it again."
     )

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from bygones.core.catalogue import Catalogue
 from bygones.publish.report.page import render_template
+from bygones.publish.report.sections.antithetic import antithetic
 from bygones.publish.report.sections.base import PageData, Section
 from bygones.publish.report.sections.calibration import calibration
 from bygones.publish.report.sections.equivalence import equivalence
@@ -28,6 +29,7 @@ SECTIONS: Catalogue[Section] = Catalogue(
         "multiplicity": multiplicity,
         "equivalence": equivalence,
         "pairing": pairing,
+        "antithetic": antithetic,
         "inputs": inputs,
         "calibration": calibration,
     },
