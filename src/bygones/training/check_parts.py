@@ -118,10 +118,11 @@ def _check_probe_set(parts: Parts) -> None:
         if inputs.ndim == 0 or len(inputs) == 0:
             raise RecipeError("Parts(probe_set=…) has no inputs; it needs at least one.")
         sizes = [list(one.shape) for one in labels if isinstance(one, Tensor)]
-        if any(size[:1] != [len(inputs)] for size in sizes):
+        # A model of sequences predicts at every position: as many labels for each input.
+        if any(not size or not size[0] or size[0] % len(inputs) for size in sizes):
             raise RecipeError(
-                f"Parts(probe_set=…) must have a label for each input; got labels of shape {sizes[0]} for "
-                f"{len(inputs)} inputs."
+                f"Parts(probe_set=…) must have a label for each input, or equally many for each; "
+                f"got labels of shape {sizes[0]} for {len(inputs)} inputs."
             )
     images = parts.probe_images
     if images is not None and not (isinstance(images, Tensor) and images.ndim == 3):
