@@ -14,13 +14,13 @@ from bygones.attach.discovery import LiveObjects, discover_objects
 from bygones.attach.sources.averaged_modules import AveragedModule
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
+from bygones.attach.sources.script_memory import memory_variables
 from bygones.attach.sources.variables import (
     attribute_variables,
     averaged_paths,
     changed_paths,
     first_values,
     free_name,
-    script_variables,
 )
 from bygones.attach.step_clock import Clock
 from bygones.core.catalogue import Catalogue
@@ -44,8 +44,10 @@ from bygones.training.sources.weights import Weights
 class Baseline:
     """State before the first update, which is what "new" means for memory that cannot be rebuilt."""
 
-    def __init__(self, script: Path, clock: Clock, seed: int, *, with_data: bool = False) -> None:
-        found = discover_objects(clock.optimizers, script, {}, with_data=with_data)
+    carried: frozenset[str] = frozenset()  # variables that a round of the training loop takes over
+
+    def __init__(self, script: Path, clock: Clock, seed: int) -> None:
+        found = discover_objects(clock.optimizers, script, {}, with_data=True)
         self.trained = found.trained
         self.names = {
             id(thing): name
@@ -93,15 +95,9 @@ class Live:
         first: Baseline,
         shown: Mapping[int, Sequence[Any]],
         expected: KnownMemory | None = None,
-        *,
-        with_data: bool = False,
     ) -> None:
         found = discover_objects(
-            clock.optimizers,
-            script,
-            first.names,
-            writes_locals=expected is not None,
-            with_data=with_data,
+            clock.optimizers, script, first.names, writes_locals=True, with_data=True
         )
         self._clock = clock
         self.trained = found.trained
@@ -113,15 +109,17 @@ class Live:
         weights = {**parameters, **_named_buffers(found)}
         self.roots = found.roots
         taken = _names(sources)
+        changed = changed_paths(found.data, first.data)
+        averages = averaged_paths(found.data, changed, weights)
         if expected is None:
-            variables = script_variables(found.loose, first.loose, weights, found.trained, taken)
+            variables = memory_variables(
+                found, first.data, first.loose, first.carried, script, weights, averages, taken
+            )
         else:
             variables = attribute_variables(
                 found.data, weights, expected.paths, expected.averages, taken
             )
         sources += variables.values()
-        changed = changed_paths(found.data, first.data) if with_data else frozenset()
-        averages = averaged_paths(found.data, changed, weights)
         self.known = KnownMemory(frozenset(s.name for s in sources), changed, averages)
         if can_be_rearranged(clock):
             sources.append(LoaderOrder(clock, seed, shown))
