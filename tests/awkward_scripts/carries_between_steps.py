@@ -1,6 +1,6 @@
 """What is carried from step to step is None, empty or a plain number at first; batches and losses are not.
 
-The momentum buffers are set to zero in each step, though their setting says 0.9: with `--momentum` they are not.
+The momentum buffers are set to zero in each step, though their setting says 0.9; not with `--momentum`.
 """
 
 import sys
