@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from benchmarks import logit_world
 from benchmarks.made_up_studies import BAND, PAIRS, measure_cells, section
 from scipy import special
 
@@ -372,7 +373,7 @@ def page(scale: float, found: dict) -> str:
     seconds = partial(_timed, time.perf_counter())
     wrong, looking = measure_wrong(scale), measure_looking(scale)
     families, tost = measure_families(scale), measure_equivalence(scale)
-    cells = measure_cells(scale)
+    cells, forgetting = measure_cells(scale), logit_world.measure_all(scale)
     powers, widths, pooling = (
         measure_power(scale),
         measure_half_widths(scale),
@@ -403,6 +404,7 @@ repeats. The truth is the mean, for `trimmed` the trimmed mean and for `median` 
 The five numbers of a cell are for 3 / 5 / 8 / 16 / 32 pairs.
 
 {section(cells, table)}
+{logit_world.section(forgetting, table)}
 ## Coverage of nominal 95% intervals
 
 {by_pairs(found, "coverage")}

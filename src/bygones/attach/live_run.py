@@ -101,6 +101,7 @@ class Live:
         )
         self._clock = clock
         self.trained = found.trained
+        self.optimizers = list(found.optimizers.values())
         self.parameters = parameters = named_parameters(found)
         sources = sources_of(found, seed)
         self.names = found.names

@@ -25,6 +25,7 @@ from bygones.core.errors import ScriptError
 from bygones.core.values import Digest
 from bygones.training.generators import preserve_global_generators
 from bygones.training.leaves import clone_leaf
+from bygones.training.probes.served_weights import served
 
 _MOST_INPUTS = 512
 _MOST_CALLS = 64  # of one module, in one mode and with outputs of one shape
@@ -363,7 +364,9 @@ def observe(
     """
     label, _, name = inputs.module.partition("/")
     trained = live.trained
-    module: Any = trained[label].get_submodule(name) if label else dict(live.parameters)
+    module: Any = dict(live.parameters)
+    if label:
+        module = served(trained[label], live.optimizers).get_submodule(name)
     module = module if instead is None else instead
     roots = [*trained.values(), *([] if instead is None else [instead])]
     with preserve_global_generators(), torch.no_grad(), _evaluating(roots, but=inputs.function):

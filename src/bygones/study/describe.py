@@ -76,7 +76,7 @@ def state_bytes(state: State) -> int:
 def _describe_arm(arm: Arm, run: HasSources) -> ArmFacts:
     treatments: list[TreatmentFacts] = []
     for treatment in arm.treatments:
-        lifetime = run.sources[treatment.source].lifetime()
+        lifetime = run.sources[treatment.source].lifetime_of(treatment.leaves)
         treatments.append(
             TreatmentFacts(
                 source=treatment.source,

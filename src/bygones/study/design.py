@@ -211,7 +211,7 @@ def design_findings(study: Study, run: HasSources) -> list[str]:
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
         for treatment in arm.treatments:
-            lifetime = run.sources[treatment.source].lifetime()
+            lifetime = run.sources[treatment.source].lifetime_of(treatment.leaves)
             for note in _mismatches(treatment, lifetime, study.end):
                 arms_of.setdefault(note, []).append(f"'{arm.name}'")
     return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]

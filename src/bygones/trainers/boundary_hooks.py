@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from bygones.attach.discovery import LiveObjects
 from bygones.attach.live_run import sources_of
@@ -28,6 +29,7 @@ from bygones.core.values import Digest, require_integer
 from bygones.study.describe import describe_sources
 from bygones.training.generators import preserve_global_generators
 from bygones.training.interventions import Displacement
+from bygones.training.probes.served_weights import served
 from bygones.training.rewriter import OtherRuns, Rewriter
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.averages import Averages
@@ -88,6 +90,7 @@ class AtBoundaries:
         self._before, self._after = before or {}, after or {}
         self._others, self._stops = others, stops
         self._handled: set[int] = set()
+        self._optimizers: list[Optimizer] = []
         self._loss: float | None = None
         self._rewriter: Rewriter | None = None
         acts = {s for t in self.treatments for s in range(t.window.start, t.window.stop)}
@@ -102,6 +105,7 @@ class AtBoundaries:
         """Call before training begins, once everything is built: finds the sources and checks the steps."""
         seed = self.seed if self.seed is not None else handed.seed
         self.model = handed.model
+        self._optimizers = list(handed.found.optimizers.values())
         self.device = str(next((p.device for p in handed.model.parameters()), "cpu"))
         self.live = LiveSources(_catalogue(handed.found, seed, self.device))
         self._rewriter = Rewriter(self.live.sources, seed)
@@ -185,9 +189,10 @@ class AtBoundaries:
         assert self.probe is not None
         before = self.fingerprint()
         with _untouched(self.model, self.device):
-            self.model.eval()
+            model = served(self.model, self._optimizers)
+            model.eval()
             try:
-                said = self.probe(self.model)
+                said = self.probe(model)
             except BygonesError:
                 raise
             except Exception as error:

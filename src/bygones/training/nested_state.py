@@ -134,8 +134,9 @@ def _flatten(value: Any, path: str, leaves: dict[str, Leaf], where: str) -> None
             for index, item in enumerate(value):
                 _flatten(item, f"{join}{bracket}{index}", leaves, where)
         case _:
+            at = f" at '{path}'" if path else ""
             raise RecipeError(
-                f"{where} holds a {type(value).__name__} at '{path}', which cannot be captured "
+                f"{where} holds a {type(value).__name__}{at}, which cannot be captured "
                 f"exactly. Expected tensors, arrays, numbers, text, and lists or dicts of these; "
                 f"give it a state_dict, or write a source for it."
             )

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from bygones.core.errors import RecipeError
+from bygones.training.probes.served_weights import served
 from bygones.training.recipe import Memory, Parts
 
 
@@ -37,13 +38,14 @@ class AbstractProbe(ABC):
 def model_of(parts: Parts, name: str) -> nn.Module:
     """Return a model of a run: "model", "averages", or a module of `Parts.others` by its name.
 
-    Raises RecipeError where the run has none of this name.
+    It holds the weights that its optimizer serves (`served_weights`). Raises RecipeError where the run has
+    none of this name.
     """
     named = {"model": parts.model, "averages": parts.averages, **parts.others}
     found = named.get(name)
     module = found.value if isinstance(found, Memory) else found
     if isinstance(module, nn.Module):
-        return module
+        return served(module, parts.optimizers.values())
     held = [one for one, value in named.items() if isinstance(value, nn.Module)]
     raise RecipeError(
         f"the probe observes '{name}', which this recipe does not have as a model. It has: "

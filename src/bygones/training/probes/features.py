@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import RecipeError
-from bygones.training.probes.base import AbstractProbe
+from bygones.training.probes.base import AbstractProbe, model_of
 from bygones.training.recipe import Parts
 
 
@@ -38,7 +38,8 @@ class Features(AbstractProbe):
                 "the recipe gives no probe_set, so there is nothing to observe a layer on. "
                 "Return Parts(…, probe_set=(inputs, …))."
             )
-        layers = dict(parts.model.named_modules())
+        model = model_of(parts, "model")
+        layers = dict(model.named_modules())
         if self.layer not in layers:
             raise unknown_name("layer", self.layer, (name for name in layers if name))
         seen: list[Any] = []
@@ -46,11 +47,11 @@ class Features(AbstractProbe):
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             seen.append(output.detach().clone() if isinstance(output, Tensor) else output)
 
-        parts.model.eval()
+        model.eval()
         hook = layers[self.layer].register_forward_hook(keep)
         try:
             with torch.no_grad():
-                parts.model(parts.probe_set[0])
+                model(parts.probe_set[0])
         finally:
             hook.remove()
         return self._flatten(seen, len(parts.probe_set[0]))

@@ -69,6 +69,10 @@ class AbstractSource(ABC):
     def lifetime(self) -> Lifetime:
         """Return how long the source remembers if nothing else acts on it."""
 
+    def lifetime_of(self, leaves: str) -> Lifetime:
+        """Return the lifetime of the selected leaves, where they are known to differ."""
+        return self.lifetime()
+
     def linked_leaves(self) -> str:
         """Return why its leaves cannot be changed at random one by one, "" if they can.
 

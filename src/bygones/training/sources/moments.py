@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
@@ -17,6 +16,13 @@ from bygones.training.leaves import clone_leaf
 from bygones.training.nested_state import flatten, unflatten
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource, named_parameters, overwrite
+from bygones.training.sources.moment_lifetimes import decay_of_leaf, is_counter, slowest_decay
+from bygones.training.sources.param_groups import (
+    construct_new,
+    group_counters,
+    inner_optimizers,
+    setting_names,
+)
 
 # Keys that torch's optimizers create on first use, as zeros of the parameter's shape or as 0.
 _ZERO_AT_FIRST_USE = {
@@ -35,13 +41,14 @@ _LINKED = {
 
 
 class Moments(AbstractSource):
-    """The per-parameter state of any torch optimizer: `<parameter>/<torch's own key>`.
+    """The state of any torch optimizer: `<parameter>/<its own key>`, and what it counts in `group0/<key>`.
 
         heavy ball:  b <- mu·b + g                     e-fold -1/ln(mu), about 1/(1-mu) steps
         Adam:        m <- b1·m + (1-b1)·g,  v <- b2·v + (1-b2)·g²,  step <- step + 1
 
     A new optimizer is empty, so a reset of all leaves restarts Adam's bias correction. To zero the
-    moments and keep the count is another treatment: `leaves="*/exp_avg*"`.
+    moments and keep the count is another treatment: `leaves="*/exp_avg*"`. An optimizer that wraps others
+    (Lookahead, SAM) has their state too, labelled by the attribute that holds them.
     `restore` writes in place and casts nothing, unlike `Optimizer.load_state_dict`, which casts to the
     parameter's dtype and matches parameters by position. Polyak 1964 (doi:10.1016/0041-5553(64)90137-5),
     Kingma & Ba 2015 (arXiv:1412.6980).
@@ -52,8 +59,11 @@ class Moments(AbstractSource):
     visibility: Visibility = "state_dict"
 
     def __init__(self, optimizers: dict[str, Optimizer], names: dict[int, str]) -> None:
-        self._optimizers = optimizers
+        self._given = optimizers
+        self._optimizers = dict(_with_inner(optimizers))
         self._names = names
+        self._settings = {label: setting_names(o) for label, o in optimizers.items()}
+        self._first_counters = {name: value for name, _, _, value in self._counters()}
         # Labels of optimizers with state before the first step; the others are empty when new.
         self._eager = {label for label, o in optimizers.items() if any(o.state.values())}
 
@@ -76,8 +86,16 @@ class Moments(AbstractSource):
                     yield (f"{label}:{name}" if label else name), optimizer, parameter
                     index += 1
 
+    def _counters(self) -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+        """Yield the numbers that lie in parameter groups: leaf, group, key and value."""
+        for label, optimizer in self._given.items():
+            for number, group in enumerate(optimizer.param_groups):
+                head = f"{label}:group{number}" if label else f"group{number}"
+                for key, value in group_counters(group, self._settings[label]).items():
+                    yield f"{head}/{key}", group, key, clone_leaf(value)
+
     def capture(self) -> State:
-        state: dict[str, Leaf] = {}
+        state: dict[str, Leaf] = {name: value for name, _, _, value in self._counters()}
         for name, optimizer, parameter in self._members():
             for key, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
@@ -104,19 +122,35 @@ class Moments(AbstractSource):
                 # checkpoint stay the same.
                 new[sys.intern(key)] = value
             optimizer.state[parameter] = new
+        self._restore_counters(wanted)
+
+    def _restore_counters(self, wanted: Mapping[str, Mapping[str, Mapping[str, Leaf]]]) -> None:
+        for name, group, key, _ in list(self._counters()):
+            if key not in wanted.get(name.rpartition("/")[0], {}):
+                del group[key]
+        for label, optimizer in self._given.items():
+            for number, group in enumerate(optimizer.param_groups):
+                head = f"{label}:group{number}" if label else f"group{number}"
+                for key, leaves in wanted.get(head, {}).items():
+                    group[sys.intern(key)] = unflatten(leaves)
 
     def fresh(self) -> State:
         """Return the state of a new optimizer: empty, or zeros where torch creates zeros on first use.
 
         Both train alike, bit by bit. For optimizers that fill their state at construction, such as
-        Adagrad, a new one is constructed on copies of the parameters.
+        Adagrad, a new one is constructed on copies of the parameters. Numbers in parameter groups are what
+        they were when the optimizer was new.
         """
-        state: dict[str, Leaf] = {}
-        eager = {label: _construct_state(self._optimizers[label]) for label in self._eager}
+        state: dict[str, Leaf] = dict(self._first_counters)
+        eager: dict[str, list[dict[str, Any]]] = {}
+        for label, optimizer in self._given.items():
+            within = dict(_with_inner({label: optimizer}))
+            if self._eager & within.keys():
+                eager |= _construct_states(label, optimizer)
         position = dict.fromkeys(self._optimizers, 0)
         for name, optimizer, parameter in self._members():
             label = name.partition(":")[0] if ":" in name else ""
-            initial = eager[label][position[label]] if label in eager else {}
+            initial = eager[label][position[label]] if label in self._eager else {}
             position[label] += 1
             present = optimizer.state.get(parameter, {})
             if initial:
@@ -142,7 +176,7 @@ class Moments(AbstractSource):
                 continue
             mine = [(name, p) for name, one, p in self._members() if one is optimizer]
             try:
-                created = _construct_state(optimizer, steps=1)
+                created = _construct_states(label, optimizer, steps=1)[label]
             except RecipeError:
                 if not begun:
                     raise
@@ -165,13 +199,30 @@ class Moments(AbstractSource):
 
     def lifetime(self) -> Lifetime:
         """Return the slowest decay among the groups; unbounded where a sum or a maximum is kept."""
-        groups = [group for o in self._optimizers.values() for group in o.param_groups]
-        return Lifetime.decaying(max((_find_slowest_decay(group) for group in groups), default=0.0))
+        decays = [slowest_decay(g, o) for o in self._optimizers.values() for g in o.param_groups]
+        return Lifetime.decaying(max(decays, default=0.0))
+
+    def lifetime_of(self, leaves: str) -> Lifetime:
+        """Return the slowest decay among the selected leaves; of counters only where nothing else is."""
+        decays: dict[str, float] = {}
+        for _, optimizer in self._optimizers.items():
+            for group in optimizer.param_groups:
+                keys = {key for p in group["params"] for key in optimizer.state.get(p, {})}
+                for key in keys:
+                    found = decay_of_leaf(key, group, optimizer)
+                    decays[key] = max(found, decays.get(key, 0.0))
+        chosen = {
+            name.split("/")[1] for name in match_leaves(self.capture(), leaves) if "/" in name
+        }
+        averaged = [decays[key] for key in chosen & decays.keys() if not is_counter(key)]
+        if leaves == "*" or not chosen:
+            return self.lifetime()
+        return Lifetime.decaying(max(averaged, default=1.0))
 
 
 def moment_leaves(parameter: str, key: str, value: Any) -> dict[str, Leaf]:
     """Name the leaves of one entry of an optimizer's state: `<parameter>/<key>`, then `/<path>` if nested."""
-    leaves = flatten(value, f"moments of {parameter}")
+    leaves = flatten(value, f"moments of {parameter}/{key}")
     return {f"{parameter}/{key}/{path}".rstrip("/"): leaf for path, leaf in leaves.items()}
 
 
@@ -188,15 +239,6 @@ def split_moments(state: State) -> dict[str, dict[str, dict[str, Leaf]]]:
     return parts
 
 
-def _find_slowest_decay(group: dict[str, Any]) -> float:
-    """Return the largest factor that a parameter group's state keeps per step; 1 where it never decays."""
-    factors = [float(factor) for factor in group.get("betas", ())]
-    factors += [float(group[key]) for key in ("momentum", "rho") if key in group]
-    if "centered" in group:  # RMSprop's alpha is a decay; ASGD's is a power
-        factors.append(float(group["alpha"]))
-    return 1.0 if group.get("amsgrad") else max(factors, default=1.0)
-
-
 def _parameters(optimizer: Optimizer) -> Iterator[Any]:
     return (p for group in optimizer.param_groups for p in group["params"])
 
@@ -211,8 +253,20 @@ def _match(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
 
 
-def _construct_state(optimizer: Optimizer, steps: int = 0) -> list[dict[str, Any]]:
-    """Construct a new optimizer of the same class and settings, and return its state by parameter.
+def _with_inner(optimizers: Mapping[str, Optimizer]) -> Iterator[tuple[str, Optimizer]]:
+    """Yield each optimizer by its label, and those that it wraps if they have state of their own."""
+    for label, optimizer in optimizers.items():
+        yield label, optimizer
+        for name, inner in inner_optimizers(optimizer):
+            known = any(inner is one for one in optimizers.values())
+            if inner.state is not optimizer.state and not known:
+                yield f"{label}.{name}".lstrip("."), inner
+
+
+def _construct_states(
+    label: str, optimizer: Optimizer, steps: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Construct a new optimizer of the same class and settings; return its state by label and parameter.
 
     `steps`: that it takes first, with gradients of zero. Raises `RecipeError` if the constructor does not
     take groups and the settings in `defaults`, or a step raises.
@@ -221,19 +275,19 @@ def _construct_state(optimizer: Optimizer, steps: int = 0) -> list[dict[str, Any
         {**group, "params": [p.detach().clone().requires_grad_() for p in group["params"]]}
         for group in optimizer.param_groups
     ]
-    kind = type(optimizer)
-    # AdamW's defaults contain settings that its constructor does not take.
-    accepted = inspect.signature(kind).parameters
-    settings = {name: value for name, value in optimizer.defaults.items() if name in accepted}
+    kind = type(optimizer).__name__
     try:
-        new = kind(groups, **settings)
+        new = construct_new(optimizer, groups)
         for parameter in _parameters(new):
             parameter.grad = torch.zeros_like(parameter)
         for _ in range(steps):
             new.step()
     except Exception as error:
         raise RecipeError(
-            f"cannot construct a new {kind.__name__} to read its initial state: {error}. Its constructor "
+            f"cannot construct a new {kind} to read its initial state: {error}. Its constructor "
             f"must take parameter groups and the settings in its `defaults`, and its step no closure."
         ) from error
-    return [dict(new.state.get(p, {})) for group in new.param_groups for p in group["params"]]
+    return {
+        name: [dict(one.state.get(p, {})) for p in _parameters(one)]
+        for name, one in _with_inner({label: new})
+    }

@@ -12,6 +12,7 @@ from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visib
 from bygones.training.nested_state import flatten, like, unflatten
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource
+from bygones.training.sources.param_groups import group_counters, setting_names
 
 
 class Scheduler(AbstractSource):
@@ -31,6 +32,7 @@ class Scheduler(AbstractSource):
         self, optimizers: dict[str, Optimizer], schedulers: dict[str, LRScheduler]
     ) -> None:
         self._optimizers = optimizers
+        self._settings = {label: setting_names(o) for label, o in optimizers.items()}
         self._schedulers = {
             _counters_name(label): scheduler for label, scheduler in schedulers.items()
         }
@@ -46,7 +48,8 @@ class Scheduler(AbstractSource):
             counters = flatten(scheduler.state_dict(), "the scheduler")
             state |= {f"{head}/{path}": leaf for path, leaf in counters.items()}
         for label, optimizer in self._optimizers.items():
-            settings = flatten(group_settings(optimizer.param_groups), "an optimizer's settings")
+            groups = group_settings(optimizer.param_groups, self._settings[label])
+            settings = flatten(groups, "an optimizer's settings")
             state |= {f"{label or 'optimizer'}/{path}": leaf for path, leaf in settings.items()}
         return state
 
@@ -90,9 +93,19 @@ def split_heads(state: State) -> dict[str, dict[str, Leaf]]:
     return parts
 
 
-def group_settings(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the settings of each parameter group (lr, betas, …), without its parameters and their names."""
+def group_settings(
+    groups: Sequence[Mapping[str, Any]], names: frozenset[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the settings of each parameter group (lr, betas, …), without its parameters and their names.
+
+    `names`: what is a setting, where the optimizer is known; numbers of other names are its state.
+    """
     return [
-        {key: value for key, value in group.items() if key not in ("params", "param_names")}
+        {
+            key: value
+            for key, value in group.items()
+            if key not in ("params", "param_names")
+            and (names is None or key not in group_counters(group, names))
+        }
         for group in groups
     ]
