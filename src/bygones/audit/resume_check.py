@@ -281,7 +281,8 @@ class _SeedCheck:
             return []
         why = (
             f"two uninterrupted runs that differ by PYTHONHASHSEED alone have other losses from step {step} "
-            f"on, and each Python draws this seed anew: the order of a set, or hash(), decides something"
+            f"on, and each Python draws this seed anew: the order of a set, hash(), or a generator that is "
+            f"not seeded decides something"
         )
         return [Verdict("what follows from string hashes", "FAIL", why, first_loss=step)]
 
