@@ -1,5 +1,6 @@
 """The parts that a script's study is made of, each on its own."""
 
+import sys
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from bygones.attach.batch_hashes import DeliveredBatches
 from bygones.attach.discovery import Place, discover_objects
 from bygones.attach.live_run import named_parameters, sources_of
 from bygones.attach.sources.carried_streams import CarriedStreams
+from bygones.attach.sources.liveness import carried_names
+from bygones.attach.sources.script_memory import memory_variables
 from bygones.attach.sources.variables import (
     ScriptVariables,
     averaged_paths,
     can_write,
     first_values,
     read,
-    script_variables,
     write,
 )
 from bygones.attach.step_clock import Clock, ClockCallbacks
@@ -245,25 +247,30 @@ def test_tuples_cannot_be_written():
     assert not can_write(Place("t[0]", (1, 2), "[0]", "t", 1))
 
 
+def look(*optimizers: torch.optim.Optimizer) -> find.LiveObjects:
+    return discover_objects([*optimizers], Path(__file__), {}, with_data=True, writes_locals=True)
+
+
 def test_an_average_of_ones_own_is_known_by_its_names_and_a_new_one_equals_the_weights():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     average = Average(model)
-    found = discover_objects([optimizer], Path(__file__), {})
-    before = first_values(found.loose)
+    before = look(optimizer)
+    values = first_values(before.data), first_values(before.loose)
     average.updates += 1
     for shadow in average.shadow.values():
         shadow += 1.0
-    found = discover_objects([optimizer], Path(__file__), {})
     weights = dict(model.named_parameters())
-    sources = script_variables(found.loose, before, weights, found.trained)
-    assert isinstance(sources["average"], ScriptVariables)
-    ema = sources["average"]
+    sources = memory_variables(look(optimizer), *values, (), Path(__file__), weights, (), ())
+    ema = sources["average.shadow"]
+    assert isinstance(ema, ScriptVariables)
     assert ema.origin == "averaging"
     assert not ema.is_result
-    assert set(ema.capture()) == {"shadow['weight']", "shadow['bias']", "updates"}
-    assert torch.equal(ema.fresh()["shadow['weight']"], model.weight)
-    ema.restore({**ema.capture(), "updates": 7})
+    assert set(ema.capture()) == {"['weight']", "['bias']"}
+    assert torch.equal(ema.fresh()["['weight']"], model.weight)
+    updates = sources["average.updates"]
+    assert updates.is_result
+    updates.restore({"value": 7})
     assert average.updates == 7
 
 
@@ -289,27 +296,47 @@ def test_an_average_in_a_container_is_known_as_one(made, is_average):
         assert same_bits(fresh.items[0], next(model.parameters()).detach())
 
 
-def test_results_that_are_bound_anew_are_no_memory_and_arrays_changed_in_place_are():
+def test_what_a_round_takes_over_is_memory_and_what_it_binds_first_is_not():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    queue, loss = torch.zeros(4), torch.zeros(1)
-    before = first_values(discover_objects([optimizer], Path(__file__), {}).loose)
-    queue[0] = 1.0
-    loss = loss + 1.0
-    found = discover_objects([optimizer], Path(__file__), {})
-    sources = script_variables(found.loose, before, {}, found.trained)
-    assert "queue" in sources
-    assert sources["queue"].is_result
-    assert "loss" not in sources
+    queue, hidden, past, step, loss = torch.zeros(4), None, [], 0, None
+    kept, before = {}, {}
+    for turn in range(3):
+        batch = torch.full((2,), float(turn))
+        loss = batch + (0.0 if hidden is None else hidden)
+        if turn == 0:
+            found = look(optimizer)
+            before = first_values(found.data), first_values(found.loose)
+            kept = carried_names([sys._getframe()])
+        hidden = loss * 2
+        past.append(turn)
+        queue[0] += 1.0
+        step += 1
+    sources = memory_variables(look(optimizer), *before, kept, Path(__file__), {}, (), ())
+    assert {"queue", "hidden", "past", "step"} <= sources.keys()
+    assert not {"loss", "batch", "turn"} & sources.keys()
+    sources["hidden"].restore({"value": None})
+    assert hidden is None
+    assert [*sources["past"].capture()["value"].items] == [0, 1, 2]
+
+
+def test_the_attributes_of_a_librarys_object_are_one_source():
+    holder = torch.utils.data.TensorDataset(torch.zeros(2))
+    holder.first, holder.second = 0, 0
+    found = look()
+    before = first_values(found.data), first_values(found.loose)
+    holder.first, holder.second = 1, 2
+    sources = memory_variables(look(), *before, (), Path(__file__), {}, (), ())
+    assert {*sources["holder"].capture()} == {"first", "second"}
 
 
 def test_a_variable_with_the_name_of_another_source_gets_an_underscore():
     weights, weights_ = torch.zeros(2), torch.zeros(2)
-    before = first_values(discover_objects([], Path(__file__), {}).loose)
+    found = look()
+    before = first_values(found.data), first_values(found.loose)
     weights += 1.0
     weights_ += 2.0
-    found = discover_objects([], Path(__file__), {})
-    sources = script_variables(found.loose, before, {}, found.trained, taken={"weights"})
+    sources = memory_variables(look(), *before, (), Path(__file__), {}, (), {"weights"})
     names = {name: source.name for name, source in sources.items() if "weights" in name}
     assert names == {"weights_": "weights_", "weights__": "weights__"}
     assert torch.equal(sources["weights_"].capture()["value"], weights)

@@ -44,11 +44,14 @@ RESET = ("--arm", "reset moments=reset:moments")
 SCRIPTS = {
     "bare_loop.py": (["1"], {"moments", "batchnorm", "streams"}),
     "loader_workers.py": (["--seed", "{seed}", "--epochs", "1"], {"moments", "order"}),
-    "accumulate_ema.py": (["--seed", "{seed}", "--epochs", "1"], {"scheduler", "ema", "order"}),
+    "accumulate_ema.py": (
+        ["--seed", "{seed}", "--epochs", "1"],
+        {"scheduler", "ema.shadow", "order"},
+    ),
     "gan.py": (["--seed", "{seed}", "--epochs", "2"], {"moments", "batchnorm"}),
     "contrastive_queue.py": (
         ["--seed", "{seed}", "--epochs", "1"],
-        {"buffers", "encoder_k", "numbers", "order"},
+        {"buffers", "encoder_k", "model.pointer", "order"},
     ),
     "char_lm.py": (["--seed", "{seed}", "--epochs", "1"], {"scheduler", "streams"}),
     "torchs_ema.py": (["--seed", "{seed}", "--epochs", "2"], {"averages", "batchnorm", "order"}),
@@ -239,11 +242,40 @@ def test_sources_lists_what_a_script_carries(bygones):
     said = bygones("sources", "--at", "12", "--json", "--", "counts_forwards.py")
     assert said.code == 0, said.err
     rows = {row["name"]: row for row in json.loads(said.out)["sources"]}
-    assert rows["numbers"]["visibility"] == "process"
+    assert rows["model.calls"]["visibility"] == "process"
     assert rows["weights"]["visibility"] == "state_dict"
     assert all(len(row["digest"]) == 64 for row in rows.values())
     text = bygones("sources", "--at", "12", "--", "thread.py").out
     assert "cannot be forked, since it runs threads" in text
+
+
+@pytest.mark.parametrize("momentum", [True, False])
+def test_sources_name_attributes_and_what_was_none_and_the_lifetime_as_measured(bygones, momentum):
+    """The same inventory as that of a resume audit, and a momentum that lasts as long as it says, or not."""
+    given = ["--momentum"] if momentum else []
+    said = bygones("sources", "--at", "12", "--json", "--", "carries_between_steps.py", *given)
+    assert said.code == 0, said.err
+    rows = {row["name"]: row for row in json.loads(said.out)["sources"]}
+    attributes = {"trainer.position", "trainer.usual", "trainer.recent"}
+    assert attributes | {"hidden", "seen", "total"} <= rows.keys()
+    assert not {"loss", "trainer"} & rows.keys()
+    said_of_moments = rows["moments"]["lifetime"]
+    if momentum:
+        assert said_of_moments.startswith("e-fold 9.491 steps")
+        assert "measured" not in said_of_moments
+    else:
+        assert said_of_moments.startswith(
+            "exactly 1 step as measured; its settings say e-fold 9.49"
+        )
+
+
+def test_what_was_none_can_be_treated(bygones, tmp_path):
+    arms = ("--arm", "forget=reset:hidden", "--arm", "rewind=reset:trainer.position")
+    said = bygones("script", *SMALL, *arms, "--", "carries_between_steps.py", "--momentum")
+    assert said.code == 0, said.err
+    values = outcomes_of(tmp_path)["values"].isel(step=-1)
+    for name in ("forget", "rewind"):
+        assert float(abs(values.sel(arm=name) - values.sel(arm="control")).max()) > 0
 
 
 def test_a_marked_model_is_what_is_observed(bygones, tmp_path):
@@ -255,7 +287,7 @@ def test_a_marked_model_is_what_is_observed(bygones, tmp_path):
 
 def test_every_model_that_is_alive_is_observed_and_one_may_lead(bygones, tmp_path):
     script = (EXAMPLES / "accumulate_ema.py", "--seed", "{seed}", "--epochs", "1")
-    ask = ("script", *SMALL, "--arm", "reset ema=reset:ema", *RESET)
+    ask = ("script", *SMALL, "--arm", "reset ema=reset:ema.shadow", *RESET)
     said = bygones(*ask, "--", *script)
     assert said.code == 0, said.err
     assert "Resetting ema at step 10 does not reach model, which is observed" in said.out

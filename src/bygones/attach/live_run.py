@@ -14,13 +14,13 @@ from bygones.attach.discovery import HeldObjects, LiveObjects, discover_objects
 from bygones.attach.sources.averaged_modules import AveragedModule
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.loader_order import LoaderOrder, can_be_rearranged
+from bygones.attach.sources.script_memory import memory_variables
 from bygones.attach.sources.variables import (
     attribute_variables,
     averaged_paths,
     changed_paths,
     first_values,
     free_name,
-    script_variables,
 )
 from bygones.attach.step_clock import Clock
 from bygones.core.catalogue import Catalogue
@@ -45,10 +45,10 @@ from bygones.training.sources.weights import Weights
 class Baseline:
     """State before the first update, which is what "new" means for memory that cannot be rebuilt."""
 
-    def __init__(
-        self, script: Path | HeldObjects, clock: Clock, seed: int, *, with_data: bool = False
-    ) -> None:
-        found = discover_objects(clock.optimizers, script, {}, with_data=with_data)
+    carried: frozenset[str] = frozenset()  # variables that a round of the training loop takes over
+
+    def __init__(self, script: Path | HeldObjects, clock: Clock, seed: int) -> None:
+        found = discover_objects(clock.optimizers, script, {}, with_data=True)
         self.trained = found.trained
         self.names = {
             id(thing): name
@@ -101,15 +101,9 @@ class Live:
         first: Baseline,
         shown: Mapping[int, Sequence[Any]],
         expected: KnownMemory | None = None,
-        *,
-        with_data: bool = False,
     ) -> None:
         found = discover_objects(
-            clock.optimizers,
-            script,
-            first.names,
-            writes_locals=expected is not None,
-            with_data=with_data,
+            clock.optimizers, script, first.names, writes_locals=True, with_data=True
         )
         self._clock = clock
         self.trained = found.trained
@@ -123,15 +117,21 @@ class Live:
         weights = {**parameters, **_named_buffers(found)}
         self.roots = found.roots
         taken = _names(sources)
-        if expected is None:
-            variables = script_variables(found.loose, first.loose, weights, found.trained, taken)
+        changed = changed_paths(found.data, first.data)
+        averages = averaged_paths(found.data, changed, weights)
+        if isinstance(script, HeldObjects):  # no code that says what a round of training takes over
+            paths = changed if expected is None else expected.paths
+            averaged = averages if expected is None else expected.averages
+            variables = attribute_variables(found.data, weights, paths, averaged, taken)
+        elif expected is None:
+            variables = memory_variables(
+                found, first.data, first.loose, first.carried, script, weights, averages, taken
+            )
         else:
             variables = attribute_variables(
                 found.data, weights, expected.paths, expected.averages, taken
             )
         sources += variables.values()
-        changed = changed_paths(found.data, first.data) if with_data else frozenset()
-        averages = averaged_paths(found.data, changed, weights)
         names = frozenset(s.name for s in sources)
         self.known = KnownMemory(names, changed, averages, kinds_of_objects(found))
         if can_be_rearranged(clock):

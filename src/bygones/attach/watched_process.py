@@ -19,12 +19,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from bygones.attach.discovery import own_frames
 from bygones.attach.isolation.fork import Child, ChildDied, Parent, fork, why_not_fork
 from bygones.attach.isolation.fresh_interpreter import become_fresh
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.progress_bars import without_monitor
 from bygones.attach.isolation.script import Script, run_script
 from bygones.attach.live_run import Baseline, KnownMemory, Live
+from bygones.attach.sources.liveness import carried_names
 from bygones.attach.step_clock import Clock, ClockCallbacks, own_errors
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
@@ -58,12 +60,7 @@ class Ending:
 
 
 class WatchedScript(ClockCallbacks):
-    """A script that runs in this process under a step clock. `clock`: settings of `Clock`.
-
-    `with_data`: whether plain data in containers, None and text are looked for as memory.
-    """
-
-    with_data = False
+    """A script that runs in this process under a step clock. `clock`: settings of `Clock`."""
 
     def __init__(self, script: Script, home: Path, seed: int, **clock: Any) -> None:
         self.script, self.home, self.seed = script, home, seed
@@ -96,10 +93,11 @@ class WatchedScript(ClockCallbacks):
     def before_first(self) -> None:
         """Keep what the script holds before its first update."""
         self.baseline = self.baseline or self.find_baseline()
+        self.baseline.carried = carried_names(own_frames(self.file))
 
     def find_baseline(self) -> Baseline:
         """Return what the script holds now, which is what "new" will mean."""
-        return Baseline(self.file, self.clock, self.key_seed, with_data=self.with_data)
+        return Baseline(self.file, self.clock, self.key_seed)
 
     def find_live(
         self,
@@ -108,8 +106,7 @@ class WatchedScript(ClockCallbacks):
     ) -> Live:
         """Find the sources of memory that the script has now; see `Live`."""
         assert self.baseline is not None
-        first, data = self.baseline, self.with_data
-        return Live(self.file, self.clock, self.key_seed, first, shown, known, with_data=data)
+        return Live(self.file, self.clock, self.key_seed, self.baseline, shown, known)
 
 
 class WatchedProcess(WatchedScript, ABC):

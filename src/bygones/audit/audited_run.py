@@ -18,7 +18,6 @@ class AuditedRun(WatchedProcess):
     """
 
     advice = "Choose earlier steps"
-    with_data = True
 
     def __init__(
         self, script: Script, home: Path, seed: int, folder: Path, parent: Parent, **clock: Any

@@ -39,6 +39,11 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
+from bygones.audit.resuming.changed_settings import (
+    ChangedRunner,
+    ChangedSettings,
+    gather_changed,
+)
 from bygones.audit.resuming.costs import Cost, SeedResult, gather_costs, largest_sham_distance
 from bygones.audit.resuming.files_verdict import FinishedRuns, judge_files
 from bygones.audit.resuming.notes import write_notes
@@ -57,7 +62,8 @@ class ResumeRequest:
 
     `at`: the step after which the process is ended, unless `interrupted` ends by itself. `horizon`: how many
     steps after the interruption are compared; to the end of the run if None. `again`: the step (of the whole
-    run) after which the resumed run is interrupted too, and resumed a second time.
+    run) after which the resumed run is interrupted too, and resumed a second time. `then`, `then_env`:
+    arguments and environment variables of a resume under other settings, which is measured too.
     """
 
     whole: Script
@@ -67,6 +73,13 @@ class ResumeRequest:
     seeds: tuple[int, ...] = (0,)
     horizon: int | None = None
     again: int | None = None
+    then: tuple[str, ...] = ()
+    then_env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def other_settings(self) -> str:
+        """The arguments and variables of a resume under other settings, in words; empty if none are asked."""
+        return " ".join([*(f"{n}={v}" for n, v in self.then_env.items()), *self.then])
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class ResumeReport:
     crossed: Mapping[str, int]
     notes: tuple[str, ...] = ()
     remedies: Mapping[str, Remedy] = field(default_factory=dict)  # what to write, by lost source
+    settings: ChangedSettings | None = None  # a resume under other settings
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -143,8 +157,13 @@ class _SeedCheck:
         if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
             verdicts = judge_again(verdicts, resumed, once, twice)
+        changed = None
+        if self.request.other_settings:
+            changed = self._change(whole, resuming).compare(
+                resumed, arms.continuations["carried"], interrupted, end
+            )
         ceiling = self._ceiling(whole, arms, end)
-        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling, tuple(notes))
+        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling, tuple(notes), changed)
 
     # -------------------------------------------------------------- runs
 
@@ -207,8 +226,10 @@ class _SeedCheck:
         if again is not None:
             for copy in ("again", "once"):
                 shutil.copytree(self.folder / "interrupted", self.folder / copy, symlinks=True)
-        if self.hash_seed is not None:
-            shutil.copytree(self.folder / "interrupted", self.folder / "kept", symlinks=True)
+        for copy in self._copies():
+            shutil.copytree(
+                self.folder / "interrupted", self.folder / copy, symlinks=True, dirs_exist_ok=True
+            )
         given = (whole, interrupted, end, again, self.request.horizon is None)
         resumed = self._run(
             ResumedRun, resuming, "resumed", *given, empty=False, hash_seed=self.hash_seed
@@ -220,6 +241,24 @@ class _SeedCheck:
                 f"{whole.steps} steps."
             )
         return resumed
+
+    def _copies(self) -> list[str]:
+        """Return the folders in which the interrupted run's files are kept for later runs."""
+        wanted = {"kept": self.hash_seed is not None, "changed": bool(self.request.other_settings)}
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
+    def _change(self, whole: ReferenceRun, resuming: Script) -> ChangedRunner:
+        request, folder = self.request, self.folder / "changed"
+        return ChangedRunner(
+            whole,
+            resuming,
+            request.then,
+            request.then_env,
+            self.home,
+            self.seed,
+            folder,
+            self.on_run,
+        )
 
     def _depends_on_hashes(
         self, whole: ReferenceRun, resumed: ResumedState, end: int
@@ -242,7 +281,8 @@ class _SeedCheck:
             return []
         why = (
             f"two uninterrupted runs that differ by PYTHONHASHSEED alone have other losses from step {step} "
-            f"on, and each Python draws this seed anew: the order of a set, or hash(), decides something"
+            f"on, and each Python draws this seed anew: the order of a set, hash(), or a generator that is "
+            f"not seeded decides something"
         )
         return [Verdict("what follows from string hashes", "FAIL", why, first_loss=step)]
 
@@ -393,6 +433,7 @@ def _report(request: ResumeRequest, found: Mapping[int, SeedResult]) -> ResumeRe
     start, whole = one.resumed.start.step, one.whole
     verdicts = tuple(with_seeds({seed: mine.verdicts for seed, mine in found.items()}))
     lost = [v.source for v in verdicts if v.outcome == "FAIL"]
+    kinds = {mine.whole.inputs.kind for mine in found.values() if mine.whole.inputs is not None}
     return ResumeReport(
         script=str(request.whole),
         interrupted_at=one.at,
@@ -409,6 +450,12 @@ def _report(request: ResumeRequest, found: Mapping[int, SeedResult]) -> ResumeRe
         },
         notes=tuple(write_notes(one)),
         remedies=suggest_remedies(lost, whole.expected.objects),
+        settings=gather_changed(
+            request.other_settings,
+            [mine.changed for mine in found.values() if mine.changed],
+            [mine.ceiling[""] for mine in found.values() if "" in mine.ceiling],
+            kinds,
+        ),
     )
 
 

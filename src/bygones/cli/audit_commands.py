@@ -68,6 +68,21 @@ def resume(
             help="Interrupt the resumed run after this step, and resume it too.",
         ),
     ] = None,
+    then: Annotated[
+        str,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="Also resume with these arguments added, like '--batch-size 64', and measure what that "
+            "changes by design.",
+        ),
+    ] = "",
+    then_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Also resume with this environment variable, like OMP_NUM_THREADS=2; repeat for more.",
+        ),
+    ] = None,
     seeds: Annotated[
         str,
         typer.Option(metavar="LIST", help="Seeds to train with, like 0-7; several give intervals."),
@@ -90,8 +105,14 @@ def resume(
     from bygones.attach.isolation.script import Script
     from bygones.audit.resume_check import ResumeRequest, audit_resume
     from bygones.cli import terminal
-    from bygones.cli.load import parse_seeds
-    from bygones.cli.resume_text import advice, as_table, headline, sentences
+    from bygones.cli.load import parse_seeds, parse_variables
+    from bygones.cli.resume_text import (
+        advice,
+        as_table,
+        headline,
+        other_settings,
+        sentences,
+    )
 
     whole = make_script(script, seed_env)
     resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
@@ -103,7 +124,17 @@ def resume(
         if interrupt is None
         else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
     )
-    request = ResumeRequest(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
+    request = ResumeRequest(
+        whole,
+        resumed,
+        interrupted,
+        at,
+        parse_seeds(seeds),
+        horizon,
+        again,
+        tuple(shlex.split(then)),
+        parse_variables(then_env or []),
+    )
     found = audit_resume(
         request, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …")
     )
@@ -114,7 +145,7 @@ def resume(
         for sentence in sentences(found):
             terminal.out.print(sentence)
         terminal.out.print(as_table(found))
-        for sentence in advice(found):
+        for sentence in (*advice(found), *other_settings(found)):
             terminal.out.print(sentence)
     if found.failed:
         raise typer.Exit(1)

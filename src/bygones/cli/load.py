@@ -162,5 +162,22 @@ def parse_margins(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
     return tuple(margins)
 
 
+def parse_variables(texts: Sequence[str]) -> dict[str, str]:
+    """Parse environment variables by name.
+
+    >>> parse_variables(["OMP_NUM_THREADS=2"])
+    {'OMP_NUM_THREADS': '2'}
+    """
+    found = {}
+    for text in texts:
+        name, is_given, value = text.partition("=")
+        if not name or not is_given:
+            raise DesignError(
+                f"invalid variable '{text}': expected NAME=VALUE, like OMP_NUM_THREADS=2."
+            )
+        found[name] = value
+    return found
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
+from bygones.audit.resuming.changed_settings import describe_changed
 from bygones.audit.resuming.costs import Cost
 from bygones.cli import terminal
 
@@ -66,6 +67,12 @@ def advice(check: ResumeReport) -> Iterator[str]:
     """Yield a line for each failure whose remedy is known: what to write."""
     for source, remedy in check.remedies.items():
         yield f"To carry {_short(source)}: {remedy}."
+
+
+def other_settings(check: ResumeReport) -> Iterator[str]:
+    """Yield sentences on a resume under other settings, if one was asked for."""
+    if check.settings is not None:
+        yield from describe_changed(check.settings)
 
 
 def _failure(check: ResumeReport, verdict: Verdict) -> str:

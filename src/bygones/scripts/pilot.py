@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,12 @@ from bygones.attach.worker_emulation import NotInProcess
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.study_facts import OrderFacts
+from bygones.scripts.measured_lifetime import (
+    decaying_sources,
+    halve,
+    kept_fraction,
+    measured_words,
+)
 from bygones.scripts.rng_contract import carried_contract
 from bygones.study.describe import describe_sources, state_bytes
 
@@ -110,6 +116,7 @@ class PilotProcess(WatchedProcess):
         self.listener = Listener()
         self.modules_before = frozenset(sys.modules)
         self.began = time.perf_counter()
+        self.lifetimes: dict[str, str] = {}  # that the run contradicts, by source
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -127,14 +134,45 @@ class PilotProcess(WatchedProcess):
 
     def at_boundary(self, step: int) -> None:
         """Reply the result, or another optimizer to count by; the script goes no further."""
+        if self.is_arm:
+            self._reply_states()
         seconds = (time.perf_counter() - self.began) / max(step - 1, 1)
         self.check_optimizer()
+        if not self._measure_lifetimes(step):
+            return  # this is a fork, which goes on
         try:
             self.parent.reply_and_exit(self._result(seconds))
         except BygonesError as error:
             self.refuse(error)
 
+    def _measure_lifetimes(self, step: int) -> bool:
+        """Let one step pass in two forks, and compare what it keeps. Returns False in a fork."""
+        live = self.find_live()
+        names = decaying_sources(live)
+        if not names or why_not_fork() is not None:
+            return True
+        before = {name: live.sources[name].capture() for name in names}
+        after = []
+        for halved in (False, True):
+            child = self.fork_arm(self.folder / "step")
+            if child is None:
+                self.clock.stop_only_at(step + 1)
+                for name in names if halved else ():
+                    live.sources[name].restore(halve(before[name]))
+                return False
+            after.append(self.wait_for_arm(child))
+        if all(after):
+            kept = {name: kept_fraction(before[name], *(a[name] for a in after)) for name in names}
+            self.lifetimes = measured_words(live, kept)
+        return True
+
+    def _reply_states(self) -> NoReturn:
+        live = self.find_live()
+        self.parent.reply_and_exit({n: live.sources[n].capture() for n in decaying_sources(live)})
+
     def finish(self, ending: Ending) -> NoReturn:
+        if self.is_arm:
+            self.parent.reply_and_exit({})
         where = f"step {self.at}, where it was to be forked"
         self.refuse(self.ended_early(ending, where))
 
@@ -156,7 +194,7 @@ class PilotProcess(WatchedProcess):
         files, record = own_files(self.file), self.clock.record
         return PilotResult(
             script=replace(self.script, files=files, versions=versions(libraries)),
-            sources=_with_digests(live),
+            sources=_with_digests(live, self.lifetimes),
             why_not_fork=why,
             chain=list(record.batches.steps),
             inputs=inputs,
@@ -186,12 +224,14 @@ class PilotProcess(WatchedProcess):
             return None, error
 
 
-def _with_digests(live: Live) -> list[dict[str, Any]]:
-    """Return the inventory, with the digest of each source's state."""
-    return [
-        {**row.to_dict(), "digest": digest(live.sources[row.name].capture())}
-        for row in describe_sources(live)
-    ]
+def _with_digests(live: Live, lifetimes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the inventory, with the digest of each source's state, and lifetimes that were measured."""
+    found = []
+    for row in describe_sources(live):
+        held = digest(live.sources[row.name].capture())
+        lifetime = lifetimes.get(row.name, row.lifetime)
+        found.append({**row.to_dict(), "lifetime": lifetime, "digest": held})
+    return found
 
 
 def _policy(iterator: _BaseDataLoaderIter | None) -> OrderFacts:

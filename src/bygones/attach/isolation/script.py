@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bygones.attach.isolation.environment import HASH_SEED
 from bygones.core.code_digest import SCRIPTS, package_digest, source_digest
 from bygones.core.errors import DesignError, ScriptError
 from bygones.core.script_digest import script_digest
@@ -89,6 +90,8 @@ def run_script(script: Script, seed: int, home: Path) -> None:
         os.environ[script.seed_env] = str(seed)
     if script.seeded_by.startswith("the global"):
         seed_everything(seed)
+    else:
+        begin_unseeded()
     exec(compile(path.read_bytes(), str(path), "exec"), vars(main))
 
 
@@ -97,6 +100,18 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def begin_unseeded() -> None:
+    """Put the global generators of python and numpy where they stay if the script does not seed them.
+
+    A new Python begins them anywhere. Here the seed of string hashes decides, which is the same in every run
+    of a store, and another one in a resumed run, as in a Python of its own. Seeds of a study do not decide:
+    a script that does not use its seed is still the same run for each.
+    """
+    drawn = random.Random(f"unseeded {os.environ.get(HASH_SEED, '')}")
+    random.seed(drawn.getrandbits(64))
+    np.random.seed(drawn.getrandbits(32))
 
 
 def own_files(script: Path) -> tuple[tuple[str, Digest], ...]:

@@ -41,6 +41,11 @@ class Container:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes, plain values counted as eight."""
+        return sum(int(getattr(item, "nbytes", 8)) for item in self.items)
+
 
 class PlainData:
     """Which values are plain data. `held`: identities of the arrays that belong to modules and optimizers."""
@@ -59,10 +64,11 @@ class PlainData:
             return False
         if value is None or isinstance(value, _SCALARS):
             return True
-        if is_array(value):
+        if isinstance(
+            value, Tensor | np.ndarray
+        ):  # not by attributes: an object may refuse to be asked
             return (
-                isinstance(value, Tensor | np.ndarray)
-                and id(value) not in self._held
+                id(value) not in self._held
                 and value.nbytes <= _MOST_BYTES
                 and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
             )

@@ -7,7 +7,7 @@ import re
 import types
 import weakref
 from collections import Counter
-from collections.abc import Collection, Mapping, MutableMapping, MutableSequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, MutableSequence
 from typing import Any, Self
 
 import numpy as np
@@ -109,6 +109,10 @@ class ScriptVariables(AbstractSource):
         An array without a name of its own, in a list, has the parameter of its position.
         """
         found: dict[str, list[Tensor]] = {}
+        items = tuple(self.baseline.values())
+        if [*self.baseline] == [f"[{index}]" for index in range(len(items))]:  # of one list
+            like = _in_order(Container("list", (), items), weights)
+            return {leaf: [one] for leaf, one in zip(self.baseline, like, strict=False)}
         for leaf, value in self.baseline.items():
             arrays = [(name, a) for name, a in arrays_in(leaf, value) if is_continuous(a)]
             like = _namesakes(arrays, weights) or _in_order(value, weights)
@@ -157,27 +161,6 @@ def _namesake(leaf: str, array: Any, weights: Mapping[str, Tensor]) -> Tensor | 
     return None
 
 
-def script_variables(
-    places: tuple[Place, ...],
-    before: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    trained: Mapping[str, Any],
-    taken: Collection[str] = (),
-) -> dict[str, ScriptVariables]:
-    """Find the variables that have changed since `before` (values by path, before the first update).
-
-    A variable that is bound anew in each step may be a mere result (a loss, a batch), so arrays that are
-    variables themselves count only if they were changed in place. `taken`: names that other sources have.
-    """
-    groups: dict[str, dict[str, Place]] = {}
-    for place in places:
-        if place.path in before and _is_memory(place, before[place.path]):
-            name = "numbers" if place.root in trained else place.root
-            leaf = place.path[len(place.root) :].lstrip(".") or "value"
-            groups.setdefault(name, {})[leaf] = place
-    return _named_variables(groups, weights, taken)
-
-
 def attribute_variables(
     places: tuple[Place, ...],
     weights: Mapping[str, Tensor],
@@ -190,18 +173,27 @@ def attribute_variables(
     Those with a path in `averages` are no mere results. Each is named by its path, `trainer.position`, say.
     Elements of a list of objects are one source where they are many: `worlds[*].cell`.
     """
-    mine = [p for p in places if p.path in expected and can_write(p) and not _is_library_local(p)]
-    alike = Counter(_numberless(place.path) for place in mine)
+    mine = [p for p in places if p.path in expected and can_write(p) and not is_library_local(p)]
+    names = source_names(place.path for place in mine)
     groups: dict[str, dict[str, Place]] = {}
     for place in mine:
-        group = _numberless(place.path)
-        name = place.path if alike[group] <= _MOST_ALIKE else group
+        name = names[place.path]
         leaf = "value" if name == place.path else place.path
         groups.setdefault(name, {})[leaf] = place
-    named = _named_variables(groups, weights, taken)
+    named = name_variables(groups, weights, taken)
     for source in named.values():
         source.is_result = not any(p.path in averages for p in source.locations.values())
     return named
+
+
+def source_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return the name of the source that each path belongs to: many elements of one list share it."""
+    mine = list(paths)
+    alike = Counter(_numberless(path) for path in mine)
+    return {
+        path: path if alike[_numberless(path)] <= _MOST_ALIKE else _numberless(path)
+        for path in mine
+    }
 
 
 def averaged_paths(
@@ -219,7 +211,7 @@ def _numberless(path: str) -> str:
     return re.sub(r"\[\d+\]", "[*]", path)
 
 
-def _named_variables(
+def name_variables(
     groups: Mapping[str, Mapping[str, Place]], weights: Mapping[str, Tensor], taken: Collection[str]
 ) -> dict[str, ScriptVariables]:
     named: dict[str, ScriptVariables] = {}
@@ -259,16 +251,7 @@ def changed_paths(places: tuple[Place, ...], before: Mapping[str, Any]) -> froze
     )
 
 
-def _is_memory(place: Place, before: tuple[Any, Any]) -> bool:
-    held, value = before
-    if same_plain(place.value, value):
-        return False
-    is_variable = place.path == place.root
-    is_same_array = held is not None and held() is place.value
-    return can_write(place) and (not is_variable or is_same_array)
-
-
-def _is_library_local(place: Place) -> bool:
+def is_library_local(place: Place) -> bool:
     """Test for a local variable of a library's running function: its batch, its loss."""
     return not place.own and "." not in place.path[len(place.root) :]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bygones.attach.isolation.fork import scratch_folder
 from bygones.attach.isolation.script import Script, check_script
-from bygones.attach.isolation.warmup import warm
+from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.watched_process import run_in_child
 from bygones.audit.operations.comparison import Difference, Size, first_difference, measure_size
 from bygones.audit.operations.recorder import Line, Operation, Values
@@ -32,6 +32,7 @@ from bygones.core.errors import DesignError, ScriptError
 from bygones.core.text import format_count, join_names, to_plain
 
 _MOST_STEPS = 10  # steps whose operations are recorded, from the first that differs on
+_STEPS = "compared step by step"
 _VISIBLE = (
     "batches",
     "loss",
@@ -172,7 +173,9 @@ class _Search:
 
     def find(self) -> DivergenceReport:
         """Find the step, then the operation."""
-        mine, theirs = self._both("compared step by step", partial(BoundaryRun, self.until))
+        mine: Boundaries = self._run(0, _STEPS, partial(BoundaryRun, self.until))
+        warm_for(mine.libraries)
+        theirs: Boundaries = self._run(1, _STEPS, partial(BoundaryRun, self.until))
         last = min(len(mine.steps), len(theirs.steps)) - 1
         index = _first_unequal(mine, theirs)
         if index is None:
@@ -197,9 +200,6 @@ class _Search:
         why, size = _explain(found, again)
         what = {"kind": found.kind, "why": why, "size": size, "alone": found.alone}
         return DivergenceReport(self.names, last, **at, one=one, other=other, **what)
-
-    def _both(self, what: str, make: Any) -> tuple[Any, Any]:
-        return self._run(0, what, make), self._run(1, what, make)
 
     def _run(self, which: int, what: str, make: Any) -> Any:
         self.on_run(f"{self.names[which]}, {what}")

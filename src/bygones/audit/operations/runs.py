@@ -6,6 +6,7 @@ OperationRun   digests of the operations of a few steps, and the values of one o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
+from bygones.attach.isolation.warmup import imported_libraries
 from bygones.attach.live_run import Live
 from bygones.attach.watched_process import Ending, WatchedProcess
 from bygones.audit.continuation import optimizer_arrays, trained_tensors
@@ -28,11 +30,12 @@ Boundary = Mapping[str, Any]  # digests by what they are of
 class Boundaries:
     """What a run held after each step, from 0 on, which is before its first update.
 
-    `ended`: how it ended before the last step that was asked for, in words.
+    `ended`: how it ended before the last step that was asked for, in words. `libraries`: what it imported.
     """
 
     steps: tuple[Boundary, ...]
     ended: str
+    libraries: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class BoundaryRun(WatchedProcess):
         super().__init__(*given)
         self.until = until
         self.steps: list[Boundary] = []
+        self.modules_before = frozenset(sys.modules)
 
     def before_first(self) -> None:
         super().before_first()
@@ -95,7 +99,8 @@ class BoundaryRun(WatchedProcess):
         self._reply(str(ending))
 
     def _reply(self, ended: str) -> NoReturn:
-        self.parent.reply_and_exit(Boundaries(tuple(self.steps), ended))
+        libraries = imported_libraries(self.modules_before)
+        self.parent.reply_and_exit(Boundaries(tuple(self.steps), ended, libraries))
 
 
 class OperationRun(WatchedProcess):

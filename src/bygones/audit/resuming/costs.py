@@ -13,6 +13,7 @@ from bygones.audit.continuation import function_distance
 from bygones.audit.resume_arms import ForkedArms
 from bygones.audit.resume_runs import ReferenceRun, ResumedState
 from bygones.audit.resume_verdicts import Verdict
+from bygones.audit.resuming.changed_settings import ChangedRuns
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class SeedResult:
     verdicts: list[Verdict]
     ceiling: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    changed: ChangedRuns | None = None  # resumed under other settings
 
 
 def largest_sham_distance(mine: SeedResult) -> float:

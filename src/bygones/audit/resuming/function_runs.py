@@ -77,7 +77,7 @@ class FunctionRun:
     def live(self, known: KnownMemory | None = None) -> Live:
         """Find the sources of memory that the run has now."""
         roots = _held(self.functions, self.state)
-        return Live(roots, self.clock, self.seed, self.baseline, {}, known, with_data=True)
+        return Live(roots, self.clock, self.seed, self.baseline, {}, known)
 
     def train(self, steps: int) -> None:
         with self.clock.listening():
@@ -147,7 +147,7 @@ class Runner:
             self.seed,
             state,
             clock,
-            Baseline(roots, clock, self.seed, with_data=True),
+            Baseline(roots, clock, self.seed),
         )
         self._refuse_shared(run)
         return run
