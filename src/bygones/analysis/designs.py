@@ -98,9 +98,9 @@ def compare_designs(
 ) -> list[Design]:
     """Return what each design takes for the interval that `num_seeds` seeds give as the study is.
 
-    For every arm's effect at the last horizon; `num_seeds`: as many as are stored, if not given; `metric`: the
-    headline. Designs whose gain these seeds cannot tell are left out: siblings and forks need seeds that
-    have them (a pilot with `siblings=2`, or two forks), antithetic pairs the opposite arm. No design is
+    For every arm's effect at the last horizon; `num_seeds`: as many as are stored, if not given; `metric`:
+    the headline. Designs whose gain these seeds cannot tell are left out: siblings and forks need seeds
+    that have them (a pilot with `siblings=2`, or two forks), antithetic pairs the opposite arm. No design is
     given fewer than eight seeds, from which on intervals are promised to cover. Raises DesignError below
     three stored seeds.
     """

@@ -8,9 +8,9 @@ error over a set of examples:
 
 On a convex loss no point lies above the higher end, so that it is half the difference of the ends at most,
 and 0 where these are equal; beyond that, a ridge lies between the two. BatchNorm's running statistics belong
-to no point of the line, so they are computed anew at each, over the training data. Frankle et al., Linear mode
-connectivity and the lottery ticket hypothesis (2020), https://arxiv.org/abs/1912.05671; recomputed statistics:
-Jordan et al., REPAIR (2022), https://arxiv.org/abs/2211.08403.
+to no point of the line, so they are computed anew at each, over the training data. Frankle et al., Linear
+mode connectivity and the lottery ticket hypothesis (2020), https://arxiv.org/abs/1912.05671; recomputed
+statistics: Jordan et al., REPAIR (2022), https://arxiv.org/abs/2211.08403.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Barrier:
     on_line: np.ndarray
 
     def __str__(self) -> str:
-        error = self.error.scaled(100.0)
+        error, seeds = self.error.scaled(100.0), format_count(self.loss.num_pairs, "seed")
         return (
             f"Between {self.left} and {self.right} at step {self.step}: the loss rises by {self.loss} above "
             f"the mean of the ends, the error by {error} percentage points; "
-            f"{format_count(self.loss.num_pairs, 'seed')}, {self.on_line.shape[1]} points, {self.loss.method}."
+            f"{seeds}, {self.on_line.shape[1]} points, {self.loss.method}."
         )
 
 
@@ -102,7 +102,7 @@ def losses_on_line(
 
 
 def recompute_batchnorm(model: nn.Module, data: Tensor) -> None:
-    """Set the running statistics of every BatchNorm to their averages over these inputs, in batches of 256."""
+    """Set the running statistics of every BatchNorm to their averages over these inputs."""
     kinds = nn.modules.batchnorm._BatchNorm
     norms = [module for module in model.modules() if isinstance(module, kinds)]
     if not norms:
