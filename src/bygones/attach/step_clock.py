@@ -34,10 +34,11 @@ from torch.utils.data.dataloader import (
 )
 
 from bygones.attach.index_override import IndexOverride
+from bygones.attach.isolation.tampering import describe_tampering
 from bygones.attach.step_record import StepRecord
 from bygones.attach.training_data import note_fetch
 from bygones.attach.worker_emulation import InProcessWorkers
-from bygones.core.errors import BygonesError, Unexpected
+from bygones.core.errors import BygonesError, ScriptError, Unexpected
 
 # Updates after which it is settled which optimizer closes a round.
 _UPDATES_TO_SETTLE = 24
@@ -262,6 +263,9 @@ class _OwnErrors:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback_: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, BygonesError):
+            why = describe_tampering(error)
+            if why:
+                raise ScriptError(f"the script {why} ({type(error).__name__}: {error}).") from error
             place = "".join(traceback.format_exception(error))
             raise Unexpected(
                 f"an error that bygones did not expect: {type(error).__name__}: {error}. Run again with "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 leave: Callable[[int], NoReturn] = os._exit
@@ -33,6 +35,7 @@ def ends_in_a_sentence(arguments: Sequence[str]) -> Iterator[None]:
     Neither is changed in forked children, nor where the arguments run a script in this process itself.
     """
     script_here = "--" in arguments and tuple(arguments[:2]) in _SCRIPT_HERE
+    earlier = _adopt_orphans() if "--" in arguments else set()
     if script_here or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -49,11 +52,51 @@ def ends_in_a_sentence(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     finally:
+        if "--" in arguments:
+            _end_orphans(earlier)
         os._exit = leave
         if before is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, before)
 
 
+def _adopt_orphans() -> set[int]:
+    """Become the parent of what the processes of a script leave behind (Linux only), to end it.
+
+    Returns the children that there are already.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
+    return _children()
+
+
+def _children() -> set[int]:
+    return {pid for pid, parent in _parents() if parent == os.getpid()}
+
+
+def _end_orphans(earlier: set[int]) -> None:
+    """Kill the children that came since, and theirs, which are then ours: arms have been waited for."""
+    for _ in range(_GENERATIONS):
+        children = _children() - earlier
+        if not children:
+            return
+        for pid in children:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with suppress(OSError):
+                os.waitpid(pid, 0)
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Yield each process of this machine with its parent."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            yield int(status.parent.name), int(status.read_text().rpartition(")")[2].split()[1])
+
+
+_SET_CHILD_SUBREAPER = 36
+_GENERATIONS = 20
 _SCRIPT_HERE = {("ledger", "write"), ("script", "ledger")}
 
 

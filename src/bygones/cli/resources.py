@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bygones.store import FolderStore
+    from bygones.store import FolderStore, RemoteStore
     from bygones.study.executors import AbstractExecutor
 
 NUM_CORES = os.cpu_count() or 1
@@ -64,17 +64,32 @@ def path_beside(store: str, suffix: str) -> Path:
     return Path(store).parent / f"{Path(store).name}-{suffix}"
 
 
+def lasting_store(place: str) -> FolderStore | RemoteStore:
+    """Open the store at a folder or a URL. Raises `StoreError` for one that ends with this process."""
+    from bygones.core.errors import StoreError
+    from bygones.store import open_store
+
+    if place.startswith("memory:"):
+        raise StoreError(
+            f"a store at '{place}' is gone as soon as this command ends, with all that was trained. Give a "
+            f"folder, or the URL of one that lasts."
+        )
+    return open_store(place)
+
+
 def local_store(place: str) -> FolderStore:
     """Return the store in a folder, which need not exist; raises `StoreError` for a URL."""
     from bygones.core.errors import StoreError
-    from bygones.store import FolderStore, is_remote
+    from bygones.store import FolderStore, is_remote, open_store
 
     if is_remote(place):
         raise StoreError(
             f"this needs a store in a folder, and '{place}' is a URL. Copy it into a folder, as it is, and "
             f"give that."
         )
-    return FolderStore(place)
+    store = open_store(place)
+    assert isinstance(store, FolderStore)
+    return store
 
 
 def existing_store(place: str) -> FolderStore:
@@ -92,10 +107,10 @@ def existing_store(place: str) -> FolderStore:
 def load_outcomes(place: str, study: str | None, observe: str = "") -> Any:
     """Read the outcomes of a study from the store at a folder or URL. `observe`: the model that leads."""
     from bygones.analysis.observed_models import observing
-    from bygones.store import is_remote, open_store
+    from bygones.store import is_remote
     from bygones.store.outcomes import read_manifest, read_outcomes
 
-    store = open_store(place) if is_remote(place) else existing_store(place)
+    store = lasting_store(place) if is_remote(place) else existing_store(place)
     outcomes = read_outcomes(store, read_manifest(store, study))
     return observing(outcomes, observe) if observe else outcomes
 

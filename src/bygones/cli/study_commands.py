@@ -44,6 +44,7 @@ from bygones.cli.options import (
 )
 from bygones.cli.resources import (
     default_workers,
+    lasting_store,
     load_outcomes,
     make_executor,
     path_beside,
@@ -360,11 +361,10 @@ class Settings:
     def plan(self) -> Plan:
         """Plan the study into the store."""
         from bygones.cli.load import parse_lanes
-        from bygones.store import open_store
         from bygones.study.plan import plan
 
         study, width = self.study(), parse_lanes(self.lanes)
-        store = open_store(self.store)
+        store = lasting_store(self.store)
         return plan(study, store, lanes=width, device=self.device, workers=self.num_workers)
 
 
@@ -388,14 +388,13 @@ def _run_until(
     """Add seeds until the intervals are narrow enough, and return the study's name."""
     from bygones.cli import terminal
     from bygones.cli.load import parse_lanes
-    from bygones.store import open_store
     from bygones.study.sequential import anytime_estimates, measure_until
 
     study = settings.study()
     outcomes = measure_until(
         study,
         half_width,
-        store=open_store(settings.store),
+        store=lasting_store(settings.store),
         executor=executor,
         lanes=parse_lanes(settings.lanes),
         device=settings.device,

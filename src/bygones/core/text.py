@@ -79,7 +79,8 @@ def describe_error(error: BaseException, where: str = "") -> str:
     """
     where = where and f" {where}"
     if isinstance(error, SystemExit):
-        return f"called sys.exit({'' if error.code is None else error.code!r:.60}){where}"
+        code = "" if error.code is None else f"{error.code!r:.60}"
+        return f"called sys.exit({code}){where}"
     try:
         said = " ".join(str(error).split())
     except Exception:  # an exception of the user's

@@ -86,7 +86,7 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
         study=study,
         tree=plan_tree(arms, study.steps),
         addresses=Addresses.of(study, contract),
-        store=store,
+        store=FolderStore(store.folder.absolute()),  # the script may go to another folder
         inputs=found.inputs,
         shape=(1 + len(found.models), *found.shape),
         models=found.models,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bygones.core.errors import StoreError
 from bygones.store.base import AbstractStore, Damaged, Record, pack, unpack, unpack_meta
 from bygones.store.folder import FolderStore
 from bygones.store.memory import MemoryStore
@@ -19,6 +20,10 @@ def is_remote(place: Path | str) -> bool:
 
 def open_store(place: Path | str) -> FolderStore | RemoteStore:
     """Open the store at a folder or a URL, like `bygones-store` or `s3://bucket/study`."""
+    if not str(place).strip():
+        raise StoreError(
+            "the place of a store is empty; expected a folder, or a URL like s3://bucket/study."
+        )
     return RemoteStore(str(place)) if is_remote(place) else FolderStore(place)
 
 

@@ -195,7 +195,10 @@ def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Da
                     observed[name] = np.full(shape, math.nan, dtype=seen.dtype)
                 observed[name][row, entry.arms, manifest.steps.index(step - later)] = seen
     if not observed:
-        raise StoreError("the manifest names no observations; run the study again.")
+        raise StoreError(
+            "no run of this study came to a boundary that is observed: each ended before it, or was killed. "
+            "See that the program trains on to the last horizon, and run the study again."
+        )
     outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)
     if manifest.images is not None:
         images, _ = unpack(store.get(manifest.images))

@@ -177,6 +177,10 @@ def _opened(url: str) -> tuple[Any, str]:
             f"a store at '{url}' needs fsspec, which cannot be imported ({error}). Install it with: "
             f"pip install 'bygones[remote]'"
         ) from error
+    if not url.partition("://")[0] or not url.isprintable():
+        raise StoreError(
+            f"{url!r} is no place for a store. Expected a folder, or a URL like s3://bucket/study."
+        )
     try:
         files, root = fsspec.core.url_to_fs(url)
     except ImportError as error:  # fsspec's own sentence names the package

@@ -71,7 +71,8 @@ def check_fork(
 
     Raises `ForkError`, which names the first leaf and step that differ, and what is reachable from the
     parts, differs at the fork and is captured by no source. Cost: (len(at) + number of sources) runs
-    from a boundary to `until`, and two from the start.
+    from a boundary to `until`, and three from the start: a run that
+    its seed does not decide differs from itself.
 
     >>> from bygones.zoo.worlds import heavy_ball
     >>> print(check_fork(heavy_ball.recipe, at=[1, 4], until=6))
@@ -103,6 +104,7 @@ order, streams; constant in this run: scheduler, gradients
                 f"the fork of {recipe} at step {step} trains like the original, but the model's "
                 f"outputs on the probe set differ at step {until}. {_name_suspects(hidden)}"
             )
+    _check_seed_decides(recipe, run, ending)
     tested = [name for name in run.sources if name in differing]
     needed = [name for name in tested if _is_needed(recipe, device, snapshots, ending, name)]
     return Certificate(
@@ -112,6 +114,19 @@ order, streams; constant in this run: scheduler, gradients
         inert=tuple(name for name in tested if name not in needed),
         constant=tuple(name for name in run.sources if name not in differing),
     )
+
+
+def _check_seed_decides(recipe: Recipe, run: Run, ending: Snapshot) -> None:
+    """Train the same seed again, some time later, and raise `ForkError` unless it ends in the same bits."""
+    again = Run(recipe, run.seed, run.parts.device)
+    again.advance(ending.step)
+    where = first_differing_leaf(ending.states, again.snapshot().states)
+    if where is not None:
+        raise ForkError(
+            f"{recipe} is not decided by its seed: seed {run.seed}, trained twice to step {ending.step}, "
+            f"differs first in {where}. A clock, the process's number, a file that changes or a generator "
+            f"that nothing seeds decides a part of it; take that from the seed."
+        )
 
 
 def _differing_sources(one: Snapshot, other: Snapshot) -> set[str]:

@@ -21,6 +21,9 @@ from typing import Any, NoReturn
 
 from bygones.attach.isolation.overlay import flush_all
 
+# A script may replace or remove them in its own process, which is this one.
+_FORK, _EXIT, _PIPE, _GETPID = os.fork, os._exit, os.pipe, os.getpid
+
 
 @dataclass(frozen=True)
 class Child:
@@ -59,7 +62,7 @@ class Parent:
         data = memoryview(pickle.dumps(message))
         while data:
             data = data[os.write(self.pipe, data) :]
-        os._exit(0)
+        _EXIT(0)
 
 
 def fork(*, flush: bool = True) -> Child | Parent:
@@ -70,9 +73,9 @@ def fork(*, flush: bool = True) -> Child | Parent:
     """
     if flush:
         flush_all()
-    reader, writer = os.pipe()
-    above, drawn = os.getpid(), random.getstate()
-    pid = os.fork()
+    reader, writer = _PIPE()
+    above, drawn = _GETPID(), random.getstate()
+    pid = _FORK()
     if pid:
         os.close(writer)
         return Child(pid, reader)
@@ -160,4 +163,4 @@ def _die_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:
-            os._exit(1)
+            _EXIT(1)

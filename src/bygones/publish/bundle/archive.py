@@ -7,6 +7,7 @@ hide in headers, between entries or behind the end, and an archive cannot unpack
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -17,16 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bygones.core.errors import BundleError
+from bygones.core.errors import BundleError, StoreError
 from bygones.publish.bundle.layout import check_name, check_size
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can say
 _FILE = stat.S_IFREG | 0o644
 _PIECE = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _BROKEN = (
     zipfile.BadZipFile,
     struct.error,
-    OSError,
     EOFError,
     RuntimeError,
     ValueError,
@@ -82,6 +83,13 @@ def unpack(path: Path, folder: Path) -> None:
             _check_entries(entries, path)
             for entry in entries:
                 _extract(archive, entry, folder, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:  # nothing is wrong with the archive
+            raise StoreError(
+                f"{path}: cannot be unpacked into {folder.parent}: {error.strerror}. Make room there, or set "
+                f"TMPDIR to a folder that has some."
+            ) from error
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}.") from None
     except _BROKEN as error:
         raise BundleError(
             f"{path}: not a whole zip, or a damaged one ({error}). Expected a bundle as bygones writes it."
