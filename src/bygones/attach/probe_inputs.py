@@ -25,7 +25,7 @@ from bygones.core.errors import ScriptError
 from bygones.core.values import Digest
 from bygones.training.generators import preserve_global_generators
 from bygones.training.leaves import clone_leaf
-from bygones.training.probes.served_weights import served
+from bygones.training.served_weights import served
 
 _MOST_INPUTS = 512
 _MOST_CALLS = 64  # of one module, in one mode and with outputs of one shape

@@ -30,8 +30,8 @@ from bygones.core.values import Digest
 from bygones.study.describe import describe_sources
 from bygones.training.generators import preserve_global_generators
 from bygones.training.interventions import Displacement
-from bygones.training.probes.served_weights import served
 from bygones.training.rewriter import OtherRuns, Rewriter
+from bygones.training.served_weights import served
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.averages import Averages
 from bygones.training.treatment import Treatment, check_pair

@@ -12,8 +12,8 @@ from torch import nn
 
 from bygones.core.checks import check_fields
 from bygones.core.errors import RecipeError
-from bygones.training.probes.served_weights import served
 from bygones.training.recipe import Memory, Parts
+from bygones.training.served_weights import served
 
 
 @dataclass(frozen=True)
