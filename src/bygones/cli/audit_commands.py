@@ -69,9 +69,13 @@ def resume(
         ),
     ] = None,
     seeds: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="Seeds to train with, like 0-7; several give intervals."),
-    ] = "0",
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Seeds to train with, like 0-7; several give intervals (default: 0, and 1-2 if something is "
+            "lost and they take less than a minute).",
+        ),
+    ] = None,
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
@@ -103,7 +107,8 @@ def resume(
         if interrupt is None
         else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
     )
-    request = ResumeRequest(whole, resumed, interrupted, at, parse_seeds(seeds), horizon, again)
+    chosen = () if seeds is None else parse_seeds(seeds)
+    request = ResumeRequest(whole, resumed, interrupted, at, chosen, horizon, again)
     found = check_resume(
         request, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …")
     )
