@@ -31,7 +31,15 @@ def main(count: int, first: int) -> None:
                 place = Path(folder) / f"{number}{lost}"
                 place.mkdir()
                 (place / "train.py").write_text(recipe.script(lost))
-                asked = ("check-resume", "--at", recipe.at, "--resume=--resume last.pt", "--json")
+                asked = (
+                    "check-resume",
+                    "--seeds",
+                    "0",
+                    "--at",
+                    recipe.at,
+                    "--resume=--resume last.pt",
+                    "--json",
+                )
                 said = ask(server, place, *asked, "--", "train.py", "--seed", "{seed}")
                 failed, detail = failed_sources(said)
                 if not lost:

@@ -30,7 +30,7 @@ def test_the_inventory_is_complete_at_an_epochs_edge(way, commands, tmp_path):
 )
 def test_a_generator_that_is_lost_is_blamed_and_not_the_order(way, fault, lost, commands, tmp_path):
     resume = f"--resume last.pt --fault {fault}"
-    asked = ("check-resume", "--at", 20, "--resume", resume, "--json", "--", SCRIPT)
+    asked = ("check-resume", "--seeds", "0", "--at", 20, "--resume", resume, "--json", "--", SCRIPT)
     said = commands(tmp_path, *asked, "--seed", "{seed}", "--way", way)
     found = json.loads(said.out)
     assert said.code == 1
@@ -42,7 +42,18 @@ def test_a_generator_that_is_lost_is_blamed_and_not_the_order(way, fault, lost, 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_where_both_are_saved_nothing_is_lost(way, commands, tmp_path):
-    asked = ("check-resume", "--at", 20, "--resume", "--resume last.pt", "--json", "--", SCRIPT)
+    asked = (
+        "check-resume",
+        "--seeds",
+        "0",
+        "--at",
+        20,
+        "--resume",
+        "--resume last.pt",
+        "--json",
+        "--",
+        SCRIPT,
+    )
     said = commands(tmp_path, *asked, "--seed", "{seed}", "--way", way)
     assert said.code == 0
     assert json.loads(said.out)["failed"] == []

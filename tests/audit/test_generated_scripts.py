@@ -18,7 +18,15 @@ def test_a_generated_script_is_judged_rightly(commands: Commands, tmp_path, numb
     recipe = generate(number)
     losing = "" if complete else choose_loss(number)
     (tmp_path / "train.py").write_text(recipe.script(losing))
-    asked = ("check-resume", "--at", str(recipe.at), "--resume=--resume last.pt", "--json")
+    asked = (
+        "check-resume",
+        "--seeds",
+        "0",
+        "--at",
+        str(recipe.at),
+        "--resume=--resume last.pt",
+        "--json",
+    )
     said = commands(tmp_path, *asked, "--", "train.py", "--seed", "{seed}")
     result = json.loads(said.out)
     failed = result["failed"]

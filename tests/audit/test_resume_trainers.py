@@ -55,7 +55,9 @@ def check(server, tmp_path):
             script = script.replace(old, new, 1)
         (tmp_path / name).write_text(script)
         where = ("--at", at, "--horizon", horizon, "--resume", resume, "--json", "--")
-        said = ask(server, tmp_path, "check-resume", *where, name, *SEED, *arguments)
+        said = ask(
+            server, tmp_path, "check-resume", "--seeds", "0", *where, name, *SEED, *arguments
+        )
         assert said.out, said.err
         found = json.loads(said.out)
         assert said.code == (1 if found["failed"] else 0)
@@ -136,7 +138,18 @@ def test_a_resumed_run_that_skips_batches_for_ever_is_ended(server, tmp_path):
     begins = "for epoch in range(first_epoch"
     endless = f"while options.resume:\n    for batch in loader:\n        pass\n\n{begins}"
     (tmp_path / "mended.py").write_text(script.replace(begins, endless, 1))
-    asked = ("check-resume", "--at", 20, "--resume", "--resume last.pt", "--", "mended.py", *SEED)
+    asked = (
+        "check-resume",
+        "--seeds",
+        "0",
+        "--at",
+        20,
+        "--resume",
+        "--resume last.pt",
+        "--",
+        "mended.py",
+        *SEED,
+    )
     said = ask(server, tmp_path, *asked, "--epochs", 2)
     assert said.code == 8
     assert "asked for 120 batches (does it skip them for ever?) without a training step" in said.err

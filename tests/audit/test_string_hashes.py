@@ -24,7 +24,7 @@ def commands() -> Iterator[Commands]:
 
 def check(commands, folder, fault) -> tuple[Said, dict]:
     resume = "--resume last.pt"
-    asked = ("check-resume", "--at", 12, "--resume", resume, "--json", "--", SCRIPT)
+    asked = ("check-resume", "--seeds", "0", "--at", 12, "--resume", resume, "--json", "--", SCRIPT)
     said = commands(folder, *asked, "--seed", "{seed}", "--fault", fault)
     return said, json.loads(said.out)
 

@@ -30,7 +30,7 @@ class Setting:
         resume = "--resume"
         if fault and self.saves_right:
             resume, with_fault = f"--resume --fault '{fault}'", []
-        asked: list[Any] = ["check-resume", "--at", self.at]
+        asked: list[Any] = ["check-resume", "--seeds", 0, "--at", self.at]
         if self.horizon is not None:
             asked += ["--horizon", self.horizon]
         if self.again is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -53,6 +54,8 @@ from bygones.core.errors import DesignError, ForkError, ScriptError
 from bygones.core.first_difference import first_differing_index
 from bygones.core.text import to_plain
 
+# Without --seeds, these are run if something is lost and the later ones take less than a minute.
+_SEEDS, _SECONDS_FOR_INTERVALS = (0, 1, 2), 60
 _OTHER_SEED = 1_000_003  # added to a seed for the run that the ceiling is measured against
 
 
@@ -62,7 +65,8 @@ class ResumeRequest:
 
     `at`: the step after which the process is ended, unless `interrupted` ends by itself. `horizon`: how many
     steps after the interruption are compared; to the end of the run if None. `again`: the step (of the whole
-    run) after which the resumed run is interrupted too, and resumed a second time. `then`, `then_env`:
+    run) after which the resumed run is interrupted too, and resumed a second time. `seeds`: if there are
+    none, seed 0, and two more where something is lost and that takes less than a minute. `then`, `then_env`:
     arguments and environment variables of a resume under other settings, which is measured too.
     """
 
@@ -70,7 +74,7 @@ class ResumeRequest:
     resumed: Script
     interrupted: Script | None = None
     at: int | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = ()
     horizon: int | None = None
     again: int | None = None
     then: tuple[str, ...] = ()
@@ -113,14 +117,26 @@ def audit_resume(
     """Run a script uninterrupted, interrupted and resumed, each in its own process, and compare."""
     for script in (request.whole, request.resumed, request.interrupted or request.whole):
         check_script(script)
-    if not request.seeds:
-        raise DesignError("a resume check needs a seed; got none. Try --seeds 0.")
     warm()
     found: dict[int, SeedResult] = {}
+    began, seeds = time.monotonic(), list(request.seeds or _SEEDS[:1])
     with scratch_folder() as folder:
-        for seed in request.seeds:
+        for seed in seeds:
             found[seed] = _SeedCheck(request, home, seed, folder / str(seed), on_run).check()
+            if not request.seeds and len(found) == 1 and found[seed].has_costs:
+                needed = (len(_SEEDS) - 1) * (time.monotonic() - began)
+                if needed < _SECONDS_FOR_INTERVALS:
+                    seeds += _SEEDS[1:]
+                else:
+                    found[seed].notes += (_why_one_seed(needed),)
     return _report(request, found)
+
+
+def _why_one_seed(seconds: float) -> str:
+    return (
+        f"The effects have no interval: two more seeds would take about {seconds:.0f} seconds, and are run "
+        f"by themselves only below {_SECONDS_FOR_INTERVALS}. Try --seeds 0-2."
+    )
 
 
 class _SeedCheck:

@@ -84,9 +84,13 @@ def resume(
         ),
     ] = None,
     seeds: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="Seeds to train with, like 0-7; several give intervals."),
-    ] = "0",
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Seeds to train with, like 0-7; several give intervals (default: 0, and 1-2 if something is "
+            "lost and they take less than a minute).",
+        ),
+    ] = None,
     seed_env: SeedEnv = None,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +133,7 @@ def resume(
         resumed,
         interrupted,
         at,
-        parse_seeds(seeds),
+        () if seeds is None else parse_seeds(seeds),
         horizon,
         again,
         tuple(shlex.split(then)),

@@ -45,6 +45,11 @@ class SeedResult:
     notes: tuple[str, ...] = ()
     changed: ChangedRuns | None = None  # resumed under other settings
 
+    @property
+    def has_costs(self) -> bool:
+        """Whether something is lost, and how far that moves the function was measured."""
+        return any(v.outcome == "FAIL" and v.lost is not None for v in self.verdicts)
+
 
 def largest_sham_distance(mine: SeedResult) -> float:
     kind = "values" if mine.whole.inputs is None else mine.whole.inputs.kind
