@@ -155,7 +155,6 @@ def plan(
       bygones plan --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
     """
     if takes_script(ctx, target):
-        _refuse_repeats(siblings, later_forks)
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
             sufficiency, observe,
@@ -216,7 +215,6 @@ def run(
       bygones run --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
     """
     if takes_script(ctx, target):
-        _refuse_repeats(siblings, later_forks)
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
             sufficiency, observe,
@@ -451,16 +449,6 @@ def _print_designs(planned: Plan) -> None:
     terminal.print_designs(found, len(manifest.seeds))
     if how_to_tell(outcomes):
         terminal.out.print(how_to_tell(outcomes))
-
-
-def _refuse_repeats(siblings: int, later_forks: str | None) -> None:
-    from bygones.core.errors import DesignError
-
-    if siblings > 1 or later_forks is not None:
-        raise DesignError(
-            "--siblings and --later-forks are for recipes: one process of a script is forked at one step, "
-            "and what it still has to draw cannot be drawn anew by itself. Use more --seeds."
-        )
 
 
 def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:
