@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +81,15 @@ def test_sigterm_ends_in_a_sentence_and_children_know_nothing_of_it():
             process.leave(0 if alike else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         with pytest.raises(process.Terminated):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_what_a_script_leaves_behind_is_ended_with_the_command():
     """A child of a child, in a session of its own, as a program that a script starts may be."""
     orphan = (
-        "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
+        "import subprocess; quiet = subprocess.DEVNULL; command = ['sleep', '600'];"
+        "print(subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True).pid)"
     )
     with process.ends_in_a_sentence(["script", "run", "--", "a script"]):
         said = subprocess.run([sys.executable, "-c", orphan], capture_output=True, text=True)
@@ -186,14 +185,18 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path, monkeypatch):
     assert path.read_bytes() == "the second …".encode()
 
 
+def _fill_half(folder: Path) -> None:
+    (folder / "figures").mkdir()
+    (folder / "figures" / "a.svg").write_text("half of")
+    raise NO_ROOM
+
+
 def test_a_folder_is_filled_beside_its_place(tmp_path):
     out = tmp_path / "report"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="No space left"), whole_folder(out) as folder:
-        (folder / "figures").mkdir()
-        (folder / "figures" / "a.svg").write_text("half of")
-        raise NO_ROOM
+        _fill_half(folder)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     with whole_folder(out) as folder:
         (folder / "figures").mkdir()
@@ -260,7 +263,7 @@ def test_no_room_to_unpack_is_not_called_a_damaged_zip(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_the_fault_harness_finds_nothing_lost(tmp_path):
-    """A ledger and a bundle killed, and without room, at some of their file events; benchmarks/faults.py has all."""
+    """A ledger and a bundle, killed and without room at some of their file events."""
     harness = Path(__file__).parents[2] / "benchmarks" / "faults.py"
     command = [sys.executable, str(harness), "ledger", "bundle", "--every", "40", "--kills", "1"]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
