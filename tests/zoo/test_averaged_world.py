@@ -34,7 +34,7 @@ def iterates(lr: float, decay: float, burn: int, steps: int) -> tuple[np.ndarray
 
 @pytest.mark.parametrize(("lr", "decay"), [(0.2, 0.9), (0.5, 0.6)])
 def test_variances_of_the_averages_are_the_closed_forms(lr: float, decay: float):
-    """1 024 chains seen at times far apart: a ratio of variances is known to about 3 %, so 8 % are allowed."""
+    """1 024 chains seen at times far apart: a ratio is known to about 3 %, so 8 % are allowed."""
     a = 1 - lr
     last, ema = iterates(lr, decay, burn=90, steps=91)
     apart = slice(None, None, 45)

@@ -21,6 +21,16 @@ FORK, HORIZONS = 12, (0, 1, 20)
 NEEDED = {
     "digits": {"weights", "moments", "batchnorm", "order", "streams"},
     "mnist1d": {"weights", "moments", "order", "streams"},
+    "contrastive": {
+        *("weights", "moments", "batchnorm", "order", "streams"),
+        *("queue", "pointer", "key encoder"),
+    },
+    "mean_teacher": {"weights", "moments", "order", "streams", "teacher", "updates"},
+    "averaging": {*("weights", "moments", "batchnorm", "averages", "order", "streams", "iterates")},
+    "continual": {
+        *("weights", "moments", "order", "streams"),
+        *("reservoir", "seen", "reservoir draws"),
+    },
 }
 regimes = pytest.mark.parametrize("name", list(REGIMES))
 
@@ -35,7 +45,9 @@ def short(name: str) -> Study:
     study = REGIMES[name]()
     by = study.fork_at - FORK
     arms = [Arm(arm.name, [earlier(t, by) for t in arm.treatments]) for arm in study.arms]
-    return Study(study.recipe, arms, FORK, HORIZONS, seeds=(0, 1), name=study.name)
+    return Study(
+        study.recipe, arms, FORK, HORIZONS, seeds=(0, 1), name=study.name, probe=study.probe
+    )
 
 
 @cache

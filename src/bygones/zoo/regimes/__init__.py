@@ -4,10 +4,26 @@ from collections.abc import Callable
 
 from bygones.core.catalogue import Catalogue
 from bygones.study.design import Study
-from bygones.zoo.regimes import digits, mnist1d
+from bygones.zoo.regimes import averaging, continual, contrastive, digits, mean_teacher, mnist1d
 
 REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
-    "regime", {"digits": digits.study, "mnist1d": mnist1d.study}
+    "regime",
+    {
+        "digits": digits.study,
+        "mnist1d": mnist1d.study,
+        "contrastive": contrastive.study,
+        "mean_teacher": mean_teacher.study,
+        "averaging": averaging.study,
+        "continual": continual.study,
+    },
 )
 
-__all__ = ["REGIMES", "digits", "mnist1d"]
+__all__ = [
+    "REGIMES",
+    "averaging",
+    "continual",
+    "contrastive",
+    "digits",
+    "mean_teacher",
+    "mnist1d",
+]

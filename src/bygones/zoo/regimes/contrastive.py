@@ -41,7 +41,7 @@ def recipe(
     queue_size: int = 4 * BATCH_SIZE,
     temperature: float = 0.1,
 ) -> Parts:
-    """Build an encoder 64-128-32 with BatchNorm, its slow copy, and a queue; SGD with momentum 0.9, batches of 64.
+    """Build an encoder 64-128-32 with BatchNorm, its slow copy, and a queue; SGD, batches of 64.
 
     `lr`: learning rate. `momentum`: m of the key encoder; 0 makes it a copy of the encoder in each step.
     `queue_size`: K; need not be a multiple of the batch. `temperature`: T. Needs scikit-learn.
@@ -133,3 +133,25 @@ class Neighbours(AbstractProbe):
             rows = (asked @ known.T).topk(self.count, dim=1).indices
             votes = nn.functional.one_hot(labels[rows], 10).sum(dim=1)
         return torch.log(votes + 0.1).numpy()
+
+
+def study() -> Study:
+    """Design a study of queue, key encoder and momentum: six arms, 8 seeds, read out by neighbours."""
+    at = Window(200, 201)
+    return Study(
+        name="contrastive",
+        recipe=recipe,
+        fork_at=200,
+        horizons=(0, 1, 4, 5, 10, 20, 50, 100, 200),
+        seeds=range(8),
+        probe=Neighbours(),
+        margins={"accuracy": 0.02},
+        arms=(
+            Arm("reset queue", Treatment("queue", Reset(), at)),
+            Arm("scramble queue", Treatment("queue", Permute(), at)),
+            Arm("another seed's queue", Treatment("queue", Transplant(), at)),
+            Arm("reset key encoder", Treatment("key encoder", Reset(), at)),
+            Arm("reset momentum", Treatment("moments", Reset(), at)),
+            Arm("nudge weights 1e-3", Treatment("weights", Nudge(1e-3), at)),
+        ),
+    )

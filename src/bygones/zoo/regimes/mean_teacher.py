@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
-from bygones.training.interventions import Hold, Nudge, Permute, Replace, Reset, Transplant
+from bygones.training.interventions import Hold, Replace, Reset, Transplant
 from bygones.training.orders import Reshuffle
 from bygones.training.probes import Logits
 from bygones.training.recipe import Batch, Memory, Parts
@@ -39,7 +39,7 @@ def recipe(
     ramp: int = 100,
     frozen: bool = False,
 ) -> Parts:
-    """Build student and teacher 64-128-10; SGD with momentum 0.9, 50 labelled and 64 unlabelled images a step.
+    """Build student and teacher 64-128-10; SGD with momentum 0.9, 50 labelled and 64 other images a step.
 
     `lr`: learning rate. `decay`: d of the teacher. `weight`: of the consistency loss, reached after `ramp`
     steps. `frozen`: the teacher stays as it was built. Needs scikit-learn (the extra `regimes`).

@@ -4,6 +4,8 @@ from bygones.core.catalogue import Catalogue
 from bygones.training.recipe import RecipeFunction
 from bygones.zoo.worlds import averaged, heavy_ball
 
-WORLDS: Catalogue[RecipeFunction] = Catalogue("world", {"heavy-ball": heavy_ball.recipe, "averaged": averaged.recipe})
+WORLDS: Catalogue[RecipeFunction] = Catalogue(
+    "world", {"heavy-ball": heavy_ball.recipe, "averaged": averaged.recipe}
+)
 
 __all__ = ["WORLDS", "averaged", "heavy_ball"]
