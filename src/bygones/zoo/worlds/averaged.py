@@ -13,7 +13,7 @@ In the stationary state Cov(w_t, w_{t-k}) = a^k·V with V = s²·(1 - a)/(1 + a)
     E(e - w)²/V = Var(e)/V + 1 - 2·(1 - d)/(1 - a·d)
 
 The first: e_t = (1 - d)·sum_i d^i·w_{t-i}, so Var(e)/V = (1 - d)²·sum_{i,j} d^{i+j}·a^|i-j|, and the double
-sum is (1 + a·d)/((1 - d²)(1 - a·d)). Cov(e, w)/V = (1 - d)·sum_i (d·a)^i gives the last. As lr -> 0, so a -> 1,
+sum is (1 + a·d)/((1 - d²)(1 - a·d)). Cov(e, w)/V = (1 - d)·sum_i (d·a)^i gives the last. As lr -> 0,
 the gap of average and last iterate vanishes: relative to V as 2·lr·c·d²/(1 - d²), and V as lr itself.
 Polyak & Juditsky 1992 (doi:10.1137/0330046); Izmailov et al. 2018 (arXiv:1803.05407).
 """
