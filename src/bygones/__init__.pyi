@@ -8,6 +8,7 @@ from .training.orders import ShuffleOnce as ShuffleOnce
 from .training.orders import Reshuffle as Reshuffle
 from .training.orders import WithReplacement as WithReplacement
 from .training.orders import Curriculum as Curriculum
+from .training.orders import Blocked as Blocked
 from .training.run import Run as Run
 from .training.fork_check import check_fork as check_fork
 

@@ -18,6 +18,7 @@ from bygones.core.values import Lifetime
 from bygones.training.orders import (
     ORDERS,
     AbstractOrder,
+    Blocked,
     Curriculum,
     Reshuffle,
     Sequential,
@@ -37,6 +38,7 @@ POLICIES: dict[str, AbstractOrder] = {
     "with-replacement": WithReplacement(11, 3),
     "sequential": Sequential(11, 3),
     "curriculum": Curriculum(11, 3, scores=SCORES, growth=8, first=0.3),
+    "blocked": Blocked(11, 3, blocks=(0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1), length=4),
 }
 MODEL = torch.nn.Linear(2, 2)
 DRAWS = [name for name in POLICIES if name != "sequential"]
@@ -190,11 +192,36 @@ def test_a_curriculum_opens_at_least_one_batch_and_breaks_ties_by_index():
     assert sorted(order.rows(KEY, 0).tolist()) == [0, 1, 2, 3]
 
 
+def test_a_blocked_order_shows_one_block_at_a_time_and_all_of_it_in_each_of_its_epochs():
+    order = Blocked(10, 2, blocks=(0, 1) * 5, length=7)
+    for position in range(42):
+        assert {*(order.rows(KEY, position) % 2)} == {(position // 7) % 2}
+    for epoch in (0, 2, 4, 7, 9):  # two batches of a block's five examples; the fifth is left out
+        pair = np.concatenate([order.rows(KEY, epoch + step) for step in range(2)])
+        assert len({*pair.tolist()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("blocks", "length", "why"),
+    [
+        ((0, 1), 3, "a block for each example"),
+        ((0, 0, 1, 1), 0, "at least one step"),
+        ((0, 0, 0, 1), 3, "block 1 has 1"),
+        ((0, 0, 2, 2), 3, "block 1 has 0"),
+    ],
+)
+def test_a_blocked_order_that_cannot_be_is_refused(blocks: tuple[int, ...], length: int, why: str):
+    with pytest.raises(DesignError, match=why):
+        Blocked(4, 2, blocks=blocks, length=length)
+
+
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, change) for name in POLICIES for change in ({"num_examples": 12}, {"batch_size": 4})),
     ("curriculum", {"growth": 9}),
     ("curriculum", {"first": 0.31}),
     ("curriculum", {"scores": (*SCORES[:-1], 99.0)}),
+    ("blocked", {"length": 5}),
+    ("blocked", {"blocks": (1, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1)}),
 ]
 
 
@@ -204,6 +231,8 @@ def test_the_policy_hash_differs_with_any_setting(name: str, change: dict[str, A
     settings = {f: getattr(order, f) for f in order.__dataclass_fields__}
     if "num_examples" in change and "scores" in settings:
         change = {**change, "scores": (*SCORES, 0.0)}
+    if "num_examples" in change and "blocks" in settings:
+        change = {**change, "blocks": (*settings["blocks"], 0)}
     assert type(order)(**{**settings, **change}).policy_hash() != order.policy_hash()
     assert type(order)(**settings).policy_hash() == order.policy_hash()
 

@@ -19,11 +19,11 @@ from bygones.core.values import Window
 from bygones.training.fork_check import check_fork
 from bygones.training.interventions import Reset
 from bygones.training.orders import Reshuffle
+from bygones.training.param_groups import setting_names
 from bygones.training.probes import Features, Logits
 from bygones.training.recipe import Parts, Recipe
 from bygones.training.run import Run
 from bygones.training.sources.moments import Moments
-from bygones.training.sources.param_groups import setting_names
 from bygones.training.treatment import Treatment
 
 schedulefree = pytest.importorskip("schedulefree")

@@ -288,13 +288,16 @@ def design_findings(study: Study, run: HasSources) -> list[str]:
 def _mismatches(treatment: Treatment, lifetime: Lifetime, end: int) -> Iterator[str]:
     source, length = treatment.source, treatment.window.length
     observed = end - treatment.window.start
-    fades = lifetime.kind in ("e-fold", "phase")
+    # A memory of one step is a new one at each boundary of the window, an independent draw for example.
+    fades = lifetime.kind in ("e-fold", "phase") or (
+        lifetime.kind == "exact" and lifetime.steps > 1
+    )
     if fades and 1 < length and length > 3 * lifetime.steps:
         yield (
             f"Window longer than the memory: {source} is treated over {length} steps, but its lifetime is "
             f"{lifetime}; for most of that time there is nothing left to treat."
         )
-    if lifetime.kind == "e-fold" and observed < lifetime.steps:
+    if lifetime.kind in ("e-fold", "exact") and observed < lifetime.steps:
         yield (
             f"Followed for less than the memory lasts: {source} has a lifetime of {lifetime} and is "
             f"observed for {observed} steps."

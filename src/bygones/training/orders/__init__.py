@@ -2,6 +2,7 @@
 
 from bygones.core.catalogue import Catalogue
 from bygones.training.orders.base import AbstractOrder
+from bygones.training.orders.blocked import Blocked
 from bygones.training.orders.curriculum import Curriculum
 from bygones.training.orders.reshuffle import Reshuffle
 from bygones.training.orders.sequential import Sequential
@@ -16,6 +17,7 @@ ORDERS: Catalogue[type[AbstractOrder]] = Catalogue(
         "with-replacement": WithReplacement,
         "sequential": Sequential,
         "curriculum": Curriculum,
+        "blocked": Blocked,
     },
 )
 
@@ -27,4 +29,5 @@ __all__ = [
     "WithReplacement",
     "Sequential",
     "Curriculum",
+    "Blocked",
 ]

@@ -13,16 +13,16 @@ from torch.optim import Optimizer
 from bygones.core.errors import RecipeError
 from bygones.core.values import Leaf, Lifetime, Origin, State, Visibility, match_leaves
 from bygones.training.leaves import clone_leaf
+from bygones.training.moment_lifetimes import decay_of_leaf, is_counter, slowest_decay
 from bygones.training.nested_state import flatten, unflatten
-from bygones.training.recipe import Parts
-from bygones.training.sources.base import AbstractSource, named_parameters, overwrite
-from bygones.training.sources.moment_lifetimes import decay_of_leaf, is_counter, slowest_decay
-from bygones.training.sources.param_groups import (
+from bygones.training.param_groups import (
     construct_new,
     group_counters,
     inner_optimizers,
     setting_names,
 )
+from bygones.training.recipe import Parts
+from bygones.training.sources.base import AbstractSource, named_parameters, overwrite
 
 # Keys that torch's optimizers create on first use, as zeros of the parameter's shape or as 0.
 _ZERO_AT_FIRST_USE = {

@@ -10,9 +10,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visibility
 from bygones.training.nested_state import flatten, like, unflatten
+from bygones.training.param_groups import group_counters, setting_names
 from bygones.training.recipe import Parts
 from bygones.training.sources.base import AbstractSource
-from bygones.training.sources.param_groups import group_counters, setting_names
 
 
 class Scheduler(AbstractSource):

@@ -4,10 +4,36 @@ from collections.abc import Callable
 
 from bygones.core.catalogue import Catalogue
 from bygones.study.design import Study
-from bygones.zoo.regimes import charlm, digits, mnist1d
-
-REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
-    "regime", {"digits": digits.study, "mnist1d": mnist1d.study, "charlm": charlm.study}
+from bygones.zoo.regimes import (
+    averaging,
+    charlm,
+    continual,
+    contrastive,
+    digits,
+    mean_teacher,
+    mnist1d,
 )
 
-__all__ = ["REGIMES", "charlm", "digits", "mnist1d"]
+REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
+    "regime",
+    {
+        "digits": digits.study,
+        "mnist1d": mnist1d.study,
+        "charlm": charlm.study,
+        "contrastive": contrastive.study,
+        "mean_teacher": mean_teacher.study,
+        "averaging": averaging.study,
+        "continual": continual.study,
+    },
+)
+
+__all__ = [
+    "REGIMES",
+    "averaging",
+    "charlm",
+    "continual",
+    "contrastive",
+    "digits",
+    "mean_teacher",
+    "mnist1d",
+]

@@ -2,8 +2,10 @@
 
 from bygones.core.catalogue import Catalogue
 from bygones.training.recipe import RecipeFunction
-from bygones.zoo.worlds import heavy_ball
+from bygones.zoo.worlds import averaged, heavy_ball
 
-WORLDS: Catalogue[RecipeFunction] = Catalogue("world", {"heavy-ball": heavy_ball.recipe})
+WORLDS: Catalogue[RecipeFunction] = Catalogue(
+    "world", {"heavy-ball": heavy_ball.recipe, "averaged": averaged.recipe}
+)
 
-__all__ = ["WORLDS", "heavy_ball"]
+__all__ = ["WORLDS", "averaged", "heavy_ball"]
