@@ -4,6 +4,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,19 +301,21 @@ def test_what_a_round_takes_over_is_memory_and_what_it_binds_first_is_not():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     queue, hidden, past, step, loss = torch.zeros(4), None, [], 0, None
-    kept, before = {}, {}
+    kept: Any = ()
+    data: Any = {}
+    loose: Any = {}
     for turn in range(3):
         batch = torch.full((2,), float(turn))
         loss = batch + (0.0 if hidden is None else hidden)
         if turn == 0:
             found = look(optimizer)
-            before = first_values(found.data), first_values(found.loose)
+            data, loose = first_values(found.data), first_values(found.loose)
             kept = carried_names([sys._getframe()])
         hidden = loss * 2
         past.append(turn)
         queue[0] += 1.0
         step += 1
-    sources = memory_variables(look(optimizer), *before, kept, Path(__file__), {}, (), ())
+    sources = memory_variables(look(optimizer), data, loose, kept, Path(__file__), {}, (), ())
     assert {"queue", "hidden", "past", "step"} <= sources.keys()
     assert not {"loss", "batch", "turn"} & sources.keys()
     sources["hidden"].restore({"value": None})
@@ -321,7 +324,7 @@ def test_what_a_round_takes_over_is_memory_and_what_it_binds_first_is_not():
 
 
 def test_the_attributes_of_a_librarys_object_are_one_source():
-    holder = torch.utils.data.TensorDataset(torch.zeros(2))
+    holder: Any = torch.utils.data.TensorDataset(torch.zeros(2))
     holder.first, holder.second = 0, 0
     found = look()
     before = first_values(found.data), first_values(found.loose)

@@ -1,5 +1,7 @@
 """Which variables a round of a training loop takes over from the one before."""
 
+# pyright: reportPossiblyUnboundVariable=false
+
 import sys
 
 import pytest

@@ -22,7 +22,7 @@ def draws(tmp_path):
             import sys
 
             run_script(Script("draw.py", arguments), seed, tmp_path)
-            return sys.drawn
+            return vars(sys)["drawn"]
 
         random.seed()
         np.random.seed()

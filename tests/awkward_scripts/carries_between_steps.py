@@ -22,7 +22,9 @@ class Trainer:
         loss = (outputs - 1).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
-        size = nn.utils.get_total_norm([p.grad for p in self.model.parameters()])
+        size = nn.utils.get_total_norm(
+            [p.grad for p in self.model.parameters() if p.grad is not None]
+        )
         self.usual = size if self.usual is None else 0.9 * self.usual + 0.1 * size
         self.recent.append(float(size))
         if "--momentum" not in sys.argv:

@@ -25,7 +25,8 @@ def iterates(lr: float, decay: float, burn: int, steps: int) -> tuple[np.ndarray
     def look(run: Run) -> None:
         assert run.parts.averages is not None
         pair = (run.parts.model, run.parts.averages)
-        seen.append(tuple(next(m.parameters()).detach().numpy().copy() for m in pair))
+        last, ema = (next(m.parameters()).detach().numpy().copy() for m in pair)
+        seen.append((last, ema))
 
     run.advance(burn + steps, at_boundary=look)
     last, ema = (np.stack(one) for one in zip(*seen, strict=True))
