@@ -129,7 +129,7 @@ def test_without_arms_it_asks_what_anybody_would_ask_first(bygones, tmp_path):
     assert said.code == 0, said.err
     arms = {arm["name"] for arm in outcomes_of(tmp_path).attrs["arms"] if arm["role"] == "treated"}
     assert arms == {
-        "reset moments", "reset ema", "swap two 3-step windows", "re-draw the order",
+        "reset moments", "reset ema.shadow", "swap two 3-step windows", "re-draw the order",
         "re-draw torch's stream", "nudge weights 1e-3",
     }  # fmt: skip
 
