@@ -34,6 +34,7 @@ def live_with(model: nn.Module, *sources: ScriptVariables, **averaging: nn.Modul
         averaging=averaging,
         sources={source.name: source for source in sources},
         parameters={},
+        optimizers=[],
     )
 
 

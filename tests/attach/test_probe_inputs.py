@@ -15,7 +15,7 @@ BATCH = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 
 def live(model: nn.Module) -> Any:
     """What `observe` reads of a run: its trained model."""
-    return SimpleNamespace(trained={"model": model}, parameters={})
+    return SimpleNamespace(trained={"model": model}, parameters={}, optimizers=[])
 
 
 def observed(model, *calls, label="model", loss=None):

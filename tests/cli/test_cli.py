@@ -178,7 +178,7 @@ def test_a_study_without_steps_can_be_planned_and_run(bygones):
 
 @pytest.mark.usefixtures("page_only")
 def test_a_store_at_a_url_is_a_store_like_any_other(bygones, tmp_path):
-    here, there = "bygones-store", "memory://command-line/there"
+    here, there = "bygones-store", f"file://{tmp_path}/elsewhere/there"
     first = bygones("run", "study.py", "--json", *SERIAL)
     again = bygones("run", "study.py", "--json", "--store", there, *SERIAL)
     assert strict(again.out) == strict(first.out)
@@ -191,13 +191,13 @@ def test_a_store_at_a_url_is_a_store_like_any_other(bygones, tmp_path):
     said = bygones("compare", here, there)
     assert said.code != 0
     assert "small (1) and small (2) trained the same runs" in said.err
-    for other in ("others", "memory://command-line/others"):
+    for other in ("others", f"file://{tmp_path}/elsewhere/others"):
         bygones("run", "study.py", "--seeds", "20-22", "--store", other, *SERIAL)
-    said = bygones("compare", here, "memory://command-line/others")
+    said = bygones("compare", here, f"file://{tmp_path}/elsewhere/others")
     assert said.out == bygones("compare", here, "others").out != ""
     said = bygones("bundle", there)
     assert said.code == 6
-    assert "'memory://command-line/there' is a URL" in said.err
+    assert f"'{there}' is a URL" in said.err
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_options_make_an_executor(name, workers, address, device, expected):
         (["run", "study.py", "--executor", "serial", "--address", "auto"], 2, "go with 'serial'"),
         (["run", "study.py", "--device", "gpu"], 2, "there is no device 'gpu'. Expected cpu, cuda"),
         (["run", "study.py", "--store", "nonsense://x"], 6, "is no place for a store"),
-        (["report", "memory://nothing"], 6, "no finished study"),
+        (["report", "memory://nothing"], 6, "is gone as soon as this command ends"),
         (["run"], 2, "Missing argument"),
         (["sources", "train.py", "--lr", "1"], 2, "If train.py is a script, put `--` before it"),
         (["runn", "study.py"], 2, "No such command 'runn'"),

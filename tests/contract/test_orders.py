@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -359,9 +360,9 @@ def test_an_order_may_be_resampled_again():
 
 def test_a_resampled_order_is_resumed_from_its_state():
     def built() -> tuple[Cursor, Order]:
-        parts = Parts(model=None, optimizer={}, data=(), order=POLICIES["reshuffle"])  # pyright: ignore
-        parts.cursor = Cursor(POLICIES["reshuffle"], KEY)
-        return parts.cursor, Order(parts)
+        cursor = Cursor(POLICIES["reshuffle"], KEY)
+        parts: Any = SimpleNamespace(order=POLICIES["reshuffle"], cursor=cursor)
+        return cursor, Order(parts)
 
     cursor, source = built()
     for _ in range(4):

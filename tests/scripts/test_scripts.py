@@ -290,7 +290,7 @@ def test_every_model_that_is_alive_is_observed_and_one_may_lead(bygones, tmp_pat
     ask = ("script", *SMALL, "--arm", "reset ema=reset:ema.shadow", *RESET)
     said = bygones(*ask, "--", *script)
     assert said.code == 0, said.err
-    assert "Resetting ema at step 10 does not reach model, which is observed" in said.out
+    assert "at step 10 does not reach model, which is observed" in said.out
     assert "it changes those of ema.shadow" in said.out
     assert "beside it ema.shadow" in said.err
     outcomes = outcomes_of(tmp_path)
@@ -302,7 +302,7 @@ def test_every_model_that_is_alive_is_observed_and_one_may_lead(bygones, tmp_pat
     assert new.tobytes() != old.tobytes()
     led = bygones(*ask, "--observe", "ema.shadow", "--", *script)
     assert "everything is stored already" in led.err
-    assert "Resetting ema at step 10 moved the function by" in led.out
+    assert "Resetting ema.shadow at step 10 moved the function by" in led.out
     assert outcomes_of(tmp_path).attrs["models"] == ["ema.shadow", "model"]
     assert "Known: model, ema.shadow" in bygones(*ask, "--observe", "tutor", "--", *script).err
 

@@ -97,7 +97,7 @@ WRONG: dict[str, list[Callable[[], Any]]] = {
     "a recipe must be": [lambda v=v: study(recipe=v) for v in [None, 3, lambda seed: None, b"x"]],
     "a study's arms": [lambda v=v: study(arms=v) for v in [None, Arm("a", treatment()), "reset", 3]],
     "an arm must be": [lambda: study(arms=[treatment()]), lambda: study(arms=["reset"])],
-    "fork_at": [lambda v=v: study(fork_at=v) for v in ["4", None, 4.5, True, (4,), 10**30]],
+    "fork_at": [lambda v=v: study(fork_at=v) for v in ["4", None, 4.5, True, (4, "5"), 10**30]],
     "horizon": [lambda v=v: study(horizons=v) for v in [None, 3, "01", [None], [1.5], itertools.count()]],
     "seed": [
         lambda v=v: study(seeds=v) for v in [None, 3, "01", ["0"], [True], range(10**12), b"01", [2**64]]

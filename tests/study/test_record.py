@@ -222,7 +222,7 @@ def test_a_scripts_ledger_and_the_script_is_itself(alone, tmp_path):
     assert read.complete
     assert [e["step"] for e in read.entries] == [3, 6, 9, 12, 15, 18, 20]
     holds = set(read.entries[0]["holds"])
-    assert {"weights", "moments", "averaged", "loop", "streams/torch"} <= holds
+    assert {"weights", "moments", "averaged", "loop.seen", "streams/torch"} <= holds
     assert read.header["rng"]["contract"] == "carried"
     assert {s["name"] for s in read.header["rng"]["streams"] if s["drawn"]} == {"torch"}
     assert "7 entries, up to boundary 20. Each took" in said.err

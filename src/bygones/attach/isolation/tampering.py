@@ -38,10 +38,27 @@ def describe_tampering(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "has lowered the recursion limit below what bygones needs"
     gone = [
-        name for name, (module, at, was) in _BEFORE.items() if getattr(module, at, None) is not was
+        name
+        for name, (module, at, was) in _BEFORE.items()
+        if _is_gone(was, getattr(module, at, None), module is os)
     ]
     if not gone:
         return ""
     return (
         f"has replaced or removed {join_names(gone, limit=3)}, which bygones needs in its process"
     )
+
+
+def _is_gone(was: object, now: object, replaced_counts: bool) -> bool:
+    """Test for a function that is missing, or, of `os`, replaced; what bygones itself redirects is not.
+
+    Scripts replace `print` and the like as a matter of course: that explains no error.
+    """
+    if was is None or was is now or _is_ours(now):
+        return False
+    return replaced_counts or now is None
+
+
+def _is_ours(thing: object) -> bool:
+    modules = (getattr(thing, "__module__", None), type(thing).__module__)
+    return any(str(module).startswith("bygones.") for module in modules)

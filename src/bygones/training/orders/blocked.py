@@ -26,7 +26,7 @@ class Blocked(AbstractOrder):
     McCloskey & Cohen 1989 (doi:10.1016/S0079-7421(08)60536-8).
 
     >>> order = Blocked(6, 2, blocks=(0, 1, 0, 1, 0, 1), length=3)
-    >>> [sorted(set(np.array(order.blocks)[order.rows(7, step)])) for step in (0, 2, 3, 5, 6)]
+    >>> [sorted({order.blocks[row] for row in order.rows(7, step)}) for step in (0, 2, 3, 5, 6)]
     [[0], [0], [1], [1], [0]]
     """
 
@@ -54,6 +54,10 @@ class Blocked(AbstractOrder):
         epoch, place = divmod(step, len(members) // self.batch_size)
         shuffled = _draw_permutation(len(members), key, turn, epoch)
         return members[shuffled[place * self.batch_size : (place + 1) * self.batch_size]]
+
+    @property
+    def redraw_period(self) -> int:
+        return self.length
 
     @property
     def lifetime(self) -> Lifetime:
