@@ -40,6 +40,7 @@ def test_another_learning_rate_is_overwritten_by_the_checkpoint(commands: Comman
     assert effects["scheduler"] == "overwritten", found["sources"]
 
 
+@pytest.mark.long
 def test_a_position_in_batches_is_another_place_with_other_batches(commands: Commands, tmp_path):
     then = ("--then", "--batch-size 8")
     status, result = look(commands, tmp_path, *then, fault="position in batches")

@@ -25,7 +25,7 @@ BY_WAY = {
     "inline": ("the stretch without gradients", "streams/torch", ()),
     "full batch": ("score()", "streams/torch", ()),
     "export": ("export()", "weights", ()),
-    "hidden": ("evaluate()", "first", ("first.hidden",)),
+    "hidden": ("evaluate()", "first.hidden", ("first.hidden",)),
 }
 
 

@@ -113,7 +113,13 @@ def test_with_both_saved_it_goes_on_to_the_bit(check):
     assert found.verdicts["order"] == "PASS"  # another epoch was shuffled alike
 
 
-@pytest.mark.parametrize(("at", "start"), [(50, 45), (65, 60)], ids=["inside", "at the edge"])
+@pytest.mark.parametrize(
+    ("at", "start"),
+    [
+        pytest.param(50, 45, marks=pytest.mark.long, id="inside"),
+        pytest.param(65, 60, id="at the edge"),
+    ],
+)
 def test_a_place_inside_an_epoch_can_be_kept(check, at, start):
     found = check("mended.py", resume="--resume last.pt", at=at, horizon=20)
     assert found.whole["start"] == start
@@ -213,6 +219,7 @@ def test_lightnings_checkpoint_loses_the_generator_and_inside_an_epoch_the_posit
     assert passed(found) == {"weights", "moments", "scheduler", "batchnorm"}
 
 
+@pytest.mark.long
 def test_at_an_epochs_edge_it_loses_the_generator_alone(check):
     pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
     found = check(

@@ -82,7 +82,9 @@ def test_an_example_is_studied_and_its_sham_is_exactly_zero(bygones, tmp_path, n
     assert not bool((seeds.isel(seed=0) == seeds.isel(seed=1)).all())
 
 
-ALSO_LONG = ("bare_loop.py", "gan.py", "contrastive_queue.py")
+ALSO_LONG = (
+    "bare_loop.py", "gan.py", "contrastive_queue.py", "loader_workers.py", "accumulate_ema.py"
+)  # fmt: skip
 TWINS = [pytest.param(n, marks=pytest.mark.long) if n in ALSO_LONG else n for n in SCRIPTS]
 
 

@@ -59,6 +59,7 @@ def test_slurm_gives_the_same_bits_as_serial(tmp_path):
     assert TRAINED["steps"] < trained["steps"] + 20  # a few steps, to plan
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_an_error_of_a_recipe_is_the_same_sentence_as_if_it_were_here(tmp_path):
     recipe = Recipe.of(unlucky, place="step")
@@ -78,6 +79,7 @@ def test_a_store_whose_folder_is_given_relative_is_the_same_everywhere(tmp_path,
     assert same(measure(study, FolderStore("store"), Ray(num_workers=2)), fresh(study))
 
 
+@pytest.mark.long
 def test_a_job_of_a_machine_that_is_lost_begins_again_on_another(tmp_path):
     pytest.importorskip("ray", reason="needs bygones[ray]")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets in it must be short

@@ -260,6 +260,7 @@ def test_seeds_come_to_the_same_bits_whoever_trains_beside_them(tmp_path: Any) -
         assert np.array_equal(grown.sel(seed=seed).logits, whole.sel(seed=seed).logits)
 
 
+@pytest.mark.long
 def test_what_is_left_of_a_study_is_trained_in_lanes_of_seeds_that_lack_the_same() -> None:
     store, study = MemoryStore(), a_study(range(4))
     fewer = Study(lane_recipes.adamw, ARMS[3:4], fork_at=4, horizons=(0, 2), seeds=[0, 3])
@@ -472,6 +473,7 @@ def with_room_for(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setattr("bygones.study.segment.make_runner", crowded)
 
 
+@pytest.mark.long
 def test_lanes_that_do_not_fit_are_made_fewer_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

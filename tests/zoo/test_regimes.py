@@ -44,6 +44,9 @@ NO_NULL = {
 }
 SMALLER = {"charlm": {"width": 8, "layers": 1}}
 regimes = pytest.mark.parametrize("name", list(REGIMES))
+repeated = pytest.mark.parametrize(
+    "name", [n if n == "digits" else pytest.param(n, marks=pytest.mark.long) for n in REGIMES]
+)
 
 
 def earlier(treatment: Treatment, by: int) -> Treatment:
@@ -95,7 +98,7 @@ def test_sham_is_exactly_zero_and_arms_are_not(name):
         assert np.all(np.any(changed, axis=0)) != (arm.name in INERT.get(name, ())), arm.name
 
 
-@regimes
+@repeated
 def test_numbers_are_reproducible_and_seeds_differ(name):
     again = measure(short(name).with_seeds((1,)))["logits"]
     first = outcomes(name)["logits"]

@@ -159,7 +159,7 @@ class Study:
     ) -> None:
         known = hasattr(recipe, "code")
         first, *further = fork_at if isinstance(fork_at, Iterable) else (fork_at,)
-        forks = tuple(require_integer(step, "a fork") for step in (*further, *later_forks))
+        forks = tuple(require_integer(step, "fork_at") for step in (*further, *later_forks))
         object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
         object.__setattr__(self, "arms", require_items(arms, "a study's arms", _arm, "[Arm(…)]"))
         object.__setattr__(self, "fork_at", require_integer(first, "fork_at"))
