@@ -113,13 +113,8 @@ def test_with_both_saved_it_goes_on_to_the_bit(check):
     assert found.verdicts["order"] == "PASS"  # another epoch was shuffled alike
 
 
-@pytest.mark.parametrize(
-    ("at", "start"),
-    [
-        pytest.param(50, 45, marks=pytest.mark.long, id="inside"),
-        pytest.param(65, 60, id="at the edge"),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("at", "start"), [(50, 45), (65, 60)], ids=["inside", "at the edge"])
 def test_a_place_inside_an_epoch_can_be_kept(check, at, start):
     found = check("mended.py", resume="--resume last.pt", at=at, horizon=20)
     assert found.whole["start"] == start

@@ -38,7 +38,14 @@ def observers(commands, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda specimen: specimen.id)
+# Every other loss; `make test-long` runs the rest, and `benchmarks/specimens.py` all of them.
+LOSSES = [
+    pytest.param(one, id=one.id, marks=[pytest.mark.long] if number % 2 else [])
+    for number, one in enumerate(SPECIMENS)
+]
+
+
+@pytest.mark.parametrize("specimen", LOSSES)
 def test_a_loss_is_caught_and_named(check, specimen):
     found = check(specimen.setting, specimen.fault)
     assert specimen.named in found["failed"], found["verdicts"]

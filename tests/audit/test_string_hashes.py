@@ -48,6 +48,7 @@ def test_moments_that_are_given_to_other_parameters_are_found(commands, tmp_path
     assert found["failed"][0] == "moments"
 
 
+@pytest.mark.long
 def test_a_script_that_sorts_is_clean_and_what_is_held_fixed_is_said(commands, tmp_path):
     said, found = check(commands, tmp_path, "")
     assert said.code == 0

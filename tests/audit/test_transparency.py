@@ -44,6 +44,7 @@ def test_a_process_with_a_thread_is_run_again_and_this_is_said(commands, tmp_pat
     assert "it runs threads" in json.loads(said.out)["why_not_fork"]
 
 
+@pytest.mark.long
 def test_a_fault_of_a_twin_that_is_run_again_is_seen(commands, tmp_path):
     """The script prints whether bygones is loaded."""
     within = (

@@ -61,7 +61,10 @@ SCRIPTS = {
 # ------------------------------------------------------------------ the way through
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long) if n == "loader_workers.py" else n for n in SCRIPTS],
+)
 def test_an_example_is_studied_and_its_sham_is_exactly_zero(bygones, tmp_path, name):
     arguments, expected = SCRIPTS[name]
     said = bygones("script", *SMALL, *RESET, "--json", "--", EXAMPLES / name, *arguments)
@@ -83,7 +86,8 @@ def test_an_example_is_studied_and_its_sham_is_exactly_zero(bygones, tmp_path, n
 
 
 ALSO_LONG = (
-    "bare_loop.py", "gan.py", "contrastive_queue.py", "loader_workers.py", "accumulate_ema.py"
+    "bare_loop.py", "gan.py", "contrastive_queue.py", "loader_workers.py", "accumulate_ema.py",
+    "torchs_ema.py",
 )  # fmt: skip
 TWINS = [pytest.param(n, marks=pytest.mark.long) if n in ALSO_LONG else n for n in SCRIPTS]
 

@@ -73,6 +73,7 @@ def test_an_error_of_a_recipe_is_the_same_sentence_as_if_it_were_here(tmp_path):
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.long
 def test_a_store_whose_folder_is_given_relative_is_the_same_everywhere(tmp_path, monkeypatch):
     study = small(("reset",), seeds=(0,))
     monkeypatch.chdir(tmp_path)  # where Ray's workers do not stand

@@ -251,6 +251,7 @@ def test_the_sham_is_exactly_zero_in_lanes() -> None:
     assert np.array_equal(outcomes.sel(arm="sham").logits, outcomes.sel(arm="control").logits)
 
 
+@pytest.mark.long
 def test_seeds_come_to_the_same_bits_whoever_trains_beside_them(tmp_path: Any) -> None:
     whole = measure(a_study(range(9)), lanes=8)
     store = FolderStore(tmp_path / "store")
