@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.helpers.synthetic import make_outcomes
 
 from bygones.analysis.effect import Effect
 from bygones.analysis.effects import all_effects, effect
+from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import adjust, family_of
 from bygones.analysis.resolution import UNITS, resolution
@@ -119,3 +121,16 @@ def test_shares_above_ten_are_factors():
     assert "×" in format_share(found.fraction)
     assert "%" not in format_share(found.fraction)
     assert math.isfinite(found.fraction.high)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (Estimate(0.007, 0.0001, 40.0, 0.95, 4, "jackknife"), "0.7% [95% CI 0.01%, 40 times]"),
+        (Estimate(2.83, 0.3, 50.0, 0.95, 4, "jackknife"), "280% [95% CI 30%, 50 times]"),
+    ],
+)
+def test_a_small_share_with_a_high_end_keeps_its_digits(share: Estimate, said: str):
+    """Rounded to the width of its interval, 0.7% was printed as "0 times"."""
+    found = effect(make_outcomes(kind="values"), "reset-moments", 460, "rms")
+    assert f"of which this is {said}" in str(dataclasses.replace(found, fraction=share))

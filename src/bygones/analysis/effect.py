@@ -247,9 +247,16 @@ FACTOR_FROM = 10.0  # shares above this are printed as factors: 1550% is hard to
 
 
 def _share(share: Estimate) -> str:
-    """Return a share in words with its interval: in percent, or as a factor where it is above ten."""
-    if max(share.value, share.high if math.isfinite(share.high) else 0.0) > FACTOR_FROM:
+    """Return a share in words with its interval: in percent, and as a factor what is above ten.
+
+    The value of a share far below its upper end has digits of its own: with the interval's it would be 0.
+    """
+    if share.value > FACTOR_FROM:
         return f"{share.number} times {share.interval}"
+    if math.isfinite(share.high) and share.high > FACTOR_FROM:
+        kind = " ".join(share.interval.split(" ")[:2])  # "[95% CI"
+        low, value = (f"{float(f'{100.0 * x:.2g}'):g}%" for x in (share.low, share.value))
+        return f"{value} {kind} {low}, {share.high:.2g} times]"
     percent = share.scaled(100.0)
     return f"{percent.number}% {percent.interval}"
 
