@@ -9,7 +9,7 @@ where that makes another run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -86,6 +86,22 @@ def try_groups(
     first = yield from try_groups(names[:half], control)
     rest = yield from try_groups(names[half:], control)
     return {**first, **rest}
+
+
+def run_groups(
+    groups: Iterable[tuple[str, ...]], control: Continuation, run: Callable[[str], Continuation]
+) -> dict[str, Continuation]:
+    """Run the arms of each group as `try_groups` asks for them; return the continuation of each name."""
+    found: dict[str, Continuation] = {}
+    for group in groups:
+        search = try_groups(group, control)
+        try:
+            name = next(search)
+            while True:
+                name = search.send(run(name))
+        except StopIteration as done:
+            found |= done.value
+    return found
 
 
 class ForkingRun(AuditedRun):

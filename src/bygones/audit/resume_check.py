@@ -30,7 +30,7 @@ from bygones.audit.continuation import (
     same_continuation,
     trained_shapes,
 )
-from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
+from bygones.audit.resume_arms import ForkedArms, ForkingRun, run_groups
 from bygones.audit.resume_runs import (
     InterruptedRun,
     Interruption,
@@ -386,14 +386,7 @@ class _SeedCheck:
 
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
         found = {name: run(name) for name in arms.continuations}
-        for group in arms.groups:
-            search = try_groups(group, found["carried"])
-            try:
-                name = next(search)
-                while True:
-                    name = search.send(run(name))
-            except StopIteration as done:
-                found |= done.value
+        found |= run_groups(arms.groups, found["carried"], run)
         return replace(arms, continuations=found)
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:

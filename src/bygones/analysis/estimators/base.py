@@ -132,6 +132,21 @@ def finite_pairs(differences: ArrayLike) -> tuple[np.ndarray, int]:
     return kept, numbers.size - kept.size
 
 
+def describe_pairs(
+    differences: ArrayLike, level: float, method: str
+) -> tuple[np.ndarray, float, SampleFacts]:
+    """Return the finite pairs of a sample, their mean (NaN of none), and what an `Estimate` says of them."""
+    kept, num_dropped = finite_pairs(differences)
+    mean = float(kept.mean()) if kept.size else math.nan
+    facts: SampleFacts = {
+        "level": level,
+        "num_pairs": kept.size,
+        "num_dropped": num_dropped,
+        "method": method,
+    }
+    return kept, mean, facts
+
+
 def seed_means(differences: ArrayLike) -> tuple[np.ndarray, int, str]:
     """Average the finite repeats of each seed, (R, K) or (R,) -> (R,); seeds left out; and a note.
 
@@ -252,15 +267,8 @@ def fewest_for_sign_flips(level: float) -> int:
 
 def estimate_by_student(differences: ArrayLike, level: float) -> Estimate:
     """Return the mean of a sample, (R,), with Student's t interval; see `paired_t`."""
-    kept, num_dropped = finite_pairs(differences)
+    kept, mean, facts = describe_pairs(differences, level, PAIRED_T)
     n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": PAIRED_T,
-    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     return estimate_from_t(mean, standard_error(kept), n - 1, **facts)

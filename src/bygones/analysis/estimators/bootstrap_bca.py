@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
-    SampleFacts,
+    describe_pairs,
     estimate_without_interval,
-    finite_pairs,
 )
 from bygones.core.keyed_rng import generator
 
@@ -39,15 +36,8 @@ def bootstrap_bca(
     """
     from scipy import stats  # takes a second to load, which every worker would
 
-    kept, num_dropped = finite_pairs(differences)
+    kept, mean, facts = describe_pairs(differences, level, METHOD)
     n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     # BCa moves and stretches with the numbers; of size one, tiny spreads survive its cubes.

@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
-    SampleFacts,
+    describe_pairs,
     estimate_from_draws,
     estimate_without_interval,
-    finite_pairs,
     standard_error,
 )
 from bygones.core.keyed_rng import generator
@@ -40,15 +39,8 @@ def bootstrap_t(
     >>> round(found.low, 1), round(found.high, 1)
     (0.9, 1.2)
     """
-    kept, num_dropped = finite_pairs(differences)
+    kept, mean, facts = describe_pairs(differences, level, METHOD)
     n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     error = standard_error(kept)

@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
-    SampleFacts,
+    describe_pairs,
     estimate_without_interval,
-    finite_pairs,
     infinite_interval_note,
     standard_error,
 )
@@ -56,15 +55,8 @@ def confidence_sequence(
     >>> print(confidence_sequence([0.9, 1.1, 1.0, 1.2, 1.05, 0.95, 1.1, 1.0]))
     1.04 [95% CI 0.89, 1.18]
     """
-    kept, num_dropped = finite_pairs(differences)
+    kept, mean, facts = describe_pairs(differences, level, METHOD)
     n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
     widths = half_width_in_spreads(n, level=level, effect_scale=effect_scale) if n > 1 else 0.0
     if n < 2 or (np.all(kept == kept[0]) and math.isfinite(widths)):
         return estimate_without_interval(mean, **facts)

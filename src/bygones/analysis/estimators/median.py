@@ -10,10 +10,9 @@ from scipy import special
 
 from bygones.analysis.estimators.base import (
     Estimate,
-    SampleFacts,
+    describe_pairs,
     estimate_without_interval,
     fewest_for_sign_flips,
-    finite_pairs,
     infinite_interval_note,
 )
 
@@ -37,15 +36,9 @@ def median(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     >>> print(median([0.9, 1.1, 1.0, 1.2, 1.05, 0.95, 40.0]))
     1 [95% CI 1, 40]
     """
-    kept, num_dropped = finite_pairs(differences)
+    kept, _, facts = describe_pairs(differences, level, METHOD)
     n = kept.size
     value = float(np.median(kept)) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(value, **facts)
     ordered = np.sort(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +9,10 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
-    SampleFacts,
+    describe_pairs,
     estimate_from_draws,
     estimate_without_interval,
     fewest_for_sign_flips,
-    finite_pairs,
     infinite_interval_note,
 )
 from bygones.core.keyed_rng import generator
@@ -51,15 +49,8 @@ def sign_flip(
     >>> print(found, found.p_value)
     1.03 [95% CI 0.90, 1.20] 0.03125
     """
-    kept, num_dropped = finite_pairs(differences)
+    kept, mean, facts = describe_pairs(differences, level, METHOD)
     n = kept.size
-    mean = float(kept.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(mean, **facts)
     centred = kept - mean

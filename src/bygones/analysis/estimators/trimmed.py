@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike
 
 from bygones.analysis.estimators.base import (
     Estimate,
-    SampleFacts,
+    describe_pairs,
     estimate_from_t,
     estimate_without_interval,
-    finite_pairs,
     standard_error,
 )
 
@@ -41,19 +40,13 @@ def trimmed(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     >>> print(trimmed([0.9, 1.1, 1.0, 1.2, 1.05, 0.95, 40.0]))
     1.06 [95% CI 0.90, 1.22]
     """
-    kept, num_dropped = finite_pairs(differences)
+    kept, _, facts = describe_pairs(differences, level, METHOD)
     n = kept.size
     cut = math.floor(SHARE * n)
     left = n - 2 * cut
     ordered = np.sort(kept)
     middle = ordered[cut : n - cut]
     value = float(middle.mean()) if n else math.nan
-    facts: SampleFacts = {
-        "level": level,
-        "num_pairs": n,
-        "num_dropped": num_dropped,
-        "method": METHOD,
-    }
     if n < 2 or np.all(middle == middle[0]):
         return estimate_without_interval(value, **facts)
     winsorised = np.clip(kept, middle[0], middle[-1])

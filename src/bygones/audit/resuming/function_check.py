@@ -22,7 +22,7 @@ from bygones.audit.continuation import (
     same_continuation,
     same_run,
 )
-from bygones.audit.resume_arms import ForkedArms, aliases_in, treatments_of, try_groups
+from bygones.audit.resume_arms import ForkedArms, aliases_in, run_groups, treatments_of
 from bygones.audit.resume_runs import ReferenceRun, ResumedState, ResumePoint
 from bygones.audit.resume_verdicts import Verdict, judge
 from bygones.audit.resuming.function_runs import FunctionRun, Functions, Runner, trim_to
@@ -233,14 +233,7 @@ def _run_arms(runner: Runner, resumed: ResumedState) -> ForkedArms:
     grouped = {name for group in groups for name in group}
     run = partial(_run_arm, runner, resumed)
     found = {name: run(name) for name in names if name not in grouped}
-    for group in groups:
-        search = try_groups(group, found["carried"])
-        try:
-            name = next(search)
-            while True:
-                name = search.send(run(name))
-        except StopIteration as done:
-            found |= done.value
+    found |= run_groups(groups, found["carried"], run)
     return ForkedArms(held, plain_values(live), theirs, kinds, found, no_reset, differing, groups)
 
 
