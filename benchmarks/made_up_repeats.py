@@ -18,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import xarray as xr
 from benchmarks.made_up_studies import (
-    BAND,
     BLOCK,
     KINDS,
     PAIRS,
@@ -28,6 +27,7 @@ from benchmarks.made_up_studies import (
     make_outcomes,
     mean_between,
     mean_of,
+    misses,
     rows,
 )
 
@@ -152,18 +152,6 @@ def measure_cells(scale: float = 1.0) -> list[Cell]:
         return list(pool.map(measure_cell, *zip(*asked, strict=True)))
 
 
-def misses(cells: Sequence[Cell]) -> list[str]:
-    """What lies outside its promise at 8 pairs or more, by more than two standard errors."""
-    low, high = BAND
-    return [
-        f"{name}, {cell.kind}, {cell.num_pairs} seeds: {100 * cell.rates[name]:.1f}"
-        for cell in cells
-        for name in NAMES
-        if cell.num_pairs >= 8
-        and not low - 2 * error(low, cell) <= cell.rates[name] <= high + 2 * error(high, cell)
-    ]
-
-
 def table_of(cells: Sequence[Cell]) -> Mapping[str, Mapping[str, Mapping[int, float]]]:
     """The coverage by row, kind and number of seeds, for analysis/coverage.json."""
     return {
@@ -177,7 +165,7 @@ def table_of(cells: Sequence[Cell]) -> Mapping[str, Mapping[str, Mapping[int, fl
 
 def section(cells: Sequence[Cell], table: Callable[[list[str], Iterable[list[str]]], str]) -> str:
     """The part of docs/coverage.md about repeats within seeds and antithetic pairs."""
-    outside = misses(cells)
+    outside = misses(cells, NAMES, {})
     verdict = "All of this lies within 93 to 97 at 8 seeds and more, within two standard errors."
     if outside:
         verdict = f"Beyond two standard errors, and so not promised: {'; '.join(outside)}."

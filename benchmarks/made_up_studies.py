@@ -206,17 +206,21 @@ def measure_cells(scale: float = 1.0) -> list[Cell]:
         return list(pool.map(measure_cell, *zip(*asked, strict=True)))
 
 
-def misses(cells: Sequence[Cell]) -> list[str]:
+def misses(
+    cells: Sequence[Cell],
+    covering: Iterable[str] = COVERING,
+    errors: Mapping[str, float] = ERRORS,
+) -> list[str]:
     """What lies outside its promise at 8 pairs or more, by more than two standard errors."""
     said = []
     for cell in cells:
         if cell.num_pairs < 8:
             continue
-        for name in COVERING:
+        for name in covering:
             rate = cell.rates[name]
             if not BAND[0] - 2 * error(BAND[0], cell) <= rate <= BAND[1] + 2 * error(BAND[1], cell):
                 said.append(f"{name}, {cell.kind}, {cell.num_pairs} pairs: {100 * rate:.1f}")
-        for name, nominal in ERRORS.items():
+        for name, nominal in errors.items():
             if cell.rates[name] > nominal + 2 * error(nominal, cell):
                 said.append(
                     f"{name}, {cell.kind}, {cell.num_pairs} pairs: {100 * cell.rates[name]:.1f}"

@@ -129,6 +129,17 @@ def test_a_script_that_took_what_bygones_needs_is_named_as_the_cause(monkeypatch
         assert "replaced or removed builtins.ascii, os.fork" in describe_tampering(ValueError())
 
 
+def test_what_scripts_replace_as_a_matter_of_course_is_not_named_as_the_cause(monkeypatch):
+    monkeypatch.setattr(builtins, "print", lambda *values: None)  # of all ranks but the first
+    assert describe_tampering(ValueError()) == ""
+    assert describe_tampering(RecursionError()) == ""
+    sys.setrecursionlimit(sys.getrecursionlimit() - 50)
+    try:
+        assert "recursion limit" in describe_tampering(RecursionError())
+    finally:
+        sys.setrecursionlimit(sys.getrecursionlimit() + 50)
+
+
 # ------------------------------------------------------------------ output
 
 

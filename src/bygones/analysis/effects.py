@@ -255,11 +255,18 @@ def _read_repeats(
         return _MetricAtStep(
             np.concatenate([one.moved for one in found], axis=1),
             np.concatenate(levels, axis=1) if levels else None,
-            np.mean(between, axis=0) if between else None,
+            _mean_between(between),
             max(known, default=None),
         )
 
     return {name: joined(name) for name in metrics}
+
+
+def _mean_between(between: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Average the distances between seeds over repeats, those that are finite; None without any."""
+    if len(between) < 2:
+        return between[0] if between else None
+    return mean_of_finite(np.stack(between), axis=0)
 
 
 def _read(
@@ -398,7 +405,9 @@ def _one_effect(
             limit = share_limit(of_seeds, reading.between, fraction, ceiling)
     correlation, ratio = None, None
     if reading.levels is not None:
-        of_arm, of_control = (reading.levels[:, :, i].ravel() for i in (a, arms.control))
+        of_arm, of_control = (
+            mean_of_finite(reading.levels[:, :, i], axis=1) for i in (a, arms.control)
+        )
         correlation, ratio = pairing_gain(of_arm, of_control)
     return Effect(
         arm=arm,

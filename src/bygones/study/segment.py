@@ -295,9 +295,8 @@ def _references(
 
     names = sorted({t.source for t in segment.history if t.is_null})
     mine = {treatment.digest() for treatment in segment.history}
-    shared_draws = tuple(
-        t for t in compared if t.digest() in mine
-    )  # a sibling's, the control's too
+    # What draws a sibling anew is the control's too.
+    shared_draws = tuple(t for t in compared if t.digest() in mine)
     control, treated = (ReferenceRuns(make, arm, names, donors) for arm in (shared_draws, compared))
     return [
         replace(others, control=control.of(place), treated=treated.of(place))

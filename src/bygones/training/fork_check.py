@@ -71,8 +71,8 @@ def check_fork(
 
     Raises `ForkError`, which names the first leaf and step that differ, and what is reachable from the
     parts, differs at the fork and is captured by no source. Cost: (len(at) + number of sources) runs
-    from a boundary to `until`, and three from the start: a run that
-    its seed does not decide differs from itself.
+    from a boundary to `until`, and three from the start, one of which trains the same seed again: a run
+    that its seed does not decide is refused.
 
     >>> from bygones.zoo.worlds import heavy_ball
     >>> print(check_fork(heavy_ball.recipe, at=[1, 4], until=6))

@@ -30,9 +30,9 @@ _DECAYS_OF: dict[str, dict[str, tuple[str, int | None]]] = {
 _LAST_GRADIENTS = {"prev", "previous_grad"}
 # Leaves that count steps: the time constant of a source is that of what it averages.
 _COUNTERS = {"step", "k", "counter", "mu_product"}
-# Group entries of optimizers that keep a sum, a maximum or an average since the beginning.
+# Optimizers that keep a sum, a maximum or an average since the beginning: by entry of a group, or by class.
 _SUMS_IN_GROUP = {"weight_sum", "d_max"}
-_SUMS_IN_STATE = {"sum", "z", "ax", "s", "p0", "pre_cond_0", "row_var", "max_exp_avg_sq"}
+_SUMMING = {"Shampoo", "ScalableShampoo"}
 
 
 def decay_of_leaf(key: str, group: dict[str, Any], optimizer: Optimizer) -> float:
@@ -56,17 +56,15 @@ def decay_of_leaf(key: str, group: dict[str, Any], optimizer: Optimizer) -> floa
 
 
 def slowest_decay(group: dict[str, Any], optimizer: Optimizer) -> float:
-    """Return the largest factor that a group's state keeps per step, read off its settings.
+    """Return the largest factor that a group's state keeps per step, read off class and settings.
 
-    It does not depend on how far the run is. Counters are left out: they would make every lifetime
-    unbounded.
+    So it is the same before the first step, when there is no state. Counters are left out: they would make
+    every lifetime unbounded.
     """
-    if group.get("amsgrad") or _SUMS_IN_GROUP & group.keys():
+    kind = type(optimizer).__name__
+    if group.get("amsgrad") or _SUMS_IN_GROUP & group.keys() or kind in _SUMMING:
         return 1.0
-    state = next((s for p in group["params"] if (s := optimizer.state.get(p))), {})
-    if _SUMS_IN_STATE & state.keys():
-        return 1.0
-    if "slow_params" in state:
+    if kind == "Lookahead":
         return decay_of_leaf("slow_params", group, optimizer)
     factors = [float(factor) for factor in group.get("betas", ())]
     factors += [float(group[key]) for key in ("momentum", "rho") if key in group]

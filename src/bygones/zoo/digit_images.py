@@ -30,6 +30,12 @@ def load_digit_images() -> tuple[Tensor, Tensor]:
     return torch.tensor(images[split] / 16.0, dtype=torch.float32), torch.tensor(labels[split])
 
 
+def draw_view(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Move each image by up to a pixel, and add noise of size 0.1: float [N, 64] -> [N, 64]."""
+    moved = shift_images(images, 1, generator)
+    return moved + 0.1 * torch.randn(moved.shape, generator=generator)
+
+
 def shift_images(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
     """Move each image by up to `by` pixels along both axes, and fill with 0: float [N, 64] -> [N, 64]."""
     padded = torch.nn.functional.pad(images.reshape(-1, SIDE, SIDE), (by, by, by, by))

@@ -5,37 +5,25 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import sys
 
 from bygones.core.text import join_names
 
+_OF_OS = ("fork", "pipe", "write", "read", "waitpid", "getpid", "open", "close", "dup2")
+_OF_BUILTINS = tuple(name for name in vars(builtins) if not name.startswith("_"))
 _BEFORE = {
     f"{module.__name__}.{name}": (module, name, getattr(module, name))
-    for module, names in (
-        (builtins, [name for name in vars(builtins) if not name.startswith("_")]),
-        (
-            os,
-            [
-                "fork",
-                "pipe",
-                "write",
-                "read",
-                "waitpid",
-                "getpid",
-                "open",
-                "close",
-                "dup2",
-            ],
-        ),
-    )
+    for module, names in ((builtins, _OF_BUILTINS), (os, _OF_OS))
     for name in names
 }
+_RECURSION_LIMIT = sys.getrecursionlimit()
 
 
 def describe_tampering(error: BaseException) -> str:
     """Return what the script did that explains an error of bygones in its process; "" if nothing is known."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "has as many files open as the system allows, and leaves none for bygones"
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) and sys.getrecursionlimit() < _RECURSION_LIMIT:
         return "has lowered the recursion limit below what bygones needs"
     gone = [
         name

@@ -30,25 +30,19 @@ from bygones.training.treatment import Treatment
 from bygones.zoo.digit_images import NUM_TRAIN, load_digit_images
 
 
-def recipe(
-    seed: int, lr: float = 0.1, decay: float = 0.95, window: int = 20, label_noise: float = 0.0
-) -> Parts:
+def recipe(seed: int, lr: float = 0.1, decay: float = 0.95, window: int = 20) -> Parts:
     """Build an MLP 64-64-10 with BatchNorm, its EMA, and a ring of its last iterates; SGD with momentum 0.9.
 
     `lr`: learning rate, constant. `decay`: d of the EMA; 1 averages all iterates alike (SWA). `window`: W,
-    iterates in the ring. `label_noise`: share of training labels drawn at random, the same for all seeds.
-    Needs scikit-learn (the extra `regimes`).
+    iterates in the ring. Needs scikit-learn (the extra `regimes`).
     """
     inputs, labels = load_digit_images()
-    noisy = np.random.default_rng(5)
-    wrong = torch.from_numpy(noisy.random(NUM_TRAIN) < label_noise)
-    drawn = torch.from_numpy(noisy.integers(10, size=NUM_TRAIN))
     model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
     ema = get_ema_multi_avg_fn(decay) if decay < 1 else None
     return Parts(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
-        data=(inputs[:NUM_TRAIN], torch.where(wrong, drawn, labels[:NUM_TRAIN])),
+        data=(inputs[:NUM_TRAIN], labels[:NUM_TRAIN]),
         order=Reshuffle(num_examples=NUM_TRAIN, batch_size=64),
         averages=AveragedModel(model, multi_avg_fn=ema),
         train_step=_train_and_keep,

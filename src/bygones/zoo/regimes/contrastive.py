@@ -28,7 +28,7 @@ from bygones.training.orders import Reshuffle
 from bygones.training.probes import AbstractProbe
 from bygones.training.recipe import Batch, Memory, Parts
 from bygones.training.treatment import Treatment
-from bygones.zoo.digit_images import NUM_TRAIN, load_digit_images, shift_images
+from bygones.zoo.digit_images import NUM_TRAIN, draw_view, load_digit_images
 
 BATCH_SIZE = 64
 NUM_FEATURES = 32
@@ -77,13 +77,8 @@ def recipe(
 
 
 def _draw_views(batch: Batch, generator: torch.Generator) -> Batch:
-    """Draw two views of each image: moved by up to a pixel, with noise of size 0.1."""
-    return tuple(_draw_view(batch[0], generator) for _ in range(2))
-
-
-def _draw_view(images: Tensor, generator: torch.Generator) -> Tensor:
-    moved = shift_images(images, 1, generator)
-    return moved + 0.1 * torch.randn(moved.shape, generator=generator)
+    """Draw two views of each image."""
+    return tuple(draw_view(batch[0], generator) for _ in range(2))
 
 
 def _contrast(parts: Parts, batch: Batch) -> Tensor:

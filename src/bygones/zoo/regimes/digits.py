@@ -1,12 +1,10 @@
 """Handwritten digits: a small MLP with BatchNorm and dropout, in a regime where perturbations decay.
 
-Data: the 1 797 images of 8 x 8 that ship with scikit-learn (UCI "Optical Recognition of Handwritten
-Digits", Alpaydin & Kaynak 1998, doi:10.24432/C50P49): 1 437 for training, 360 as the probe set.
+Data: `zoo/digit_images.py`, 1 437 images for training and 360 as the probe set.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,8 +14,7 @@ from bygones.training.interventions import Nudge, Reseed, Reset, Scale, SwapWind
 from bygones.training.orders import Reshuffle
 from bygones.training.recipe import Parts
 from bygones.training.treatment import Treatment
-
-NUM_TRAIN = 1437
+from bygones.zoo.digit_images import NUM_TRAIN, load_digit_images
 
 
 def recipe(seed: int, lr: float = 0.05, momentum: float = 0.9, dropout: float = 0.1) -> Parts:
@@ -26,12 +23,7 @@ def recipe(seed: int, lr: float = 0.05, momentum: float = 0.9, dropout: float = 
     `lr`: learning rate. `momentum`: heavy-ball factor. `dropout`: probability of dropping a unit.
     Needs scikit-learn (the extra `regimes`).
     """
-    from sklearn.datasets import load_digits  # optional dependency
-
-    images, labels = load_digits(return_X_y=True)
-    split = np.random.default_rng(0).permutation(len(images))  # the same split for all seeds
-    inputs = torch.tensor(images[split] / 16.0, dtype=torch.float32)
-    targets = torch.tensor(labels[split])
+    inputs, targets = load_digit_images()
     model = nn.Sequential(
         nn.Linear(64, 128),
         nn.BatchNorm1d(128),

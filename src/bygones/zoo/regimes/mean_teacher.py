@@ -25,7 +25,7 @@ from bygones.training.orders import Reshuffle
 from bygones.training.probes import Logits
 from bygones.training.recipe import Batch, Memory, Parts
 from bygones.training.treatment import Treatment
-from bygones.zoo.digit_images import NUM_TRAIN, load_digit_images, shift_images
+from bygones.zoo.digit_images import NUM_TRAIN, draw_view, load_digit_images
 
 BATCH_SIZE = 64
 LABELS_PER_CLASS = 5
@@ -85,13 +85,7 @@ class _Views:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         seen = (self.labelled, batch[0], batch[0])
-        return tuple(_draw_view(images, generator) for images in seen)
-
-
-def _draw_view(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Move each image by up to a pixel, and add noise of size 0.1."""
-    moved = shift_images(images, 1, generator)
-    return moved + 0.1 * torch.randn(moved.shape, generator=generator)
+        return tuple(draw_view(images, generator) for images in seen)
 
 
 class _Step:
