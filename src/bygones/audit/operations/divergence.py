@@ -33,12 +33,10 @@ from bygones.core.text import format_count, join_names, to_plain
 
 _MOST_STEPS = 10  # steps whose operations are recorded, from the first that differs on
 _STEPS = "compared step by step"
-_VISIBLE = (
-    "batches",
-    "loss",
-    "weights",
-    "buffers",
-)  # where no operation may differ before these do
+# Where no operation may differ before these do.
+_VISIBLE = ("batches", "loss", "weights", "buffers")
+# A phase in words, where it is not "in the <phase>"; of the forward pass the module says enough.
+_PHASES = {"": "", "forward": "", "backward": "in the backward pass"}
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,7 @@ class Place:
     inner: str
 
     def __str__(self) -> str:
-        words = [self.name]
-        words.append({"": "", "loader": "in the loader"}.get(self.phase, f"in the {self.phase}"))
-        if self.phase == "forward":
-            words[-1] = ""
-        if self.phase == "backward":
-            words[-1] = "in the backward pass"
+        words = [self.name, _PHASES.get(self.phase, f"in the {self.phase}")]
         if self.module:
             words.append(f"of {self.module}")
         at = f"at {self.line}" if self.line else ""
