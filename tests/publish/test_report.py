@@ -6,12 +6,16 @@ import csv
 import html
 import math
 import re
+import resource
+import signal
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from tests.helpers.synthetic import make_outcomes
 
 from bygones.analysis.effects import all_effects
@@ -20,6 +24,7 @@ from bygones.analysis.estimators import paired_t
 from bygones.analysis.meta_analysis import pool
 from bygones.analysis.multiplicity import Family, adjust
 from bygones.analysis.pairing import pairing_gains
+from bygones.attach.isolation.fork import run_in_fork
 from bygones.core.errors import DesignError
 from bygones.publish.report import forest, svg, write_comparison, write_report
 from bygones.publish.report.drawing import CSS_VARIABLES
@@ -520,3 +525,23 @@ def test_a_forest_shows_mean_prediction_and_what_is_left_out() -> None:
     assert "a further study" in drawn
     assert "takes three studies" not in drawn
     assert "takes three studies" in text_of(two)
+
+
+def test_a_figure_that_finds_no_room_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where matplotlib's PDF writer meets it in its own file, it raises another error instead."""
+    monkeypatch.setattr(svg, "to_svg", lambda figure, name: "")  # so that the PDF is the first
+
+    def draw(size: int) -> str:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        figure = Figure()
+        figure.subplots().plot(np.random.default_rng(0).random(3000))
+        try:
+            svg.save_figure(figure, tmp_path, "figure")
+        except Exception as error:
+            return type(error).__name__
+        return "written"
+
+    assert {run_in_fork(partial(draw, size)) for size in (1, 3000, 6000, 9000)} == {"OSError"}

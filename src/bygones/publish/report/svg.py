@@ -62,11 +62,20 @@ def _escape(text: str) -> str:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> str:
-    """Write `<folder>/<name>.pdf`, `.png` and `.svg`; the SVG's text is returned for the page."""
+    """Write `<folder>/<name>.pdf`, `.png` and `.svg`; the SVG's text is returned for the page.
+
+    They are drawn in memory first: where a file cannot be written, matplotlib's PDF writer hides why.
+    """
     text = to_svg(figure, name)
-    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+    pdf, png = io.BytesIO(), io.BytesIO()
     with figure_style():
-        undated = {"CreationDate": None, "Creator": None, "Producer": None}
-        figure.savefig(folder / f"{name}.pdf", metadata=undated)
-        figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+        figure.savefig(pdf, format="pdf", metadata=undated)
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    for suffix, content in (
+        ("svg", text.encode()),
+        ("pdf", pdf.getvalue()),
+        ("png", png.getvalue()),
+    ):
+        (folder / f"{name}.{suffix}").write_bytes(content)
     return text
