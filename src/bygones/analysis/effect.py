@@ -50,6 +50,7 @@ class Effect:
     resolution: float | None = None
     components: VarianceComponents | None = None
     by_fork: tuple[tuple[int, Estimate], ...] = ()
+    equal_from: int | None = None  # the step by which it equals its control in every bit and seed
 
     @property
     def facts(self) -> Metric:
@@ -113,16 +114,26 @@ class Effect:
             parts.append(f"it cannot be told {' or '.join(alike)}")
         if self.facts.kind == "distance":
             parts.append(self._beside_another_seed())
+        if self.washed_out:
+            parts.append(self.washed_out)
         return "; ".join(parts) + "."
+
+    @property
+    def washed_out(self) -> str:
+        """Say from which step on the arm equals its control in every bit; "" where it was not found to."""
+        if self.equal_from is None:
+            return ""
+        return f"from step {self.equal_from} on it equals its control in every bit"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON: a number that is not finite becomes None.
 
-        What only repeats within seeds have is left out where there are none.
+        What only some studies have (repeats within seeds, arms that come to equal their control) is left out
+        where there is none.
         """
         told = dataclasses.asdict(self)
-        repeated = {"components": self.components, "by_fork": self.by_fork}
-        told = {name: one for name, one in told.items() if repeated.get(name, True)}
+        optional = {"components": None, "by_fork": (), "equal_from": None}
+        told = {name: one for name, one in told.items() if optional.get(name, self) != one}
         return to_plain(told)
 
     def _what_moved(self) -> str:

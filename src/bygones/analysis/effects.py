@@ -46,6 +46,7 @@ from bygones.analysis.estimators import (
     mean_over_pairs,
     pair_means_without_each,
 )
+from bygones.analysis.exact_washout import exact_washout
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.observed_models import unreached
 from bygones.analysis.predictions import Predictions, require_input
@@ -216,6 +217,7 @@ def _effects(
     arms = Arms(facts.arms)
     chosen = {name: METRICS[name] for name in metrics}
     reach = {arm: unreached(outcomes, arm) for arm in names}
+    equal = {arm: exact_washout(outcomes, arm) for arm in names}
     readings: dict[tuple[int, str], _MetricAtStep] = {}
     ceilings: dict[tuple[int, str], Estimate | None] = {}
     for step in steps:
@@ -233,6 +235,7 @@ def _effects(
             ceilings[step, name],
             estimator,
             reach[arm],
+            equal[arm],
         )
         for arm in names
         for step in steps
@@ -391,6 +394,7 @@ def _one_effect(
     ceiling: Estimate | None,
     estimator: Estimator,
     unreached: str,
+    equal_from: int | None,
 ) -> Effect:
     """Estimate one arm's effect with its references."""
     arms = Arms(facts.arms)
@@ -435,6 +439,7 @@ def _one_effect(
         resolution=reading.resolution,
         components=variance_components(moved[:, :, a], facts.repeats),
         by_fork=_by_fork(facts, moved[:, :, a], estimator),
+        equal_from=equal_from,
     )
 
 

@@ -115,6 +115,14 @@ Address = Annotated[
         help="Address of a running Ray cluster, like ray://host:10001, or auto.",
     ),
 ]
+NoMerge = Annotated[
+    bool,
+    typer.Option(
+        "--no-merge",
+        rich_help_panel=FOR_RECIPES,
+        help="Train every arm to its end, also one that equals its control in every bit.",
+    ),
+]
 UntilHalfwidth = Annotated[
     float | None,
     typer.Option(

@@ -25,6 +25,7 @@ from bygones.cli.options import (
     Margins,
     MaxSeeds,
     Name,
+    NoMerge,
     Observe,
     Probe,
     RecipeTarget,
@@ -197,6 +198,7 @@ def run(
     address: Address = None,
     until_halfwidth: UntilHalfwidth = None,
     max_seeds: MaxSeeds = 128,
+    no_merge: NoMerge = False,
     siblings: Siblings = 0,
     later_forks: LaterForks = None,
     fork_at: ForkAt = 100,
@@ -232,9 +234,9 @@ def run(
     chosen = make_executor(executor, workers, address, store, device)
     with print_to_stderr():
         if until_halfwidth is None:
-            study = _run(settings, chosen)
+            study = _run(settings, chosen, merge=not no_merge)
         else:
-            study = _run_until(settings, chosen, until_halfwidth, max_seeds)
+            study = _run_until(settings, chosen, until_halfwidth, max_seeds, merge=not no_merge)
     print_effects(store, study, as_json=as_json)
 
 
@@ -372,7 +374,7 @@ class Settings:
         return plan(study, store, lanes=width, device=self.device, workers=self.num_workers)
 
 
-def _run(settings: Settings, executor: AbstractExecutor) -> str:
+def _run(settings: Settings, executor: AbstractExecutor, *, merge: bool = True) -> str:
     """Train what the store lacks, and return the study's name."""
     from bygones.cli import terminal
     from bygones.study.measure import measure
@@ -382,12 +384,17 @@ def _run(settings: Settings, executor: AbstractExecutor) -> str:
     for line in terminal.plan_lines(planned, settings.num_workers):
         terminal.console.print(line)
     with terminal.progress(planned, planned.study.name) as follow:
-        measure(planned.study, executor=executor, planned=planned, on_plan=follow)
+        measure(planned.study, executor=executor, merge=merge, planned=planned, on_plan=follow)
     return planned.study.name
 
 
 def _run_until(
-    settings: Settings, executor: AbstractExecutor, half_width: float, max_seeds: int
+    settings: Settings,
+    executor: AbstractExecutor,
+    half_width: float,
+    max_seeds: int,
+    *,
+    merge: bool,
 ) -> str:
     """Add seeds until the intervals are narrow enough, and return the study's name."""
     from bygones.cli import terminal
@@ -402,6 +409,7 @@ def _run_until(
         executor=executor,
         lanes=parse_lanes(settings.lanes),
         device=settings.device,
+        merge=merge,
         batch=2 * settings.num_workers,
         max_seeds=max_seeds,
         on_batch=lambda planned: terminal.console.print(

@@ -30,7 +30,8 @@ class ManifestEntry:
     """One stored object of a manifest: losses and outputs of some arms of one seed, from `low` to `high`.
 
     The object's losses begin at step `start`; its observations are those of `steps`, in order, -1 for what
-    was observed for others. `repeat`: the index of the repeat whose arms they are.
+    was observed for others. `repeat`: the index of the repeat whose arms they are. `equal_from`: the step
+    by which the run equals its control in every bit, where it was found to.
     """
 
     seed: int
@@ -42,10 +43,12 @@ class ManifestEntry:
     steps: list[int]
     diverged_at: int | None
     repeat: int = 0
+    equal_from: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, fit for JSON; the repeat only where it is not the first."""
-        return {name: one for name, one in asdict(self).items() if name != "repeat" or one}
+        """Return plain values, fit for JSON; the last two only where there is something to say."""
+        optional = {"repeat": 0, "equal_from": None}
+        return {name: one for name, one in asdict(self).items() if optional.get(name, self) != one}
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,10 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     """Read the outcomes of every seed and arm from the store, checking each object's digest.
 
     `logits` or `values` (seed, arm, step, input, class), `labels` (input), `train_loss` (seed, arm,
-    train_step), `diverged_at` (seed, arm), and `images` (input, height, width) where there are any. Labels
-    and images are of the probe set, and left out where a probe observed something else (a carrier has one
-    row). Where several models were observed, the variable of each further one is `logits:NAME`. After a
+    train_step), `diverged_at` (seed, arm); where there are any, `equal_from` (seed, arm), the step by which
+    an arm was found to equal its control in every bit, and `images` (input, height, width). Labels and
+    images are of the probe set, and left out where a probe observed something else (a carrier has one row).
+    Where several models were observed, the variable of each further one is `logits:NAME`. After a
     divergence everything is NaN, nothing is dropped. Where arms are repeated within seeds, the variables of
     each further repeat are `logits@1` and so on; see `analysis.repeats`.
     """
@@ -170,7 +174,7 @@ def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Da
     arms = [arm.name for arm in manifest.facts.arms]
     size = (len(manifest.seeds), len(arms))
     losses = np.full((*size, manifest.end), math.nan, dtype=np.float32)
-    diverged = np.full(size, math.nan)
+    diverged, equal_from = np.full(size, math.nan), np.full(size, math.nan)
     models = manifest.facts.models or ("",)
     observed: dict[str, np.ndarray] = {}
     labels: np.ndarray | None = None
@@ -185,6 +189,8 @@ def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Da
         ]
         if entry.diverged_at is not None:
             diverged[row, entry.arms] = entry.diverged_at
+        if entry.equal_from is not None:
+            equal_from[row, entry.arms] = entry.equal_from - later
         for index, step in enumerate(entry.steps):
             if step - later not in manifest.steps:
                 continue
@@ -200,6 +206,8 @@ def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Da
             "See that the program trains on to the last horizon, and run the study again."
         )
     outcomes = _dataset(manifest, arms, observed, labels, losses, diverged)
+    if np.isfinite(equal_from).any():
+        outcomes["equal_from"] = (("seed", "arm"), equal_from)
     if manifest.images is not None:
         images, _ = unpack(store.get(manifest.images))
         if len(images["images"]) == outcomes.sizes["input"]:

@@ -18,9 +18,10 @@ class SegmentRecord:
     """One run from boundary `start` to `stop`, observed at `steps` by the probe of digest `probe`.
 
     `observed`: the object with the losses and observations; `snapshot`: the one with the state at `stop`.
-    The last three are None where they do not apply. `kind`: of a recipe's observations. Of a script's
-    segment, `state`: the digest of its state at `stop`, "" if not taken; `failed`: how it ended too
-    early, "" if it did not.
+    What does not apply is None. `kind`: of a recipe's observations; `marks`: of a control, the hashes of its
+    state that arms are compared with, by boundary; `merged`: of an arm, the proof that from some boundary
+    on this is the record of its control (see `study.merging`). Of a script's segment, `state`: the digest
+    of its state at `stop`, "" if not taken; `failed`: how it ended too early, "" if it did not.
     """
 
     start: int
@@ -33,6 +34,8 @@ class SegmentRecord:
     kind: Literal["logits", "values"] | None = None
     state: Digest | None = None
     failed: str | None = None
+    marks: Record | None = None
+    merged: Record | None = None
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -45,7 +48,7 @@ class SegmentRecord:
     def to_dict(self) -> Record:
         """Return plain values, fit for JSON."""
         record = {**asdict(self), "steps": list(self.steps)}
-        optional = ("kind", "state", "failed")
+        optional = ("kind", "state", "failed", "marks", "merged")
         return {n: v for n, v in record.items() if v is not None or n not in optional}
 
 

@@ -120,6 +120,7 @@ def _entry(
         steps=[s if same_probe and s in mine else -1 for s in record["steps"]],
         diverged_at=diverged if diverged is not None and diverged < high else None,
         repeat=branches[0].repeat,
+        equal_from=record["merged"]["at"] if record.get("merged") else None,
     )
 
 

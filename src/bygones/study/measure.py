@@ -27,6 +27,7 @@ def measure(
     *,
     lanes: Width | None = None,
     device: str = "cpu",
+    merge: bool = True,
     planned: Plan | None = None,
     on_job: Callable[[int], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -34,9 +35,10 @@ def measure(
     """Run a study and return its outcomes. What is stored is not trained again.
 
     `store`: a `FolderStore` or `RemoteStore` to keep it; without one it is kept in memory. `executor`:
-    `Serial()` unless said otherwise. `lanes` and `device` as in `plan`. `on_job` is called with the steps
-    trained, each time a seed, or the seeds of a job, are finished. Lanes that turn out not to fit into the
-    device's memory are planned anew with fewer, and `on_plan` is called with that plan.
+    `Serial()` unless said otherwise. `lanes` and `device` as in `plan`. `merge`: end the training of an arm
+    that equals its control to the bit (see `study.merging`); the outcomes are the same. `on_job` is called
+    with the steps done, each time a seed, or the seeds of a job, are finished. Lanes that turn out not to
+    fit into the device's memory are planned anew with fewer, and `on_plan` is called with that plan.
     """
     executor = executor or Serial()
     executor.get_ready()
@@ -47,7 +49,7 @@ def measure(
             certificate = certify(planned)
             remember_choice(planned)
             try:
-                _train(planned, executor, on_job)
+                _train(planned, executor, on_job, merge)
                 break
             except OutOfMemory:
                 if planned.contract.lanes == 1:
@@ -59,9 +61,11 @@ def measure(
         return gather_segments(planned, certificate)
 
 
-def _train(planned: Plan, executor: AbstractExecutor, on_job: Callable[[int], None] | None) -> None:
+def _train(
+    planned: Plan, executor: AbstractExecutor, on_job: Callable[[int], None] | None, merge: bool
+) -> None:
     train = run_seeds if isinstance(executor, Serial) else run_seeds_elsewhere
-    for steps in executor.map(train, planned.jobs()):
+    for steps in executor.map(train, planned.jobs(merge=merge)):
         if on_job is not None:
             on_job(steps)
 

@@ -93,8 +93,11 @@ class Plan:
             steps for address, name, steps in self.pending if self.store.has_record(address, name)
         )
 
-    def jobs(self) -> list[SeedsJob]:
-        """The jobs that are left: seeds with missing segments, as many to a job as there are lanes."""
+    def jobs(self, *, merge: bool = True) -> list[SeedsJob]:
+        """The jobs that are left: seeds with missing segments, as many to a job as there are lanes.
+
+        `merge`: end the training of arms that equal their control to the bit, but for the first seed's sham.
+        """
         study, width = self.study, self.contract.lanes
         left = [seed for seed in study.seeds if seed in self.seeds_left]
         return [
@@ -106,6 +109,8 @@ class Plan:
                 self.addresses,
                 self.contract,
                 self.store,
+                merge,
+                study.seeds[0],
             )
             for start in range(0, len(left), width)
         ]

@@ -47,7 +47,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     recorded = replace(study, recipe=_RecordedRecipe(question["recipe"]))
     if question["store"] is not None:
         store, device = FolderStore(question["store"]), available_device(question["device"])
-        measure(study, store, lanes=question["lanes"], device=device)
+        measure(study, store, lanes=question["lanes"], device=device, merge=False)
     return {"own": own, "versions": versions, "study": recorded.digest()}
 
 

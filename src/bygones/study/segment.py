@@ -21,6 +21,16 @@ from bygones.store import AbstractStore, Damaged, pack
 from bygones.store.outcomes import arrays_of_models
 from bygones.store.segment_record import BuiltRecord, SegmentRecord
 from bygones.study.executors.transport import line_of
+from bygones.study.merging import (
+    ControlRecords,
+    Merged,
+    Rest,
+    control_history,
+    is_control,
+    is_sham,
+    mark,
+    merge_boundaries,
+)
 from bygones.study.other_runs import (
     ReferenceRuns,
     Runner,
@@ -62,6 +72,8 @@ class SeedsJob:
     addresses: Addresses
     contract: Contract
     store: AbstractStore
+    merge: bool = True  # end the training of an arm that equals its control to the bit
+    whole_sham: int | None = None  # the seed whose sham is trained to its end all the same
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the files that were imported by path first: the worker may need their classes."""
@@ -187,7 +199,10 @@ def _train_segment(
     item: Work,
     others: Sequence[OtherRuns],
 ) -> list[Snapshot]:
-    """Train one segment, observe it, store the result, and return the states at its end."""
+    """Train one segment, observe it, store the result, and return the states at its end.
+
+    Where every run equals its control's to the bit after the last treatment, the rest is the control's.
+    """
     seen = [_Seen() for _ in together.runs]
     of = {id(run): mine for run, mine in zip(together.runs, seen, strict=True)}
 
@@ -197,20 +212,64 @@ def _train_segment(
         mine.observed.append(shown if run.diverged_at is None else np.full_like(shown, math.nan))
         mine.entries.append(run.ledger_entry())
 
-    together.advance(
-        item.stop, segment.history, others=others, at_boundary=look, observe_at=item.steps
-    )
-    ends: list[Snapshot] = []
+    def advance(until: int) -> None:
+        together.advance(
+            until, segment.history, others=others, at_boundary=look, observe_at=item.steps
+        )
+
+    controls = _controls(job, together.runs, segment)
+    for boundary in merge_boundaries(job.tree, segment, item.start, item.stop) if job.merge else ():
+        if not controls and not is_control(segment):
+            break
+        advance(boundary)
+        ends = [run.snapshot() for run in together.runs]
+        for mine, end in zip(seen, ends, strict=True):
+            mine.marks[boundary] = mark(end)
+        rests = _rests(controls, seen, item, boundary)
+        if rests:
+            for run, control, mine, rest in zip(together.runs, controls, seen, rests, strict=True):
+                merged = Merged(boundary, control.address, mine.marks[boundary])
+                _store(job, run, segment, item, mine.followed_by(rest, run.losses), merged)
+            return ends
+    advance(item.stop)
+    ends = [run.snapshot() for run in together.runs]  # before the treatments of the last boundary
     for place, (run, mine) in enumerate(zip(together.runs, seen, strict=True)):
-        with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
-            losses = np.asarray(run.losses, dtype=np.float32)
-        # Before the treatments of the last boundary, so that training can go on.
-        ends.append(run.snapshot())
+        mine.losses = list(run.losses)
+        mine.diverged_at = ends[place].diverged_at
+        mine.snapshot = job.store.put(encode(ends[place]))
+        mine.marks[item.stop] = mark(ends[place])
         if item.stop in item.steps:
             run.intervene(segment.history, others[place])
             look(run)
-        _store(job, run, segment, item, mine, losses, ends[-1])
+        _store(job, run, segment, item, mine)
     return ends
+
+
+def _controls(job: SeedsJob, runs: Sequence[Run], segment: Segment) -> list[ControlRecords]:
+    """Return the controls that a segment of these runs may merge with; none where it may not."""
+    seeds = [run.seed for run in runs]
+    is_whole = is_sham(segment) and job.whole_sham in seeds
+    if not job.merge or not segment.leaf or is_control(segment) or is_whole:
+        return []
+    history = control_history(segment.history)
+    addresses = [job.addresses.history(seed, history) for seed in seeds]
+    models = list(job.probe.others())
+    return [ControlRecords(job.store, one, job.addresses.probe, models) for one in addresses]
+
+
+def _rests(
+    controls: Sequence[ControlRecords], seen: Sequence[_Seen], item: Work, boundary: int
+) -> list[Rest]:
+    """Return what is left of each run as its control's records have it, if all are equal; else nothing."""
+    if not controls or any(
+        control.marks.get(boundary) != mine.marks[boundary]
+        for control, mine in zip(controls, seen, strict=True)
+    ):
+        return []
+    steps = [step for step in item.steps if step >= boundary]
+    rests = [control.rest(boundary, item.stop, steps) for control in controls]
+    found = [rest for rest in rests if rest is not None]
+    return found if len(found) == len(rests) else []
 
 
 def observe_models(run: Run, probe: AbstractProbe, *, check: bool) -> np.ndarray:
@@ -231,10 +290,25 @@ def observe_models(run: Run, probe: AbstractProbe, *, check: bool) -> np.ndarray
 
 @dataclass
 class _Seen:
-    """Outputs and ledger entries of one run along a segment."""
+    """What one run shows along a segment: outputs, ledger entries and marks; losses, and how it ended."""
 
     observed: list[np.ndarray] = field(default_factory=list[np.ndarray])
     entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    marks: dict[int, Digest] = field(default_factory=dict[int, Digest])
+    losses: Sequence[float] = ()
+    snapshot: Digest | None = None
+    diverged_at: int | None = None
+
+    def followed_by(self, rest: Rest, losses: Sequence[float]) -> _Seen:
+        """Return this with `losses` so far, followed by what is left of a control that it equals."""
+        return _Seen(
+            [*self.observed, *rest.observed],
+            [*self.entries, *rest.entries],
+            self.marks,
+            [*losses, *rest.losses],
+            rest.snapshot,
+            rest.diverged_at,
+        )
 
 
 def _store(
@@ -243,10 +317,11 @@ def _store(
     segment: Segment,
     item: Work,
     seen: _Seen,
-    losses: np.ndarray,
-    end: Snapshot,
+    merged: Merged | None = None,
 ) -> None:
-    arrays = {"losses": losses}
+    """Store what one run has shown in a piece of work, under the address of its history."""
+    with np.errstate(over="ignore"):  # a run that is about to diverge may lose more than fits
+        arrays = {"losses": np.asarray(seen.losses, dtype=np.float32)}
     if seen.observed:
         arrays |= arrays_of_models(np.stack(seen.observed), list(job.probe.others()))
     if job.probe.kind == "logits" and run.parts.probe_set is not None and seen.observed:
@@ -256,15 +331,18 @@ def _store(
         "ledger": seen.entries,
         "displacements": [asdict(one) for one in run.displacements],
     }
+    marks = {str(step): known for step, known in seen.marks.items()}
     record = SegmentRecord(
         start=item.start,
         stop=item.stop,
         steps=item.steps,
         probe=job.addresses.probe,
         observed=job.store.put(pack(arrays, meta)),
-        snapshot=job.store.put(encode(end)),
-        diverged_at=end.diverged_at,
+        snapshot=seen.snapshot,
+        diverged_at=seen.diverged_at,
         kind=job.probe.kind,
+        marks=marks if job.merge and is_control(segment) else None,
+        merged=None if merged is None else asdict(merged),
     )
     address = job.addresses.history(run.seed, segment.history)
     job.store.write_record(address, item.record_name(job.addresses.probe), record.to_dict())

@@ -30,6 +30,7 @@ def measure_until(
     executor: AbstractExecutor | None = None,
     lanes: Width | None = None,
     device: str = "cpu",
+    merge: bool = True,
     batch: int = 4,
     max_seeds: int = 128,
     on_batch: Callable[[Plan], None] | None = None,
@@ -41,8 +42,8 @@ def measure_until(
     each batch, would not. The outcomes record the rule and the batches, and with them every effect takes
     the anytime-valid interval, in reports too. The first seeds are the study's own; more follow upwards from
     the largest. Stops at `max_seeds` at the latest. `on_batch` is called with each plan before it is trained.
-    `lanes` and `device` as in `plan`; where seeds take their steps together, a batch is at least one job of
-    them.
+    `lanes` and `device` as in `plan`, `merge` as in `measure`; where seeds take their steps together, a batch
+    is at least one job of them.
     """
     if not half_width > 0:
         raise DesignError(
@@ -64,7 +65,7 @@ def measure_until(
         planned = _told(planned, stopping)
         if on_batch is not None:
             on_batch(planned)
-        outcomes = measure(study, executor=executor, planned=planned, on_plan=on_batch)
+        outcomes = measure(study, executor=executor, merge=merge, planned=planned, on_plan=on_batch)
         num_more = min(max(batch, planned.contract.lanes), max_seeds - len(study.seeds))
         reached = _reached(outcomes, half_width)
         if num_more == 0 or reached:

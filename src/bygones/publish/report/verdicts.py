@@ -103,6 +103,7 @@ def _verdict(course: Sequence[Effect], gone: Washout) -> tuple[Kind, str, str]:
         if gone.last_standing is None:
             return "never", f"never above {below}", ""
         rest = f"below {below} since; above it at {gone.last_standing}"
+        rest = f"{last.washed_out}; {rest}" if last.washed_out else rest
         return "gone", f"gone after {steps(gone.gone_by)}", rest
     if at_floor(last):
         return "sham", f"cannot be told from the sham {after}", ""
