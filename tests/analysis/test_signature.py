@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.helpers.synthetic import make_outcomes
 
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.signature import (
@@ -16,7 +17,6 @@ from bygones.analysis.signature import (
     score_per_seed,
     share_of,
 )
-from tests.helpers.synthetic import make_outcomes
 
 PUBLISHED = Signature("a nudge grows", "it reaches another seed", "Somebody 2020")
 
