@@ -46,6 +46,9 @@ def published(outcomes) -> tuple[Signature, ...]:
     return (found.seen(f"{outcomes.sizes['seed']} seeds", True),)
 
 
+pytestmark = pytest.mark.usefixtures("page_only")
+
+
 @pytest.fixture
 def atlas(tmp_path, monkeypatch, capsys) -> Callable[..., Said]:
     """Runs `bygones atlas` in this process, with four regimes of the test's own in the catalogue."""
@@ -94,23 +97,20 @@ def test_the_page_asks_for_nothing_from_outside_and_the_tables_are_there(atlas):
     for name in ("atlas", "signatures", "costs"):
         assert (PAGE / "tables" / f"{name}.csv").stat().st_size
         assert r"\begin{table}" in (PAGE / "tables" / f"{name}.tex").read_text()
-    assert {path.name for path in (PAGE / "figures").iterdir()} == {
-        *("atlas.svg", "atlas.png", "atlas.pdf")
-    }
     assert "| `first` |" in (PAGE / "atlas.md").read_text()
 
 
 def test_a_second_time_nothing_is_trained_and_the_page_is_the_same(atlas):
     atlas("--quick", "first")
     page = (PAGE / "atlas.html").read_bytes()
+    trained = TRAINED["steps"]
     said = atlas("--quick", "first", "--plan")
     assert "everything is stored already" in said.err
-    assert (PAGE / "atlas.html").read_bytes() == page
-    trained = TRAINED["steps"]
+    to_plan = TRAINED["steps"] - trained  # a few steps are timed
     said = atlas("--quick", "first")
     assert "nothing to train" in said.err
+    assert TRAINED["steps"] - trained == 2 * to_plan
     assert (PAGE / "atlas.html").read_bytes() == page
-    assert TRAINED["steps"] - trained < 100  # planning times a step and looks for lanes
 
 
 def test_a_regime_that_fails_costs_no_finished_work_and_is_named(atlas):

@@ -275,7 +275,7 @@ def print_atlas(entries: Sequence[Entry]) -> None:
         for entry in entries
         for cell in entry.cells
     ]  # fmt: skip
-    columns = ("regime", "arm", "share of another seed", "carrier lasts", "effect stood")
+    columns = ("regime", "arm", "share of another seed", "carrier lasts", "effect stood (steps)")
     out.print(table("", columns, rows, num_unwrapped=3))
     for entry in entries:
         for one in entry.signatures:

@@ -29,7 +29,7 @@ from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.latex import write_latex
 from bygones.publish.report.page import draw_inline, inline, render_template
 from bygones.publish.report.tables import write_csv
-from bygones.publish.report.verdicts import format_effect_share
+from bygones.publish.report.verdicts import Reading, format_effect_share
 
 __all__ = ["Cell", "Entry", "make_entry", "picture", "write_atlas"]
 
@@ -84,6 +84,7 @@ def _context(
         "columns": columns,
         "own_cells": own_cells,
         "shade": _shade,
+        "brief": _brief,
         "effect_lasts": effect_lasts,
         "rows": atlas_table(entries).rows,
         "num_met": [sum(one.met is met for one in signatures) for met in (True, False, None)],
@@ -102,6 +103,20 @@ def _label(entries: Sequence[Entry]) -> str:
         for entry in entries
     ]  # fmt: skip
     return "Share of another seed at the last horizon, by regime. " + ". ".join(told) + "."
+
+
+_BESIDE_NULL = {
+    "beyond": "more than its null",
+    "like": "like its null",
+    "less": "less than its null",
+    "redraw": "itself a random change",
+    "alone": "no null",
+}
+
+
+def _brief(reading: Reading) -> str:
+    """Say in a few words how an effect that still stands compares with its null, or how it ended."""
+    return _BESIDE_NULL.get(reading.kind, reading.lead)
 
 
 def _shade(cell: Cell) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bygones.publish.report.atlas.entry import Cell, Entry
 from bygones.publish.report.tables import Table, estimate_cells
-from bygones.publish.report.verdicts import Reading, format_effect_share, share, steps
+from bygones.publish.report.verdicts import Reading, format_effect_share, share
 
 _ATLAS_COLUMNS = (
     "regime", "source", "arm", "stands_for_source", "share", "share_low", "share_high", "null_share",
@@ -102,8 +102,8 @@ def effect_lasts(reading: Reading) -> str:
     if reading.kind in ("nothing", "unreached"):
         return "–"
     if gone is None:
-        return f"over {steps(reading.last.horizon)}"
-    return "none seen" if last is None else f"{last} to {steps(gone)}"
+        return f"over {reading.last.horizon}"
+    return "none seen" if last is None else f"{last} to {gone}"
 
 
 def markdown(entries: Sequence[Entry]) -> str:
@@ -123,7 +123,7 @@ def markdown(entries: Sequence[Entry]) -> str:
 
 
 def _md_cell(cell: Cell) -> str:
-    return f"{format_effect_share(cell.reading.last)} ({effect_lasts(cell.reading)})"
+    return f"{format_effect_share(cell.reading.last)} ({effect_lasts(cell.reading)} steps)"
 
 
 def _md_row(cells: Sequence[str]) -> str:
