@@ -132,6 +132,11 @@ def test_seeds_can_be_given_and_added(bygones):
     bygones("run", "study.py", "--seeds", "0-1", *SERIAL)
     grown = strict(bygones("plan", "study.py", "--seeds", "0-3", "--json").out)
     assert 2 * grown["steps_left"] == grown["steps_with_sharing"]
+    assert planned["designs"] == grown["designs"] == []  # told from three stored seeds
+    bygones("run", "study.py", "--seeds", "0-2", *SERIAL)
+    designs = strict(bygones("plan", "study.py", "--seeds", "0-9", "--json").out)["designs"]
+    assert designs[0].items() >= {"name": "as it is", "seeds": 10, "estimand": "the effect"}.items()
+    assert designs[0]["half_width"] > 0
 
 
 @pytest.mark.usefixtures("page_only")

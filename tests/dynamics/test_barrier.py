@@ -100,11 +100,28 @@ def test_the_ends_are_the_losses_of_the_arms_and_a_linear_classifier_has_no_ridg
     np.testing.assert_allclose(ends[:, 0] - ends[:, 1], apart, atol=1e-6)
     heights = np.array([height(line)[0] for line in found.on_line])
     np.testing.assert_allclose(heights, 0.5 * np.abs(apart), atol=1e-6)
-    assert found.loss.value == pytest.approx(heights.mean())
+    assert found.rise.loss.value == pytest.approx(heights.mean())
     assert found.step == 13
-    assert str(found).startswith("Between reset and control at step 13: the loss rises by ")
+    assert str(found).startswith("Between reset and control at step 13 the line rises above ")
     line = barrier(LINEAR, STORE, "control", "control", on="train", num_points=3).on_line
     np.testing.assert_array_equal(line[:, 0], line[:, 1])
+
+
+def test_a_barrier_has_the_null_of_its_arm_and_two_seeds_beside_it():
+    measure(LINEAR, STORE)
+    found = barrier(LINEAR, STORE, "reset")
+    assert found.null is not None
+    assert found.ceiling is not None
+    of_null = barrier(LINEAR, STORE, "null of reset")
+    assert found.null == of_null.rise
+    assert of_null.null is None
+    assert (found.null.loss.num_pairs, found.ceiling.loss.num_pairs) == (3, 1)
+    # Of a linear classifier the ceiling is half the difference of the two controls' losses, too.
+    nll = [barrier(LINEAR, STORE, "control").on_line[seed, 0, 0] for seed in (0, 1)]
+    assert found.ceiling.loss.value == pytest.approx(0.5 * abs(nll[0] - nll[1]), abs=1e-6)
+    assert "its matched null by" in str(found)
+    assert "two seeds by" in str(found)
+    assert "(1 pair)" in str(found)
 
 
 def test_a_network_with_batchnorm_is_judged_on_its_own_statistics():

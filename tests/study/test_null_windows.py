@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import facts_of
@@ -50,6 +51,7 @@ def small(seed: int, optimizer: str = "adam") -> Parts:
         optimizer=OPTIMIZERS[optimizer](model.parameters()),
         data=(data, labels),
         order=Reshuffle(64, 8),
+        averages=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9)),
         probe_set=(data[:16], labels[:16]),
     )
 
@@ -94,7 +96,7 @@ def windowed(length: int, source: str) -> list[Arm]:
 
 
 @pytest.mark.parametrize("recipe", [sgd, adam, rmsprop])
-@pytest.mark.parametrize("source", ["moments", "batchnorm", "weights"])
+@pytest.mark.parametrize("source", ["moments", "batchnorm", "weights", "averages"])
 @pytest.mark.parametrize("length", [1, 5, 20])
 def test_a_null_is_displaced_as_far_as_its_treated_arm(recipe, source: str, length: int):
     """Seen in the carriers of the study's arms, at every boundary of the window; and so it is recorded."""

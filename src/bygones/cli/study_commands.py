@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +53,9 @@ from bygones.cli.resources import (
 )
 
 if TYPE_CHECKING:
+    import xarray as xr
+
+    from bygones.analysis.designs import Design
     from bygones.study.design import Study
     from bygones.study.executors import AbstractExecutor
     from bygones.study.plan import Plan
@@ -168,7 +171,10 @@ def plan(
     with print_to_stderr():
         planned = settings.plan()
     if as_json:
-        print(json.dumps(terminal.plan_dict(planned, num_workers), indent=2))
+        pilot = _pilot(planned)
+        designs = [] if pilot is None else map(asdict, _compare_designs(planned, pilot))
+        said = {**terminal.plan_dict(planned, num_workers), "designs": [*designs]}
+        print(json.dumps(said, indent=2))
         return
     terminal.print_plan(planned, terminal.plan_lines(planned, num_workers))
     for finding in planned.facts.findings or ():
@@ -426,29 +432,40 @@ def _print_seeds_needed(planned: Any, half_width: float, num_workers: int) -> No
         terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
 
 
-def _print_designs(planned: Plan) -> None:
-    """Print which design pays, judged by the study's stored seeds, or how to tell where there are none."""
-    from bygones.analysis.designs import compare_designs, how_to_tell
-    from bygones.cli import terminal
+def _pilot(planned: Plan) -> xr.Dataset | None:
+    """Return the study's stored outcomes, None below the three seeds that designs are judged from."""
     from bygones.core.errors import StoreError, UnknownName
     from bygones.store.outcomes import read_manifest, read_outcomes
 
-    name = planned.study.name
     try:
-        manifest = read_manifest(planned.store, name)
+        manifest = read_manifest(planned.store, planned.study.name)
     except (StoreError, UnknownName):
-        manifest = None
-    if manifest is None or len(manifest.seeds) < 3:
+        return None
+    return read_outcomes(planned.store, manifest) if len(manifest.seeds) >= 3 else None
+
+
+def _compare_designs(planned: Plan, pilot: xr.Dataset) -> list[Design]:
+    """Return what each design takes for the planned seeds' half-width, judged by the stored ones."""
+    from bygones.analysis.designs import compare_designs
+
+    return compare_designs(pilot, planned.costs(), num_seeds=len(planned.study.seeds))
+
+
+def _print_designs(planned: Plan) -> None:
+    """Print which design pays, judged by the study's stored seeds, or how to tell where there are none."""
+    from bygones.analysis.designs import how_to_tell
+    from bygones.cli import terminal
+
+    pilot = _pilot(planned)
+    if pilot is None:
         terminal.out.print(
-            f"Which design pays (siblings, several forks) is told from three stored seeds: run {name} with "
-            f"--seeds 0-3 --siblings 2 as a pilot, and plan again."
+            f"Which design pays (siblings, several forks) is told from three stored seeds: run "
+            f"{planned.study.name} with --seeds 0-3 --siblings 2 as a pilot, and plan again."
         )
         return
-    outcomes = read_outcomes(planned.store, manifest)
-    found = compare_designs(outcomes, planned.costs(), num_seeds=len(planned.study.seeds))
-    terminal.print_designs(found, len(manifest.seeds))
-    if how_to_tell(outcomes):
-        terminal.out.print(how_to_tell(outcomes))
+    terminal.print_designs(_compare_designs(planned, pilot), pilot.sizes["seed"])
+    if how_to_tell(pilot):
+        terminal.out.print(how_to_tell(pilot))
 
 
 def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:

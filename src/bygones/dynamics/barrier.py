@@ -8,9 +8,12 @@ error over a set of examples:
 
 On a convex loss no point lies above the higher end, so that it is half the difference of the ends at most,
 and 0 where these are equal; beyond that, a ridge lies between the two. BatchNorm's running statistics belong
-to no point of the line, so they are computed anew at each, over the training data. Frankle et al., Linear
-mode connectivity and the lottery ticket hypothesis (2020), https://arxiv.org/abs/1912.05671; recomputed
-statistics: Jordan et al., REPAIR (2022), https://arxiv.org/abs/2211.08403.
+to no point of the line, so they are computed anew at each, over the training data. Two references stand
+beside a barrier: that of the arm's matched null, and the ceiling, between the controls of two seeds.
+
+Frankle et al., Linear mode connectivity and the lottery ticket hypothesis (2020),
+https://arxiv.org/abs/1912.05671; recomputed statistics: Jordan et al., REPAIR (2022),
+https://arxiv.org/abs/2211.08403.
 """
 
 from __future__ import annotations
@@ -36,29 +39,58 @@ from bygones.training.run import Run, Snapshot
 
 NUM_POINTS = 11
 _BATCH = 256
+_Weights = Mapping[str, Tensor]
 Evaluate = Callable[[nn.Module], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Heights of the loss and of the error, a share of wrong predictions, on lines of independent seeds."""
+
+    loss: Estimate
+    error: Estimate
+
+    @classmethod
+    def on(cls, lines: np.ndarray) -> Rise:
+        """Estimate the heights of lines of loss and error, [R, points, 2]."""
+        heights = np.array([height(line) for line in lines])
+        return cls(by_skewness(heights[:, 0]), by_skewness(heights[:, 1]))
+
+    def __str__(self) -> str:
+        return f"{self.loss} in loss and {self.error.scaled(100.0)} percentage points in error"
 
 
 @dataclass(frozen=True)
 class Barrier:
     """Barriers between two arms over seeds, in mean loss and in error; `str` is the sentence.
 
+    `null`: those between the matched null of `left` and `right`, None where `left` has none. `ceiling`:
+    those between the controls of two seeds, in disjoint pairs of seeds; None below two seeds.
     `on_line`: mean loss and error of each seed at each point, [R, points, 2], the first point `left`.
     """
 
     left: str
     right: str
     step: int
-    loss: Estimate
-    error: Estimate
+    rise: Rise
+    null: Rise | None
+    ceiling: Rise | None
     on_line: np.ndarray
 
     def __str__(self) -> str:
-        error, seeds = self.error.scaled(100.0), format_count(self.loss.num_pairs, "seed")
+        loss = self.rise.loss
+        references = [
+            f"{what} by {rise} ({format_count(rise.loss.num_pairs, kind)})"
+            for what, rise, kind in (
+                ("its matched null", self.null, "seed"),
+                ("two seeds", self.ceiling, "pair"),
+            )
+            if rise is not None
+        ]
         return (
-            f"Between {self.left} and {self.right} at step {self.step}: the loss rises by {self.loss} above "
-            f"the mean of the ends, the error by {error} percentage points; "
-            f"{seeds}, {self.on_line.shape[1]} points, {self.loss.method}."
+            f"Between {self.left} and {self.right} at step {self.step} the line rises above the mean of its "
+            f"ends by {self.rise}{''.join(f', {one}' for one in references)}; "
+            f"{format_count(loss.num_pairs, 'seed')}, {self.on_line.shape[1]} points, {loss.method}."
         )
 
 
@@ -73,8 +105,8 @@ def height(on_line: np.ndarray) -> np.ndarray:
 
 def losses_on_line(
     model: nn.Module,
-    left: Mapping[str, Tensor],
-    right: Mapping[str, Tensor],
+    left: _Weights,
+    right: _Weights,
     evaluate: Evaluate,
     *,
     data: Tensor | None = None,
@@ -139,30 +171,65 @@ def barrier(
             f"a barrier is seen on the 'probe' set or on the 'train' data; got '{on}'."
         )
     planned = plan(study, store)
-    rows: list[np.ndarray] = []
+    null = _null_of(planned, left)
+    controls: list[_Weights] = []
+    lines: list[np.ndarray] = []
+    of_nulls: list[np.ndarray] = []
+    between_seeds: list[np.ndarray] = []
     with planned.contract.in_force():
         for seed in study.seeds:
             run = Run(study.recipe, seed, planned.contract.device)
-            inputs, labels, data = _examples(run, on)
-            states: list[Mapping[str, Tensor]] = []
-            for arm in (left, right):
-                run.restore(_last_state(planned, seed, arm))
-                model = run.parts.model
-                states.append({n: p.detach().clone() for n, p in model.named_parameters()})
-            line = losses_on_line(
-                run.parts.model,
-                states[0],
-                states[1],
-                lambda model, x=inputs, y=labels: _loss_and_error(model, x, y),
-                data=data,
-                num_points=num_points,
-            )
-            rows.append(line)
-    on_line = np.stack(rows)
-    heights = np.array([height(line) for line in on_line])
+            draw = _lines_of(run, on, num_points)
+            end = _weights(run, planned, seed, right)
+            lines.append(draw(_weights(run, planned, seed, left), end))
+            if null is not None:
+                of_nulls.append(draw(_weights(run, planned, seed, null), end))
+            controls.append(_weights(run, planned, seed, "control"))
+            if len(controls) % 2 == 0:
+                between_seeds.append(draw(*controls[-2:]))
+    on_line = np.stack(lines)
     return Barrier(
-        left, right, study.end, by_skewness(heights[:, 0]), by_skewness(heights[:, 1]), on_line
+        left,
+        right,
+        study.end,
+        Rise.on(on_line),
+        Rise.on(np.stack(of_nulls)) if of_nulls else None,
+        Rise.on(np.stack(between_seeds)) if between_seeds else None,
+        on_line,
     )
+
+
+def _null_of(planned: Plan, arm: str) -> str | None:
+    """Return the name of an arm's matched null; None without one, and for another draw of the arm itself."""
+    facts = {one.name: one for one in planned.facts.arms}
+    if arm not in facts:
+        raise unknown_name("arm", arm, facts)
+    if facts[arm].redraw:
+        return None
+    return next((one.name for one in facts.values() if one.null_of == arm), None)
+
+
+def _lines_of(run: Run, on: str, num_points: int) -> Callable[[_Weights, _Weights], np.ndarray]:
+    """Return the function that evaluates a run's model on the line between two weights, [points, 2]."""
+    inputs, labels, data = _examples(run, on)
+
+    def draw(left: _Weights, right: _Weights) -> np.ndarray:
+        return losses_on_line(
+            run.parts.model,
+            left,
+            right,
+            lambda model: _loss_and_error(model, inputs, labels),
+            data=data,
+            num_points=num_points,
+        )
+
+    return draw
+
+
+def _weights(run: Run, planned: Plan, seed: int, arm: str) -> _Weights:
+    """Return the weights of an arm at its last step."""
+    run.restore(_last_state(planned, seed, arm))
+    return {name: p.detach().clone() for name, p in run.parts.model.named_parameters()}
 
 
 def _last_state(planned: Plan, seed: int, arm: str) -> Snapshot:
