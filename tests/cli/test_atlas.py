@@ -38,7 +38,7 @@ def breaks(seed: int) -> Parts:
 
 
 def tiny(name: str, recipe: object = classifier) -> Callable[[], Study]:
-    return lambda: small(("reset", "swap", "hold batchnorm"), recipe=recipe, name=name)
+    return lambda: small(("reset", "hold batchnorm"), recipe=recipe, name=name)
 
 
 def published(outcomes) -> tuple[Signature, ...]:
@@ -60,6 +60,7 @@ def atlas(tmp_path, monkeypatch, capsys) -> Callable[..., Said]:
     }
     monkeypatch.setattr(REGIMES, "_members", regimes)
     monkeypatch.setattr(SIGNATURES, "_members", {"first": published})
+    monkeypatch.setattr("bygones.cli.atlas_commands.QUICK_SEEDS", 3)
     monkeypatch.chdir(tmp_path)
     NOWHERE.update(missing=True, broken=True)
     return lambda *arguments: run_here(
@@ -76,8 +77,8 @@ def test_the_page_holds_what_was_measured(atlas):
     assert [(row["regime"], row["source"]) for row in rows if row["regime"] == "first"]
     for name in ("first", "last"):
         outcomes = load_outcomes(str(PAGE / "stores" / name), None)
-        assert outcomes.sizes["seed"] == 4
-        for arm in ("reset", "swap", "hold batchnorm"):
+        assert outcomes.sizes["seed"] == 3
+        for arm in ("reset", "hold batchnorm"):
             found = effect(outcomes, arm, 11)
             assert found.fraction is not None
             shown = format_effect_share(found)
@@ -86,8 +87,8 @@ def test_the_page_holds_what_was_measured(atlas):
             assert float(row["share"]) == found.fraction.value
             assert float(row["share_high"]) == found.fraction.high
     assert "Resets matter: they move something." in page
-    assert "4 seeds" in page
-    assert "(4 seed pairs each)" in page
+    assert "3 seeds" in page
+    assert "(3 seed pairs each)" in page
     assert re.search(r'<td class="n" data-value="[\d.e-]+">\d+\.\d min</td>', page)
 
 
@@ -100,7 +101,11 @@ def test_the_page_asks_for_nothing_from_outside_and_the_tables_are_there(atlas):
     assert "| `first` |" in (PAGE / "atlas.md").read_text()
 
 
-def test_a_second_time_nothing_is_trained_and_the_page_is_the_same(atlas):
+def test_a_plan_trains_nothing_and_a_second_time_nothing_is_trained(atlas):
+    said = atlas("--quick", "--plan", "first")
+    assert said.code == 0
+    assert "first: 3 seeds × 6 arms to step 11, " in said.err
+    assert not (PAGE / "atlas.html").exists()
     atlas("--quick", "first")
     page = (PAGE / "atlas.html").read_bytes()
     trained = TRAINED["steps"]
@@ -116,7 +121,7 @@ def test_a_second_time_nothing_is_trained_and_the_page_is_the_same(atlas):
 def test_a_regime_that_fails_costs_no_finished_work_and_is_named(atlas):
     said = atlas("--quick", "first", "broken", "last")
     assert said.code == RecipeError.exit_code
-    assert "1 of the regimes failed" in said.err
+    assert "1 regime failed, so the atlas is without: broken" in said.err
     assert "no third seed today" in said.err
     page = (PAGE / "atlas.html").read_text()
     assert '<span class="arm">broken</span>' in page
@@ -141,19 +146,20 @@ def test_a_regime_whose_package_is_missing_is_left_out_with_the_command_that_ins
     assert not Path("alone/atlas.html").exists()
 
 
+def test_a_study_that_cannot_be_made_costs_the_others_nothing(atlas, monkeypatch):
+    members = {**REGIMES._members, "raising": lambda: 1 / 0}  # type: ignore[attr-defined]
+    monkeypatch.setattr(REGIMES, "_members", members)
+    said = atlas("--quick", "raising", "last")
+    assert said.code == 70
+    assert "raising is left out: it raised ZeroDivisionError: division by zero." in said.err
+    assert '<th scope="row">last' in (PAGE / "atlas.html").read_text()
+
+
 def test_an_unknown_regime_is_named_with_a_suggestion_before_anything_is_trained(atlas):
     said = atlas("--quick", "first", "lats")
     assert (said.code, said.out) == (2, "")
     assert "no regime called 'lats'; did you mean 'last'?" in said.err
     assert not PAGE.exists()
-
-
-def test_a_plan_says_what_is_left_and_trains_nothing(atlas):
-    said = atlas("--quick", "--plan", "first", "last")
-    assert said.code == 0
-    assert "first: 4 seeds × 8 arms to step 11" in said.err
-    assert "2 regimes, " in said.err
-    assert not (PAGE / "atlas.html").exists()
 
 
 def test_a_bundle_can_be_verified_and_its_digest_stands_on_the_page(atlas, monkeypatch, capsys):

@@ -15,6 +15,7 @@ import typer
 from bygones.cli.options import Lanes, Workers
 from bygones.cli.resources import default_workers, make_executor, print_to_stderr
 from bygones.core.errors import BygonesError, WorkerError
+from bygones.core.text import describe_error, format_count
 
 if TYPE_CHECKING:
     from bygones.publish.report.atlas import Entry
@@ -98,10 +99,10 @@ def atlas(
         try:
             with print_to_stderr():
                 entries.append(_enter(name, planned, executor, folder, bundle=bundle))
-        except BygonesError as error:
+        except Exception as error:  # whatever a regime's code raises: the others are finished
             failed[name] = error
-            terminal.console.print(f"{name} is left out: {error}")
-    left_out = missing | {name: str(error) for name, error in failed.items()}
+            terminal.console.print(f"{name} is left out: {_sentence(error)}")
+    left_out = missing | {name: _sentence(error) for name, error in failed.items()}
     if entries:
         page = write_atlas(entries, folder, left_out=left_out, quick=quick)
         terminal.print_atlas(entries)
@@ -133,7 +134,7 @@ def _study(name: str, *, quick: bool) -> Study:
 
 def _plan_all(
     names: Sequence[str], folder: Path, lanes: str, num_workers: int, *, quick: bool
-) -> tuple[dict[str, Plan], dict[str, str], dict[str, BygonesError]]:
+) -> tuple[dict[str, Plan], dict[str, str], dict[str, Exception]]:
     """Plan and print every study; return the plans, why packages are missing, and the errors, by regime."""
     from bygones.cli import terminal
     from bygones.cli.load import parse_lanes
@@ -142,18 +143,18 @@ def _plan_all(
 
     plans: dict[str, Plan] = {}
     missing: dict[str, str] = {}
-    failed: dict[str, BygonesError] = {}
+    failed: dict[str, Exception] = {}
     for name in names:
         try:
             store = lasting_store(str(folder / "stores" / name))
             study = _study(name, quick=quick)
             planned = plan(study, store, lanes=parse_lanes(lanes), workers=num_workers)
-        except BygonesError as error:
+        except Exception as error:
             if why := _missing_package(name, error):
                 missing[name] = why
             else:
                 failed[name] = error
-            terminal.console.print(f"{name} is left out: {why or error}")
+            terminal.console.print(f"{name} is left out: {why or _sentence(error)}")
             continue
         plans[name] = planned
         terminal.console.print(terminal.atlas_plan_line(name, planned, num_workers))
@@ -250,18 +251,21 @@ def _bundle(folder: Path, name: str, study: str) -> str:
     return bundle_study(store, path, study).digest
 
 
-def _end(
-    entries: Sequence[Entry], missing: dict[str, str], failed: dict[str, BygonesError]
-) -> None:
+def _end(entries: Sequence[Entry], missing: dict[str, str], failed: dict[str, Exception]) -> None:
     """Raise for regimes that failed, and where there is nothing to show; what is missing has been said."""
     if failed:
         first = next(iter(failed.values()))
         error = WorkerError(
-            f"{len(failed)} of the regimes failed and are not in the atlas: {', '.join(failed)}. The first "
-            f"said: {first} What is finished is stored; run the same command again to go on."
+            f"{format_count(len(failed), 'regime')} failed, so the atlas is without: {', '.join(failed)}. "
+            f"The first said: {_sentence(first)} What is finished is stored; run the same command again to go on."
         )
-        error.exit_code = first.exit_code
+        error.exit_code = getattr(first, "exit_code", 70)
         raise error
     if not entries:
         named = "; ".join(f"{name}: {why}" for name, why in missing.items())
         raise WorkerError(f"there is no regime left to show. {named}")
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an error says; of one that bygones did not expect, also its class."""
+    return str(error) if isinstance(error, BygonesError) else f"it {describe_error(error)}."
