@@ -162,6 +162,7 @@ def test_an_unknown_regime_is_named_with_a_suggestion_before_anything_is_trained
     assert not PAGE.exists()
 
 
+@pytest.mark.long
 def test_a_bundle_can_be_verified_and_its_digest_stands_on_the_page(atlas, monkeypatch, capsys):
     said = atlas("--quick", "first", "--bundle")
     assert said.code == 0, said.err

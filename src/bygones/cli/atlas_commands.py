@@ -257,7 +257,8 @@ def _end(entries: Sequence[Entry], missing: dict[str, str], failed: dict[str, Ex
         first = next(iter(failed.values()))
         error = WorkerError(
             f"{format_count(len(failed), 'regime')} failed, so the atlas is without: {', '.join(failed)}. "
-            f"The first said: {_sentence(first)} What is finished is stored; run the same command again to go on."
+            f"The first said: {_sentence(first)} What is finished is stored; run the same command again to "
+            f"go on."
         )
         error.exit_code = getattr(first, "exit_code", 70)
         raise error
