@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -213,7 +213,7 @@ def _enter(
 
 
 @contextmanager
-def _timed(file: Path, key: str, planned: Plan) -> Iterator[object]:
+def _timed(file: Path, key: str, planned: Plan) -> Iterator[Callable[[], float | None]]:
     """Add the time of the block to what earlier runs have noted; yields a function that returns the sum.
 
     It is noted also where the block is stopped: what was trained until then is stored.

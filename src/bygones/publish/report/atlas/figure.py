@@ -89,9 +89,8 @@ def _frame(width: float, num_rows: int) -> Frame:
 
 def _draw_share_axis(ax: Axes, rows: Sequence[Row], frame: Frame) -> Scale:
     values = [1.0]
-    for _, cell in rows:
-        if cell is not None and cell.reading.last.fraction is not None:
-            last = cell.reading.last
+    for last in (cell.reading.last for _, cell in rows if cell is not None):
+        if last.fraction is not None:
             values += [last.fraction.value, min(last.fraction.high, 20.0)]
             values.append(share(last, math.nan if last.null is None else last.null.value))
     axis = scale(values, GONE_SHARE / 10)
