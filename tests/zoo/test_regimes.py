@@ -16,7 +16,7 @@ from bygones.study.plan import plan
 from bygones.training.fork_check import Certificate, check_fork
 from bygones.training.recipe import Recipe
 from bygones.training.treatment import Treatment
-from bygones.zoo.regimes import REGIMES
+from bygones.zoo.regimes import REGIMES, SIGNATURES
 
 FORK, HORIZONS = 12, (0, 1, 20)
 NEEDED = {
@@ -81,7 +81,7 @@ def certificate(name: str) -> Certificate:
 
 
 def test_every_regime_is_tested_here():
-    assert NEEDED.keys() == REGIMES.keys()
+    assert NEEDED.keys() == REGIMES.keys() == SIGNATURES.keys()
 
 
 @regimes
@@ -101,6 +101,15 @@ def test_sham_is_exactly_zero_and_arms_are_not(name):
             for array in observed
         ]
         assert np.all(np.any(changed, axis=0)) != (arm.name in INERT.get(name, ())), arm.name
+
+
+@sham
+def test_a_signature_says_what_was_seen_and_a_horizon_that_was_not_observed_is_not_judged(name):
+    judged = SIGNATURES[name](outcomes(name))
+    assert judged
+    for one in judged:
+        assert one.observed, one
+        assert one.met is None or not one.observed.startswith("not ")
 
 
 @repeated

@@ -210,7 +210,7 @@ class Effect:
             return f"{said}, which is within the resolution too, so there is no share of it"
         if self.fraction is None or self.is_rounding:
             return said
-        said += f", of which this is {_share(self.fraction)}"
+        said += f", of which this is {describe_share(self.fraction)}"
         return said if self.fraction.method in _PLAIN else f"{said}, {self.fraction.method}"
 
 
@@ -257,7 +257,7 @@ _PLAIN = (
 FACTOR_FROM = 10.0  # shares above this are printed as factors: 1550% is hard to read
 
 
-def _share(share: Estimate) -> str:
+def describe_share(share: Estimate) -> str:
     """Return a share in words with its interval: in percent, and as a factor what is above ten.
 
     The value of a share far below its upper end has digits of its own: with the interval's it would be 0.

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bygones.cli import audit_commands, process, record_commands, study_commands
+from bygones.cli import atlas_commands, audit_commands, process, record_commands, study_commands
 from bygones.cli.aliases import replace_aliases
 from bygones.cli.command_types import Command, Group, ScriptCommand, TargetCommand
 from bygones.core.errors import BygonesError, StoreError, WorkerError
@@ -22,7 +22,7 @@ STUDIES = "Study a recipe or, after `--`, a training script"
 RECORDS = "Audit a script, keep records"
 _GO_ON = "What is finished is stored; run the same command again to go on."
 _ORDER: list[str] = [
-    *("demo", "sources", "plan", "run", "check", "report", "compare", "script"),
+    *("demo", "sources", "plan", "run", "check", "report", "compare", "atlas", "script"),
     *("audit", "ledger", "bundle", "checklist", "list"),
 ]
 
@@ -55,7 +55,12 @@ ledger = _make_group("Write a run's ledger, compare two, read contracts.")
 bundle = _make_group("Write a study as a self-contained archive, or verify one.")
 GROUPS = {"script": script, "audit": audit, "ledger": ledger, "bundle": bundle}
 
-for command in (study_commands.demo, study_commands.report, study_commands.compare):
+for command in (
+    study_commands.demo,
+    study_commands.report,
+    study_commands.compare,
+    atlas_commands.atlas,
+):
     app.command(cls=Command, rich_help_panel=STUDIES)(command)
 for command in (
     study_commands.sources,

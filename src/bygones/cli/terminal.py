@@ -18,6 +18,7 @@ from bygones.core.study_facts import describe_repeats
 
 if TYPE_CHECKING:
     from bygones.analysis.designs import Design
+    from bygones.publish.report.atlas import Entry
     from bygones.scripts.plan import ScriptPlan
     from bygones.store.contracts import Contracts
     from bygones.study.plan import Plan
@@ -251,6 +252,34 @@ def plan_lines(planned: Plan, num_workers: int) -> list[str]:
         f"({planned.seconds_a_step * 1e3:.2f} ms a seed's step, timed here).",
         *([planned.note] if planned.note else []),
     ]
+
+
+def atlas_plan_line(name: str, planned: Plan, num_workers: int) -> str:
+    """Describe what is left to train of one regime of the atlas, in a line."""
+    what = f"{name}: {len(planned.study.seeds)} seeds × {len(planned.arms)} arms to step {planned.study.end}"
+    if not planned.seeds_left:
+        return f"{what}, everything is stored already."
+    time = duration(planned.seconds_left(num_workers))
+    lanes = f", {planned.contract.lanes} seeds a step" if planned.contract.lanes > 1 else ""
+    return f"{what}, {planned.steps_left:,} steps left, about {time}{lanes}."
+
+
+def print_atlas(entries: Sequence[Entry]) -> None:
+    """Print each source of each regime: its share of another seed, both lifetimes, and the verdict."""
+    from bygones.publish.report.atlas.tables import effect_lasts
+    from bygones.publish.report.verdicts import format_effect_share
+
+    rows = [
+        (entry.regime, cell.arm.name, format_effect_share(cell.reading.last), cell.lasts,
+         effect_lasts(cell.reading))
+        for entry in entries
+        for cell in entry.cells
+    ]  # fmt: skip
+    columns = ("regime", "arm", "share of another seed", "carrier lasts", "effect stood (steps)")
+    out.print(table("", columns, rows, num_unwrapped=3))
+    for entry in entries:
+        for one in entry.signatures:
+            out.print(f"{entry.regime}: {one}")
 
 
 def plan_dict(planned: Plan, num_workers: int) -> Mapping[str, Any]:

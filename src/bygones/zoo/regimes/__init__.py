@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import xarray as xr
+
+from bygones.analysis.signature import Signature
 from bygones.core.catalogue import Catalogue
 from bygones.study.design import Study
 from bygones.zoo.regimes import (
@@ -27,8 +30,23 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
     },
 )
 
+# What has been published of each, as the outcomes of its default study show it.
+SIGNATURES: Catalogue[Callable[[xr.Dataset], tuple[Signature, ...]]] = Catalogue(
+    "signature",
+    {
+        "digits": digits.signatures,
+        "mnist1d": mnist1d.signatures,
+        "charlm": charlm.signatures,
+        "contrastive": contrastive.signatures,
+        "mean_teacher": mean_teacher.signatures,
+        "averaging": averaging.signatures,
+        "continual": continual.signatures,
+    },
+)
+
 __all__ = [
     "REGIMES",
+    "SIGNATURES",
     "averaging",
     "charlm",
     "continual",

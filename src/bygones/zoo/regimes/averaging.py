@@ -12,14 +12,20 @@ Izmailov et al. 2018 (arXiv:1803.05407), algorithm 1; windows as in Kaddour 2022
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bygones.analysis.arms import Arms
+from bygones.analysis.effects import estimator_of, per_seed
+from bygones.analysis.signature import Signature
+from bygones.core.study_facts import facts_of
 from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Hold, Reset
@@ -140,3 +146,39 @@ def study() -> Study:
             Arm("reset momentum", Treatment("moments", Reset(), at)),
         ),
     )
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge whether an EMA forgets at its decay, and whether BatchNorm's old statistics leave no trace."""
+    forgets = Signature(
+        "a reset EMA is forgotten at its own rate",
+        "the half-life of its effect is that of the decay 0.95, ln 2 / -ln 0.95 = 13.5 steps, to a tenth",
+        "Tarvainen & Valpola 2017 (arXiv:1703.01780), section 2",
+    )
+    anew = Signature(
+        "averaged weights need BatchNorm's statistics anew, and nothing of the old ones",
+        "after the recomputation a reset of the running statistics moves no prediction, to the bit",
+        "Izmailov et al. 2018 (arXiv:1803.05407), algorithm 1",
+    )
+    return (
+        forgets.unless_followed(outcomes, 20, 80) or _judge_forgets(outcomes, forgets),
+        _judge_anew(outcomes, anew),
+    )
+
+
+def _judge_forgets(outcomes: xr.Dataset, forgets: Signature) -> Signature:
+    facts, expected = facts_of(outcomes), math.log(2) / -math.log(0.95)
+    moved = per_seed(outcomes, "tv", "reset EMA")
+    early, late = (moved.sel(step=facts.fork_at + horizon).values for horizon in (20, 80))
+    found = estimator_of(facts)(60.0 / np.log2(early / late))
+    ends = [found.low / expected, found.high / expected]
+    within = None if min(ends) < 0.9 or max(ends) > 1.1 else True
+    apart = min(ends) > 1.1 or max(ends) < 0.9
+    return forgets.seen(f"{found} steps", False if apart else within)
+
+
+def _judge_anew(outcomes: xr.Dataset, anew: Signature) -> Signature:
+    arms = Arms.of(outcomes)
+    outputs = outcomes["logits"].values
+    moved = np.any(outputs[:, arms.index("reset batchnorm")] != outputs[:, arms.control])
+    return anew.seen(f"{'some' if moved else 'none'} of {len(outputs)} seeds moved", not moved)

@@ -12,8 +12,11 @@ import random
 from functools import cache
 
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
+from bygones.analysis.contrast import contrast
+from bygones.analysis.signature import Signature, all_of, effect_at, is_above
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Nudge, Reseed, Reset, Scale
@@ -162,3 +165,42 @@ def windows() -> tuple[Tensor, Tensor]:
     text = made_up_text(number * CONTEXT + 1)
     codes = torch.tensor([ALPHABET.index(character) for character in text])
     return codes[:-1].view(number, CONTEXT), codes[1:].view(number, CONTEXT)
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge the order of AdamW's first updates after a treatment, and whether dropped state costs loss."""
+    updates = Signature(
+        "first updates after a reset are ordered by the bias corrections",
+        "lr · sign g with all state new, 3.16 times that with the step kept, 31.6 lr · m̂/|g| with only v "
+        "zeroed, so that one step on they move the function in this order (tests/zoo/test_charlm.py holds "
+        "the updates themselves to half a percent)",
+        "Kingma & Ba 2015 (arXiv:1412.6980), algorithm 1",
+    )
+    dropped = Signature(
+        "dropped optimizer state raises the loss",
+        "the loss is higher one step on; that the gradient's norm falls is not observed",
+        "",
+    )
+    return (
+        updates.unless_followed(outcomes, 1) or _judge_updates(outcomes, updates),
+        dropped.unless_followed(outcomes, 1) or _judge_dropped(outcomes, dropped),
+    )
+
+
+def _judge_updates(outcomes: xr.Dataset, updates: Signature) -> Signature:
+    arms = ("drop the optimizer state", "zero m and v", "zero v")
+    moved = [str(effect_at(outcomes, arm, 1).estimate) for arm in arms]
+    step = int(outcomes["step"].values[0]) + 1
+    larger = [
+        contrast(outcomes, (arm, "control"), (other, "control"), step=step).estimate
+        for arm, other in zip(arms[1:], arms, strict=False)
+    ]
+    return updates.seen(
+        "TV " + ", ".join(f"{size} ({arm})" for size, arm in zip(moved, arms, strict=True)),
+        all_of(*(is_above(apart, 0.0) for apart in larger)),
+    )
+
+
+def _judge_dropped(outcomes: xr.Dataset, dropped: Signature) -> Signature:
+    loss = effect_at(outcomes, "drop the optimizer state", 1, "nll").estimate
+    return dropped.seen(f"{loss} nats", is_above(loss, 0.0))

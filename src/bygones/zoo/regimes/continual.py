@@ -16,8 +16,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
+from bygones.analysis.effects import estimator_of
+from bygones.analysis.signature import Signature, effect_at, is_above, score_per_seed
+from bygones.core.study_facts import facts_of
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Permute, Replace, Reset, Transplant
@@ -113,3 +117,36 @@ def study() -> Study:
             Arm("reset count", Treatment("seen", Reset(), at)),
         ),
     )
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge whether rehearsal removes most forgetting, and what inherited momentum does to it."""
+    rehearsal = Signature(
+        "rehearsal removes most of the forgetting",
+        "150 steps into the new task, more than half of what is forgotten without it",
+        "Chaudhry et al. 2019 (arXiv:1902.10486)",
+    )
+    momentum = Signature(
+        "momentum inherited from the old task adds to forgetting",
+        "a reset at the boundary saves accuracy on the old task ten steps on",
+        "",
+    )
+    return (
+        rehearsal.unless_followed(outcomes, 0, BOUNDARY) or _judge_rehearsal(outcomes, rehearsal),
+        momentum.unless_followed(outcomes, 10) or _judge_momentum(outcomes, momentum),
+    )
+
+
+def _judge_rehearsal(outcomes: xr.Dataset, rehearsal: Signature) -> Signature:
+    before = score_per_seed(outcomes, "control", 0, "accuracy")
+    kept, without = (
+        before - score_per_seed(outcomes, arm, BOUNDARY, "accuracy")
+        for arm in ("control", "no rehearsal")
+    )
+    removed = estimator_of(facts_of(outcomes))(1.0 - kept / without)
+    return rehearsal.seen(f"{removed} of it removed", is_above(removed, 0.5))
+
+
+def _judge_momentum(outcomes: xr.Dataset, momentum: Signature) -> Signature:
+    saved = effect_at(outcomes, "reset momentum", 10, "accuracy").estimate
+    return momentum.seen(f"accuracy {saved}", is_above(saved, 0.0))

@@ -16,8 +16,10 @@ import copy
 import math
 
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
+from bygones.analysis.signature import Signature, all_of, effect_at, is_below
 from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Hold, Replace, Reset, Transplant
@@ -140,4 +142,26 @@ def study() -> Study:
             Arm("another seed's teacher", Treatment("teacher", Transplant(), at)),
             Arm("reset momentum", Treatment("moments", Reset(), at)),
         ),
+    )
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge whether a teacher without memory, and one that stands still, cost the student accuracy."""
+    between = Signature(
+        "a decay between none and frozen is best",
+        "the student loses accuracy in 20 steps with decay 0, and in 20 steps with the teacher held "
+        "(tests/zoo/test_mean_teacher.py trains with either from the start)",
+        "Tarvainen & Valpola 2017 (arXiv:1703.01780), figure 4",
+    )
+    return (between.unless_followed(outcomes, 20) or _judge_between(outcomes, between),)
+
+
+def _judge_between(outcomes: xr.Dataset, between: Signature) -> Signature:
+    none, held = (
+        effect_at(outcomes, arm, 20, "accuracy").estimate
+        for arm in ("decay 0 for 20 steps", "hold teacher for 20 steps")
+    )
+    return between.seen(
+        f"accuracy {none} with decay 0, {held} with the teacher held",
+        all_of(is_below(none, 0.0), is_below(held, 0.0)),
     )

@@ -10,8 +10,10 @@ from functools import cache
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import nn
 
+from bygones.analysis.signature import Signature, effect_at, is_share_above, share_of
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Nudge, Reseed, Reset, SwapWindows
@@ -74,3 +76,24 @@ def _generate_data() -> dict[str, np.ndarray]:
         "x_test": signals["x_test"].astype(np.float32),
         "y_test": signals["y_test"].astype(np.int64),
     }
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge whether a minute change of the weights grows to the size of another seed."""
+    butterfly = Signature(
+        "a minute change grows to the size of another seed",
+        "2,000 steps after a relative nudge of 1e-6, more than half as many predictions differ as between "
+        "two seeds",
+        "Summers & Dinneen 2021 (arXiv:2103.04514)",
+    )
+    return (butterfly.unless_followed(outcomes, 0, 2000) or _judge_butterfly(outcomes, butterfly),)
+
+
+def _judge_butterfly(outcomes: xr.Dataset, butterfly: Signature) -> Signature:
+    at_once, later = (
+        effect_at(outcomes, "nudge weights 1e-6", horizon, "disagreement") for horizon in (0, 2000)
+    )
+    return butterfly.seen(
+        f"{share_of(at_once)} of another seed at once, {share_of(later)} after 2,000 steps",
+        is_share_above(later, 0.5),
+    )
