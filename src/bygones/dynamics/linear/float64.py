@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import torch  # noqa: F401 - for the example
 from torch import Tensor, nn
 from torch.optim import Optimizer
 

@@ -9,11 +9,13 @@ state by Δ at step t is ⟨λ_t, Δ⟩. Griewank & Walther, Evaluating Derivati
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from bygones.core.errors import RecipeError
 from bygones.core.text import describe_error
@@ -58,7 +60,41 @@ def pull_back(
         if shadow is not None and shadow.requires_grad and weight is not None:
             outputs.append(shadow)
             weights.append(weight.to(shadow.dtype))
-    return Gradient(snapshot.step, _gradients(run, outputs, weights, starts), tuple(tape.dropped))
+    return Gradient(
+        snapshot.step,
+        _gradients(run, outputs, weights, starts),
+        _dropped(tape, taken_by_the_loop=1),
+    )
+
+
+def push_forward(
+    run: Run, snapshot: Snapshot, tangent: Vector, rules: Mapping[Operation, Rule] = RULES
+) -> Gradient:
+    """Push a tangent forward over one training step, by dual numbers: ż_{t+1} = J_t ż_t.
+
+    Leaves that `tangent` does not name do not move. The run is left at t + 1.
+    """
+    leaves = transform(vector_of(snapshot.states), lambda source, name, leaf: leaf.detach().clone())
+    tape = Tape(rules)
+    with forward_ad.dual_level():
+        with (
+            warnings.catch_warnings()
+        ):  # the first dual number compiles rules with a deprecated call
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for source, name, leaf in each(leaves):
+                moves = tangent.get(source, {}).get(name)
+                tape.track(leaf, torch.zeros_like(leaf) if moves is None else moves.to(leaf.dtype))
+        with tape:
+            run.restore(replaced(snapshot, leaves))
+            run.advance(snapshot.step + 1)
+            end = vector_of({name: source.capture() for name, source in run.sources.items()})
+
+        def moved(source: str, name: str, leaf: Tensor) -> Tensor:
+            shadow = tape.shadow(leaf)
+            found = None if shadow is None else forward_ad.unpack_dual(shadow).tangent
+            return torch.zeros_like(leaf) if found is None else found.detach().clone()
+
+        return Gradient(run.step, transform(end, moved), _dropped(tape, taken_by_the_loop=1))
 
 
 def gradient_of(
@@ -74,7 +110,7 @@ def gradient_of(
     shadow = tape.shadow(value)
     outputs = [shadow] if shadow is not None and shadow.requires_grad else []
     vector = _gradients(run, outputs, [torch.ones_like(one) for one in outputs], starts)
-    return float(value), Gradient(snapshot.step, vector, tuple(tape.dropped))
+    return float(value), Gradient(snapshot.step, vector, _dropped(tape))
 
 
 def evaluate(run: Run, outcome: Outcome) -> Tensor:
@@ -103,6 +139,13 @@ def sweep(
     for snapshot in reversed(snapshots[:-1]):
         gradient = pull_back(run, snapshot, gradient.vector, rules)
         yield gradient
+
+
+def _dropped(tape: Tape, taken_by_the_loop: int = 0) -> tuple[str, ...]:
+    """List what a block dropped. The training loop itself takes one number out of a step, its loss."""
+    taken = tape.numbers_taken > taken_by_the_loop
+    numbers = ("a number is taken out of a tensor (item, float, an if)",) if taken else ()
+    return (*tape.dropped, *numbers)
 
 
 def _gradients(

@@ -40,7 +40,7 @@ def as_function(func: Operation) -> Rule | None:
 
 
 def _one_by_one(func: Operation) -> Rule | None:
-    """Return an operation on lists of tensors as one on each: torch differentiates only some of the former."""
+    """Return an operation on lists as one on each tensor: torch differentiates only some of the former."""
     name = func._schema.name.partition("_foreach_")[2].rstrip("_")
     function = _FOREACH.get(name, getattr(aten, name, None))
     if function is None:
@@ -51,7 +51,10 @@ def _one_by_one(func: Operation) -> Rule | None:
         is_list = [kind.startswith("List") for kind in kinds[: len(args)]]
         length = next(len(arg) for arg, many in zip(args, is_list, strict=True) if many)
         return [
-            function(*(arg[i] if many else arg for arg, many in zip(args, is_list, strict=True)), **kwargs)
+            function(
+                *(arg[i] if many else arg for arg, many in zip(args, is_list, strict=True)),
+                **kwargs,
+            )
             for i in range(length)
         ]
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -33,6 +34,7 @@ class Tape(TorchDispatchMode):
     """Repeats on shadows what happens within its `with` block to the tensors that it tracks.
 
     `dropped`: what the block did that has no derivative here, in words; what came of it is constant.
+    `numbers_taken`: how often a number was taken out of a tracked tensor into Python, and so dropped.
 
     >>> w = torch.ones(2)
     >>> with Tape() as tape, torch.no_grad():
@@ -46,13 +48,18 @@ class Tape(TorchDispatchMode):
         super().__init__()
         self._rules = rules
         self.dropped: list[str] = []
+        self.numbers_taken = 0  # out of tracked tensors, into Python
         # By storage: the tensor that wrote it, kept alive so that no other takes its address; its shadow.
         self._shadows: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def track(self, tensor: Tensor) -> Tensor:
-        """Follow a tensor from here on; return its shadow, a leaf that can be differentiated by."""
+    def track(self, tensor: Tensor, direction: Tensor | None = None) -> Tensor:
+        """Follow a tensor from here on; return its shadow, a leaf that can be differentiated by.
+
+        `direction`: its tangent, where the block is differentiated forward, in a `forward_ad.dual_level`.
+        """
         shadow = _with_strides(tensor.detach().clone(), tensor).requires_grad_()
-        self._shadows[_address(tensor)] = tensor.detach(), shadow
+        moving = shadow if direction is None else forward_ad.make_dual(shadow, direction)
+        self._shadows[_address(tensor)] = tensor.detach(), moving
         return shadow
 
     def shadow(self, tensor: Tensor) -> Tensor | None:
@@ -74,7 +81,7 @@ class Tape(TorchDispatchMode):
         if func.is_view or not any(_address(t) in self._shadows for t in tensors):
             return func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
-            self._note("a number is taken out of a tensor (item, float, an if)")
+            self.numbers_taken += 1
             return func(*args, **kwargs)
         with _autograd():
             new = self._differentiate(func, args, kwargs, tensors)
@@ -90,12 +97,13 @@ class Tape(TorchDispatchMode):
         self, func: Operation, args: Any, kwargs: Any, tensors: Sequence[Tensor]
     ) -> list[Any] | None:
         """Repeat an operation on shadows; return what it gives, or None if that is constant."""
-        function = self._rules.get(func) or as_function(func)
         if is_drawn(func):
             return None
         seen = {id(t): shadow for t in tensors if (shadow := self.shadow(t)) is not None}
         if not any(shadow.requires_grad for shadow in seen.values()):
             return None
+        rule = self._rules.get(func)
+        function = rule or as_function(func)
         given: list[Any] = []
         if function is not None:
             given_args, given_kwargs = tree_map_only(
@@ -103,7 +111,7 @@ class Tape(TorchDispatchMode):
             )
             given = _flat(function(*given_args, **given_kwargs))
         floats = [one for one in given if one.is_floating_point()]
-        if function is None or (floats and not any(one.requires_grad for one in floats)):
+        if rule is None and (function is None or (floats and not any(map(_leads_back, floats)))):
             self._note(f"{func} has no derivative")
             return None
         return given
@@ -158,12 +166,17 @@ def _same_place(one: Tensor, other: Tensor) -> bool:
     )
 
 
+def _leads_back(tensor: Tensor) -> bool:
+    """Return True if torch can differentiate a tensor by what it was made of."""
+    return tensor.requires_grad and "NotImplemented" not in type(tensor.grad_fn).__name__
+
+
 def _is_part(tensor: Tensor) -> bool:
     """Return True if a tensor covers only a part of its storage."""
     return tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes()
 
 
-def _inserted(whole: Tensor, value: Tensor, like: Tensor, place: int) -> Tensor:
+def _inserted(whole: Tensor, value: Tensor, like: Tensor, place: Any) -> Tensor:
     """Copy a tensor with a part replaced: the part that has the shape and strides of another, at a place.
 
     torch's `as_strided_scatter` does this too, but its derivative by the whole is wrong (torch 2.13).

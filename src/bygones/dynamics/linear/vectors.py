@@ -73,7 +73,9 @@ def transform(vector: Vector, function: Callable[[str, str, Tensor], Tensor]) ->
     }
 
 
-def difference(one: Mapping[str, State], other: Mapping[str, State]) -> dict[str, dict[str, Tensor]]:
+def difference(
+    one: Mapping[str, State], other: Mapping[str, State]
+) -> dict[str, dict[str, Tensor]]:
     """Return z(one) − z(other), in float64. A buffer that only one has yet is zeros in the other.
 
     Raises `ValueError`, with the leaf, where only one of the two has a leaf that does not begin as zeros.
