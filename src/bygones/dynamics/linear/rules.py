@@ -8,6 +8,7 @@ arguments that the operation changes without saying so in its schema.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ Rule = Callable[..., Any]
 aten: Any = torch.ops.aten
 
 
+@cache
 def as_function(func: Operation) -> Rule | None:
     """Return what an operation computes without changing its arguments; None if torch has no such function.
 
@@ -61,6 +63,7 @@ def _one_by_one(func: Operation) -> Rule | None:
     return act
 
 
+@cache
 def is_drawn(func: Operation) -> bool:
     """Return True if an operation's values come from a generator or from nowhere: they are constant."""
     return torch.Tag.nondeterministic_seeded in func.tags or func in _CONSTANT

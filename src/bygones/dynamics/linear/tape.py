@@ -16,8 +16,9 @@ Derivatives (2008), chapter 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bygones.dynamics.linear.rules import RULES, Operation, Rule, as_function, is_drawn
 
@@ -77,8 +77,10 @@ class Tape(TorchDispatchMode):
         self, func: Operation, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if func.is_view or not any(_address(t) in self._shadows for t in tensors):
+        if func.is_view:
+            return func(*args, **kwargs)
+        tensors = [*_flat(args), *_flat(kwargs.values())]
+        if not any(_address(t) in self._shadows for t in tensors):
             return func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
             self.numbers_taken += 1
@@ -86,11 +88,9 @@ class Tape(TorchDispatchMode):
         with _autograd():
             new = self._differentiate(func, args, kwargs, tensors)
         real = func(*args, **kwargs)
-        written = _written(func, real, args, kwargs, self._rules)
-        with _autograd():
-            for place, tensor in enumerate(written):
-                if tensor.is_floating_point():
-                    self._write(tensor, None if new is None else new[place])
+        for place, tensor in enumerate(_written(func, real, args, kwargs, self._rules)):
+            if tensor.is_floating_point():
+                self._write(tensor, None if new is None else new[place])
         return real
 
     def _differentiate(
@@ -106,10 +106,9 @@ class Tape(TorchDispatchMode):
         function = rule or as_function(func)
         given: list[Any] = []
         if function is not None:
-            given_args, given_kwargs = tree_map_only(
-                Tensor, lambda t: seen.get(id(t), t), (args, kwargs)
-            )
-            given = _flat(function(*given_args, **given_kwargs))
+            given_args = [_seen_as(arg, seen) for arg in args]
+            given_kwargs = {name: _seen_as(arg, seen) for name, arg in kwargs.items()}
+            given = list(_flat([function(*given_args, **given_kwargs)]))
         floats = [one for one in given if one.is_floating_point()]
         if rule is None and (function is None or (floats and not any(map(_leads_back, floats)))):
             self._note(f"{func} has no derivative")
@@ -121,6 +120,16 @@ class Tape(TorchDispatchMode):
         known = self._shadows.get(_address(tensor))
         if known is None and (shadow is None or not shadow.requires_grad):
             return
+        if shadow is not None and shadow.stride() == tensor.stride():
+            if not _is_part(tensor) if known is None else _same_place(known[0], tensor):
+                self._shadows[_address(tensor)] = tensor.detach(), shadow
+                return
+        with _autograd():
+            self._write_part(tensor, shadow, known)
+
+    def _write_part(
+        self, tensor: Tensor, shadow: Tensor | None, known: tuple[Tensor, Tensor] | None
+    ) -> None:
         value = tensor.detach().clone() if shadow is None else shadow
         whole = tensor.detach()
         if known is not None and not _same_place(known[0], tensor):
@@ -194,20 +203,43 @@ def _with_strides(value: Tensor, like: Tensor) -> Tensor:
     return laid.copy_(value)
 
 
-def _flat(given: Any) -> list[Tensor]:
-    return [one for one in tree_leaves(given) if isinstance(one, Tensor)]
+def _flat(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments or outputs, of which some may be lists of tensors."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _flat(value)
+
+
+def _seen_as(value: Any, seen: Mapping[int, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return seen.get(id(value), value)
+    if isinstance(value, list | tuple):
+        return type(value)(_seen_as(item, seen) for item in value)
+    return value
 
 
 def _written(
     func: Operation, real: Any, args: Any, kwargs: Any, rules: Mapping[Operation, Rule]
 ) -> list[Tensor]:
     """List the tensors that an operation wrote: its outputs, or the arguments that it changes."""
-    schema = func._schema
-    if not schema.is_mutable:
+    if not func._schema.is_mutable:
         extra = getattr(rules.get(func), "also_writes", ())
-        return [*_flat(real), *(args[place] for place in extra)]
-    changed: list[Any] = []
-    for place, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            changed.append(args[place] if place < len(args) else kwargs.get(argument.name))
-    return _flat(changed)
+        return [*_flat([real]), *(args[place] for place in extra)]
+    return list(
+        _flat(
+            args[place] if place < len(args) else kwargs.get(name)
+            for place, name in _changed_arguments(func)
+        )
+    )
+
+
+@cache
+def _changed_arguments(func: Operation) -> list[tuple[int, str]]:
+    """List the places and names of the arguments that an operation changes in place."""
+    return [
+        (place, argument.name)
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
