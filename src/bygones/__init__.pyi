@@ -11,6 +11,7 @@ from .training.orders import Curriculum as Curriculum
 from .training.orders import Blocked as Blocked
 from .training.run import Run as Run
 from .training.fork_check import check_fork as check_fork
+from .dynamics import check_tangent as check_tangent
 
 # 2. Say what is compared: interventions, windows, arms, probes, a study
 from .core.values import Window as Window
@@ -85,6 +86,7 @@ from .analysis.calibration import brier_parts as brier_parts
 from .analysis.calibration import brier_change as brier_change
 from .dynamics import half_life as half_life
 from .dynamics import barrier as barrier
+from .dynamics import tangent as tangent
 from .analysis.designs import compare_designs as compare_designs
 
 # 5. Publish: reports, figures, checklists, bundles, ledgers

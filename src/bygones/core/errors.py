@@ -36,6 +36,10 @@ class ForkError(BygonesError):
     exit_code = 4
 
 
+class TangentError(ForkError):
+    """A derivative of a training step is not what a finite difference gives, so it predicts nothing."""
+
+
 class ProbeError(BygonesError):
     """A probe changed the run that it observed, or returned an array of the wrong shape."""
 

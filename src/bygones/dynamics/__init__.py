@@ -5,6 +5,8 @@ from bygones.dynamics.barrier import Barrier, barrier, losses_on_line
 from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
 from bygones.dynamics.lifetime import half_life
+from bygones.dynamics.linear import TangentCertificate, check_tangent
+from bygones.dynamics.tangent import Tangent, tangent
 
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
     "quantity", {"carrier-half-life": CarrierHalfLife}
@@ -15,7 +17,11 @@ __all__ = [
     "AbstractQuantity",
     "Barrier",
     "CarrierHalfLife",
+    "Tangent",
+    "TangentCertificate",
     "barrier",
+    "check_tangent",
     "half_life",
     "losses_on_line",
+    "tangent",
 ]
