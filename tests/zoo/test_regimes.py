@@ -33,6 +33,7 @@ NEEDED = {
         *("weights", "moments", "order", "streams"),
         *("reservoir", "seen", "reservoir draws"),
     },
+    "curriculum": {"weights", "moments", "order", "streams", "stage clock"},
 }
 # What does not reach any observed model: statistics that are computed anew before each observation.
 INERT = {"averaging": {"reset batchnorm"}}
@@ -45,7 +46,7 @@ NO_NULL = {
 SMALLER = {"charlm": {"width": 8, "layers": 1}}
 regimes = pytest.mark.parametrize("name", list(REGIMES))
 # Regimes whose training step is slow; their forks are always checked.
-SLOW = ("contrastive", "mean_teacher", "averaging", "continual")
+SLOW = ("contrastive", "mean_teacher", "averaging", "continual", "curriculum")
 sham = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW else n for n in REGIMES]
 )

@@ -9,6 +9,7 @@ from bygones.zoo.regimes import (
     charlm,
     continual,
     contrastive,
+    curriculum,
     digits,
     mean_teacher,
     mnist1d,
@@ -24,6 +25,7 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
         "mean_teacher": mean_teacher.study,
         "averaging": averaging.study,
         "continual": continual.study,
+        "curriculum": curriculum.study,
     },
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "charlm",
     "continual",
     "contrastive",
+    "curriculum",
     "digits",
     "mean_teacher",
     "mnist1d",
