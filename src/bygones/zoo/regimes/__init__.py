@@ -13,6 +13,7 @@ from bygones.zoo.regimes import (
     digits,
     mean_teacher,
     mnist1d,
+    replay,
 )
 
 REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
@@ -26,6 +27,7 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
         "averaging": averaging.study,
         "continual": continual.study,
         "curriculum": curriculum.study,
+        "replay": replay.study,
     },
 )
 
@@ -39,4 +41,5 @@ __all__ = [
     "digits",
     "mean_teacher",
     "mnist1d",
+    "replay",
 ]

@@ -51,7 +51,7 @@ def recipe(
     lr: float = 0.03,
     noise: float = 0.0,
     steps: int = STEPS,
-    pace: float = 0.5,
+    pace: float = 0.2,
     strength: float = 0.1,
     order: Name = "reshuffle",
 ) -> Parts:
@@ -153,7 +153,7 @@ def example_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tenso
     return torch.cat([by_name[name].flatten(1) for name in weights], dim=1)
 
 
-def study(noise: float = 0.0, steps: int = STEPS, pace: float = 0.5) -> Study:
+def study(noise: float = 0.0, steps: int = STEPS, pace: float = 0.2) -> Study:
     """Design a study of five orders and the stages, from the first step to the last: seven arms, 16 seeds.
 
     `noise`: share of wrong labels. `steps`: the budget, which the phases of the orders are stretched to.
