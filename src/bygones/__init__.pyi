@@ -9,6 +9,8 @@ from .training.orders import Reshuffle as Reshuffle
 from .training.orders import WithReplacement as WithReplacement
 from .training.orders import Curriculum as Curriculum
 from .training.orders import Blocked as Blocked
+from .training.orders import SelfPaced as SelfPaced
+from .training.orders import GraB as GraB
 from .training.run import Run as Run
 from .training.fork_check import check_fork as check_fork
 from .dynamics import check_tangent as check_tangent
@@ -26,6 +28,7 @@ from .training.interventions import Kick as Kick
 from .training.interventions import MatchedNull as MatchedNull
 from .training.interventions import Hold as Hold
 from .training.interventions import Permute as Permute
+from .training.interventions import Roll as Roll
 from .training.interventions import Transplant as Transplant
 from .training.interventions import Reseed as Reseed
 from .training.interventions import Resample as Resample

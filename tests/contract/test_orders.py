@@ -21,7 +21,9 @@ from bygones.training.orders import (
     AbstractOrder,
     Blocked,
     Curriculum,
+    GraB,
     Reshuffle,
+    SelfPaced,
     Sequential,
     ShuffleOnce,
     WithReplacement,
@@ -40,12 +42,26 @@ POLICIES: dict[str, AbstractOrder] = {
     "sequential": Sequential(11, 3),
     "curriculum": Curriculum(11, 3, scores=SCORES, growth=8, first=0.3),
     "blocked": Blocked(11, 3, blocks=(0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1), length=4),
+    "self-paced": SelfPaced(11, 3, threshold=1.0, growth=1.2),
+    "grab": GraB(11, 3, dimension=2),
 }
 MODEL = torch.nn.Linear(2, 2)
 DRAWS = [name for name in POLICIES if name != "sequential"]
 WITHOUT_REPLACEMENT = ["reshuffle", "shuffle-once", "sequential"]
 
 every_policy = pytest.mark.parametrize("name", list(ORDERS))
+
+
+def show(cursor: Cursor, steps: int) -> list[list[int]]:
+    """The rows of the next batches; where the order needs it, with feedback that depends on the rows."""
+    rows = []
+    for _ in range(steps):
+        shown = cursor.next()
+        rows.append(shown.tolist())
+        value = np.cos(1.0 + shown)
+        both = np.stack([value, np.sin(3.0 * shown)], axis=1)
+        cursor.give_feedback(shown, both if cursor.order.feedback == "gradients" else 1 + value)
+    return rows
 
 
 def stream(order: AbstractOrder, key: int, length: int) -> list[list[int]]:
@@ -94,9 +110,11 @@ def test_writing_into_a_batch_reaches_no_other_batch(name: str):
 @pytest.mark.parametrize("at", range(9))
 def test_resuming_at_any_position_gives_what_was_to_come(name: str, at: int):
     whole = Cursor(POLICIES[name], KEY)
-    rows = [whole.next().tolist() for _ in range(12)]
-    resumed = Cursor(POLICIES[name], KEY, position=at)
-    assert [resumed.next().tolist() for _ in range(12 - at)] == rows[at:]
+    before = show(whole, at)
+    resumed = Cursor(POLICIES[name], KEY, position=at, memory=dict(whole.memory))
+    rest = show(whole, 12 - at)
+    assert len(before) + len(rest) == 12
+    assert show(resumed, 12 - at) == rest
 
 
 @every_policy
@@ -112,15 +130,16 @@ def test_the_order_source_resumes_an_order_under_another_key_and_in_a_detour(nam
         return Order(parts), parts.cursor
 
     one, cursor = bound(KEY)
-    for _ in range(4):
-        cursor.next()
+    show(cursor, 4)
     cursor.detour = np.array([9, 2, 7], dtype=np.int64)
-    cursor.next()
+    show(cursor, 1)
     state = one.capture()
-    to_come = [cursor.next().tolist() for _ in range(6)]
+    to_come = show(cursor, 6)
     other, elsewhere = bound(OTHER_KEY)
     other.restore(state)
-    assert [elsewhere.next().tolist() for _ in range(6)] == to_come
+    assert show(elsewhere, 6) == to_come
+    if POLICIES[name].feedback:
+        return  # its batches are no function of key and position
     assert to_come[:2] == [POLICIES[name].rows(KEY, position).tolist() for position in (2, 7)]
     assert to_come[2] == POLICIES[name].rows(KEY, 7).tolist()  # back on course: three were skipped
 
@@ -222,6 +241,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("curriculum", {"first": 0.31}),
     ("curriculum", {"scores": (*SCORES[:-1], 99.0)}),
     ("blocked", {"length": 5}),
+    ("self-paced", {"threshold": 1.1}),
+    ("self-paced", {"growth": 1.3}),
+    ("grab", {"dimension": 3}),
     ("blocked", {"blocks": (1, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1)}),
 ]
 
@@ -270,6 +292,8 @@ def test_policy_hashes_are_what_they_always_were(name: str):
         ("with-replacement", Lifetime("exact", 1)),
         ("sequential", Lifetime("unbounded")),
         ("curriculum", Lifetime("phase", 8)),
+        ("self-paced", Lifetime("unbounded")),
+        ("grab", Lifetime("unbounded")),
     ],
 )
 def test_lifetimes(name: str, lifetime: Lifetime):
@@ -321,9 +345,10 @@ def test_what_was_shown_stays_and_what_is_random_is_drawn_anew(name: str):
     order = POLICIES[name]
     before, after = stream(order, KEY, 40), resampled(order, (7, 1))
     assert after[:7] == before[:7]
-    assert (after[7:] == before[7:]) is (name in ("sequential", "shuffle-once"))
+    drawn_once = ("sequential", "shuffle-once", "grab")
+    assert (after[7:] == before[7:]) is (name in drawn_once)
     assert resampled(order, (7, 1)) == after
-    if name not in ("sequential", "shuffle-once"):
+    if name not in drawn_once:
         assert resampled(order, (7, 2))[7:] != after[7:]
 
 

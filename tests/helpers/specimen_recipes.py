@@ -22,7 +22,9 @@ from bygones.core.values import Lifetime
 from bygones.training.orders import (
     AbstractOrder,
     Curriculum,
+    GraB,
     Reshuffle,
+    SelfPaced,
     Sequential,
     ShuffleOnce,
     WithReplacement,
@@ -439,6 +441,40 @@ def contrastive(seed: int, momentum: float = 0.8, named: bool = True) -> Parts:
     )
 
 
+def paced(seed: int, order: str = "self-paced") -> Parts:
+    """A run whose order depends on the losses, or on the gradients by the bias of the last layer."""
+    inputs, labels = examples()
+    model = mlp(norm=False, dropout=0.0)
+    policies: dict[str, AbstractOrder] = {
+        "self-paced": SelfPaced(NUM_EXAMPLES, BATCH_SIZE, threshold=0.5, growth=1.1),
+        "grab": GraB(NUM_EXAMPLES, BATCH_SIZE, dimension=NUM_CLASSES),
+        "reshuffle": Reshuffle(NUM_EXAMPLES, BATCH_SIZE),
+    }
+    return Parts(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        data=(inputs, labels, torch.arange(NUM_EXAMPLES)),
+        order=policies[order],
+        train_step=paced_step,
+        probe_set=(inputs, labels),
+    )
+
+
+def paced_step(parts: Parts, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    inputs, labels, rows = batch
+    outputs = parts.model(inputs)
+    losses = nn.functional.cross_entropy(outputs, labels, reduction="none")
+    values = losses.detach()
+    if parts.cursor.order.feedback == "gradients":
+        values = outputs.detach().softmax(dim=1) - nn.functional.one_hot(labels, NUM_CLASSES)
+    parts.cursor.give_feedback(rows.numpy(), values.numpy())
+    losses.mean().backward()
+    for optimizer in parts.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses.mean()
+
+
 def every_recipe() -> dict[str, Recipe]:
     """All of the above that a fork check must pass, by a readable name."""
     made: dict[str, Recipe] = {}
@@ -453,7 +489,8 @@ def every_recipe() -> dict[str, Recipe]:
         made[f"order {name}"] = Recipe.of(trained, order=name)
     made["bfloat16"] = Recipe.of(trained, dtype="bfloat16", optimizer="adam", augmented=False)
     made["wide moments"] = Recipe.of(wide_moments)
-    for function in (two_optimizers, accumulating, buffered, assorted, contrastive):
+    made["order grab"] = Recipe.of(paced, order="grab")
+    for function in (two_optimizers, accumulating, buffered, assorted, contrastive, paced):
         made[function.__name__] = Recipe.of(function)
     return made
 

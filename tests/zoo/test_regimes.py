@@ -33,6 +33,12 @@ NEEDED = {
         *("weights", "moments", "order", "streams"),
         *("reservoir", "seen", "reservoir draws"),
     },
+    "curriculum": {"weights", "moments", "order", "streams", "stage clock"},
+    "replay": {
+        *("weights", "moments", "order", "streams", "replay", "priorities", "max priority"),
+        *("cursor", "exploration", "target", "environment", "environment draws"),
+        *("action draws", "replay draws"),
+    },
 }
 # What does not reach any observed model: statistics that are computed anew before each observation.
 INERT = {"averaging": {"reset batchnorm"}}
@@ -41,11 +47,12 @@ NO_NULL = {
     "charlm": {"restart the schedule"},
     "mean_teacher": {"reset teacher's counter", "decay 0 for 20 steps"},
     "continual": {"no rehearsal", "reset momentum, no rehearsal", "reset count"},
+    "replay": {"uniform replay", "empty the replay"},
 }
 SMALLER = {"charlm": {"width": 8, "layers": 1}}
 regimes = pytest.mark.parametrize("name", list(REGIMES))
 # Regimes whose training step is slow; their forks are always checked.
-SLOW = ("contrastive", "mean_teacher", "averaging", "continual")
+SLOW = ("contrastive", "mean_teacher", "averaging", "continual", "curriculum", "replay")
 sham = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW else n for n in REGIMES]
 )

@@ -218,6 +218,7 @@ class Run:
         if self.diverged_at is None:
             with self._wrap_errors():
                 returned = self.parts.train_step(self.parts, self.deliver(rows))
+                self.parts.cursor.check_feedback()
                 loss = returned.item() if isinstance(returned, torch.Tensor) else float(returned)
             if not math.isfinite(loss):
                 self.diverged_at = self.step

@@ -40,6 +40,7 @@ _VERBS = {
     "sham": "doing nothing to",
     "carry": "carrying",
     "permute": "permuting",
+    "roll": "rolling",
     "reseed": "re-drawing",
     "resample": "resampling",
     "swap-windows": "swapping two windows of",

@@ -12,6 +12,7 @@ from bygones.training.interventions.replace import Replace
 from bygones.training.interventions.resample import Resample
 from bygones.training.interventions.reseed import Reseed
 from bygones.training.interventions.reset import Reset
+from bygones.training.interventions.roll import Roll
 from bygones.training.interventions.scale import Scale
 from bygones.training.interventions.sham import Sham
 from bygones.training.interventions.swap_windows import SwapWindows
@@ -29,6 +30,7 @@ INTERVENTIONS: Catalogue[type[AbstractIntervention]] = Catalogue(
         "kick": Kick,
         "hold": Hold,
         "permute": Permute,
+        "roll": Roll,
         "transplant": Transplant,
         "reseed": Reseed,
         "resample": Resample,
@@ -51,6 +53,7 @@ __all__ = [
     "Kick",
     "Hold",
     "Permute",
+    "Roll",
     "Transplant",
     "Reseed",
     "Resample",

@@ -104,6 +104,8 @@ class BatchedRuns:
         live = self._live_lanes()
         rows = [run.parts.cursor.next() for run in self.runs]
         losses = self._step_lanes(live, rows) if live else {}
+        for run in live.values():
+            run.parts.cursor.check_feedback()  # a treatment may have switched to an order that needs it
         for lane, run in enumerate(self.runs):
             run.losses.append(losses.get(lane, math.nan))
         diverged = [lane for lane, loss in losses.items() if not math.isfinite(loss)]
@@ -174,6 +176,8 @@ def refusal(parts: Parts) -> str:
     """Return why a recipe cannot have lanes, as far as its parts show without a step; "" if it may."""
     if parts.train_step is not supervised:
         return "it has a training step of its own"
+    if parts.order.feedback:
+        return f"its order needs the {parts.order.feedback} of each batch"
     if parts.others:
         return f"it carries memory of its own ({join_names(parts.others)})"
     for optimizer in parts.optimizers.values():

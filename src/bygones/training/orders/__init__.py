@@ -4,7 +4,9 @@ from bygones.core.catalogue import Catalogue
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.orders.blocked import Blocked
 from bygones.training.orders.curriculum import Curriculum
+from bygones.training.orders.grab import GraB
 from bygones.training.orders.reshuffle import Reshuffle
+from bygones.training.orders.self_paced import SelfPaced
 from bygones.training.orders.sequential import Sequential
 from bygones.training.orders.shuffle_once import ShuffleOnce
 from bygones.training.orders.with_replacement import WithReplacement
@@ -18,6 +20,8 @@ ORDERS: Catalogue[type[AbstractOrder]] = Catalogue(
         "sequential": Sequential,
         "curriculum": Curriculum,
         "blocked": Blocked,
+        "self-paced": SelfPaced,
+        "grab": GraB,
     },
 )
 
@@ -30,4 +34,6 @@ __all__ = [
     "Sequential",
     "Curriculum",
     "Blocked",
+    "SelfPaced",
+    "GraB",
 ]

@@ -4,7 +4,8 @@
 
 `key` is the integer key of the seed's order stream, and `position` counts batches from the start of
 training. The batch is a function of the two, so (key, position) is the whole state of an order, and
-resuming needs no replay.
+resuming needs no replay. An order that depends on losses or gradients has more state than that, its
+*memory*: arrays that the cursor keeps, and that the training step's feedback changes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +22,9 @@ from bygones.core.checks import check_fields
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
 from bygones.core.keyed_rng import mix
-from bygones.core.values import Digest, Lifetime
+from bygones.core.values import Digest, Lifetime, State
+
+Feedback = Literal["", "losses", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class AbstractOrder(ABC):
         return self.num_examples // self.batch_size
 
     @property
+    def feedback(self) -> Feedback:
+        """What the training step gives to `Cursor.give_feedback` of each example shown; "" for nothing."""
+        return ""
+
+    @property
     def redraw_period(self) -> int:
         """Steps after which the order is drawn anew, whatever was shown before; 0 if it never is."""
         return 0
@@ -55,6 +64,27 @@ class AbstractOrder(ABC):
     @abstractmethod
     def rows(self, key: int, position: int) -> np.ndarray:
         """Return the indices of the batch at a position: int64 [batch_size]. A pure function."""
+
+    def fresh_memory(self, key: int) -> State:
+        """Return the state besides key and position of an order that has had no feedback; mostly empty."""
+        return {}
+
+    def rows_given(
+        self, key: int, position: int, memory: State, redraws: Sequence[tuple[int, int]] = ()
+    ) -> np.ndarray:
+        """Return the batch at a position of an order with this memory. A pure function."""
+        if redraws:
+            return self.rows_resampled(key, position, redraws)
+        return self.rows(key, position)
+
+    def update_memory(
+        self, memory: State, num_shown: int, rows: np.ndarray, values: np.ndarray
+    ) -> State:
+        """Return the memory after feedback on the examples `rows`: losses [B] or gradients [B, D].
+
+        `num_shown`: batches shown so far, this one included. A pure function: `memory` is not changed.
+        """
+        return memory
 
     def rows_resampled(
         self, key: int, position: int, redraws: Sequence[tuple[int, int]]

@@ -9,6 +9,7 @@ import numpy as np
 
 from bygones.core.errors import DesignError
 from bygones.core.values import Capability, Lifetime, Origin, State, Visibility
+from bygones.training.leaves import clone_leaf
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.orders.cursor import NO_DETOUR
 from bygones.training.recipe import Parts
@@ -18,12 +19,12 @@ from bygones.training.sources.base import AbstractSource
 class Order(AbstractSource):
     """The position of a run in its data order.
 
-        batch at a step = policy.rows(key, detour[0] if there is a detour else position)
+        batch at a step = policy.rows_given(key, detour[0] if there is a detour else position, memory)
 
     The lifetime is the policy's: to the end of the epoch when reshuffled, the whole run when shuffled
     once. A new order has the same key at position 0: the epochs start again, as when a loader's position
     is lost on resume. Leaves: `policy` (its hash), `key`, `position`, `detour`; and `redraws`, int64 [n, 2],
-    where it has been resampled.
+    where it has been resampled; and `memory/<name>` of an order that depends on losses or gradients.
     """
 
     name = "order"
@@ -55,6 +56,7 @@ class Order(AbstractSource):
             "position": self._cursor.position,
             "detour": self._cursor.detour.copy(),
             **({"redraws": redraws} if len(redraws) else {}),
+            **_memory_leaves(self._cursor.memory),
         }
 
     def restore(self, state: State) -> None:
@@ -70,6 +72,11 @@ class Order(AbstractSource):
         self._cursor.detour = np.asarray(state["detour"], dtype=np.int64).copy()
         pairs = np.asarray(state.get("redraws", ()), dtype=np.int64).reshape(-1, 2).tolist()
         self._cursor.redraws = tuple((int(at), int(draw)) for at, draw in pairs)
+        self._cursor.memory = {
+            name.removeprefix("memory/"): clone_leaf(leaf)
+            for name, leaf in state.items()
+            if name.startswith("memory/")
+        }
 
     def fresh(self) -> State:
         return {
@@ -77,6 +84,7 @@ class Order(AbstractSource):
             "key": self._key_as_built,
             "position": 0,
             "detour": NO_DETOUR,
+            **_memory_leaves(self._policies[self._policy_as_built].fresh_memory(self._key_as_built)),
         }
 
     def redraws_alike(self, step: int) -> bool:
@@ -86,3 +94,7 @@ class Order(AbstractSource):
 
     def lifetime(self) -> Lifetime:
         return self._cursor.order.lifetime
+
+
+def _memory_leaves(memory: State) -> State:
+    return {f"memory/{name}": clone_leaf(leaf) for name, leaf in memory.items()}

@@ -12,9 +12,11 @@ from bygones.zoo.regimes import (
     charlm,
     continual,
     contrastive,
+    curriculum,
     digits,
     mean_teacher,
     mnist1d,
+    replay,
 )
 
 REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
@@ -27,6 +29,8 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
         "mean_teacher": mean_teacher.study,
         "averaging": averaging.study,
         "continual": continual.study,
+        "curriculum": curriculum.study,
+        "replay": replay.study,
     },
 )
 
@@ -51,7 +55,9 @@ __all__ = [
     "charlm",
     "continual",
     "contrastive",
+    "curriculum",
     "digits",
     "mean_teacher",
     "mnist1d",
+    "replay",
 ]

@@ -2,10 +2,15 @@
 
 from bygones.core.catalogue import Catalogue
 from bygones.training.recipe import RecipeFunction
-from bygones.zoo.worlds import averaged, heavy_ball
+from bygones.zoo.worlds import averaged, cliffwalk, heavy_ball
 
 WORLDS: Catalogue[RecipeFunction] = Catalogue(
-    "world", {"heavy-ball": heavy_ball.recipe, "averaged": averaged.recipe}
+    "world",
+    {
+        "heavy-ball": heavy_ball.recipe,
+        "averaged": averaged.recipe,
+        "cliffwalk": cliffwalk.recipe,
+    },
 )
 
-__all__ = ["WORLDS", "averaged", "heavy_ball"]
+__all__ = ["WORLDS", "averaged", "cliffwalk", "heavy_ball"]
