@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+import torch
 from torch import Tensor
 
 from bygones.analysis.metrics.rms import root_mean_square
@@ -272,7 +272,10 @@ def distance(one: Continuation, other: Continuation, kind: str) -> dict[str, flo
 
 def function_distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
     if kind == "logits":
-        one, other = (softmax(logits.astype(np.float64), axis=-1) for logits in (one, other))
+        one, other = (
+            torch.softmax(torch.as_tensor(logits, dtype=torch.float64), -1).numpy()
+            for logits in (one, other)
+        )
         return float(total_variation(one, other))
     return float(root_mean_square(one, other))
 

@@ -280,6 +280,7 @@ def _reference(whole: FunctionRun, runner: Runner) -> ReferenceRun:
         inputs=None,
         why_no_inputs="",
         libraries=(),
+        can_fork=False,
         loops=(),
         heads={},
     )
