@@ -38,6 +38,7 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
+from bygones.audit.resuming.causes import run_search
 from bygones.audit.resuming.changed_settings import (
     ChangedRunner,
     ChangedSettings,
@@ -409,7 +410,8 @@ class _SeedCheck:
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
         found = {name: run(name) for name in arms.continuations}
         found |= run_groups(arms.groups, found["carried"], run)
-        return replace(arms, continuations=found)
+        arms = replace(arms, continuations=found)
+        return replace(arms, causes=run_search(arms.search_causes(resumed), run))
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
         """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""

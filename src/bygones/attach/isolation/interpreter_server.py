@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from bygones.attach.isolation.fork import Parent, die_with_parent, fork
 from bygones.attach.isolation.fresh_interpreter import receive
 from bygones.attach.isolation.warmup import warm
+from bygones.attach.watched_process import WatchedProcess
 from bygones.training.generators import global_generators, set_generator_state
 
 
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> None:
         side.wait()
 
 
-def _run(process: Any, *, empty: bool, states: Mapping[str, Any]) -> NoReturn:
+def _run(process: WatchedProcess, *, empty: bool, states: Mapping[str, Any]) -> NoReturn:
     for name, generator in global_generators().items():
         set_generator_state(generator, states[name])
     process.run(empty=empty)
