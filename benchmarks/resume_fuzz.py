@@ -17,14 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.helpers.commands import LARGE_PAGES  # noqa: E402
+from tests.helpers.generated_scripts import choose_loss, generate  # noqa: E402
+
 from bygones.attach.isolation.environment import ALONE  # noqa: E402
 from bygones.attach.isolation.fork import run_in_fork  # noqa: E402
 from bygones.attach.isolation.fresh_interpreter import FreshInterpreter, other_hashes  # noqa: E402
 from bygones.attach.isolation.script import Script  # noqa: E402
 from bygones.attach.isolation.warmup import warm  # noqa: E402
 from bygones.audit.resume_check import ResumeRequest, audit_resume  # noqa: E402
-from tests.helpers.commands import LARGE_PAGES  # noqa: E402
-from tests.helpers.generated_scripts import choose_loss, generate  # noqa: E402
 
 
 def main(count: int, first: int) -> None:

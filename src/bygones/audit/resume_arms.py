@@ -59,6 +59,7 @@ from bygones.training.sources import AbstractSource
 
 _ARMS_AT_ONCE = min(2, os.cpu_count() or 1)
 _BRIEF_STEPS = 2
+_LARGE = ("weights", "moments", "gradients", "batchnorm", "buffers")
 RESULTS = ("variable", "result")  # kinds of sources that may be mere results
 _Treatments = Mapping[str, Callable[[], None]]
 
@@ -74,6 +75,7 @@ class ForkedArms:
     groups      the names of arms that are tried together first
     causes      what explains the resumed run, where no source alone does
     digests     of the script's variables at the boundary; empty where no arm of two steps can be run
+    epoch_ago   what the uninterrupted run held one epoch before, but for its weights and moments
     """
 
     states: States
@@ -86,6 +88,7 @@ class ForkedArms:
     groups: tuple[tuple[str, ...], ...] = ()
     causes: Causes = field(default_factory=Causes)
     digests: Mapping[str, str] = field(default_factory=dict)
+    epoch_ago: States = field(default_factory=dict)
 
     def search_causes(self, resumed: ResumedState) -> Search[Causes]:
         """Search for what explains the resumed run; see `find_causes`."""
@@ -135,11 +138,14 @@ class ForkingRun(AuditedRun):
         self, whole: ReferenceRun, resumed: ResumedState, end: int, only: str | None, *given: Any
     ) -> None:
         assert resumed.start is not None
-        super().__init__(*given, stops=frozenset({resumed.start.step}))
+        self.epoch_ago = resumed.start.step - _epoch_length(whole, resumed.start.step)
+        stops = {resumed.start.step, *({self.epoch_ago} if self.epoch_ago > 0 else ())}
+        super().__init__(*given, stops=frozenset(stops))
         self.only = only
         self.whole, self.start, self.resumed, self.end = whole, resumed.start, resumed, end
         self.clock.delay = resumed.start.passes
         self.streams_later: State = {}
+        self.held_then: States = {}
         self.theirs = resumed.start.held
         self.candidates: list[Held] = []  # what the resumed run held at the head of the loop
         self.heads = list(whole.heads.get(resumed.start.step, ()))
@@ -178,6 +184,10 @@ class ForkingRun(AuditedRun):
         if self.is_arm:
             self._reply_as_arm(step)
             return
+        if step == self.epoch_ago != self.start.step:
+            live = self.find_live(self.whole.expected)
+            self.held_then = capture_sources(live, but={*_LARGE, *aliases_in(live)})
+            return
         if self.only is None:
             self.check_fork()
         self._check_past(step)
@@ -203,6 +213,7 @@ class ForkingRun(AuditedRun):
                 differing,
                 groups,
                 digests=variable_digests(live),
+                epoch_ago=self.held_then,
             )
             if self.only is None:
                 search = found.search_causes(self.resumed)
@@ -371,6 +382,12 @@ def _put_in(
 ) -> None:
     """Write leaves of a source in place of `mine`; its others stay as they are now."""
     write({**other_leaves(memory.capture(), mine), **leaves})
+
+
+def _epoch_length(whole: ReferenceRun, step: int) -> int:
+    """Return the number of steps of the last epoch that ended by this step; 0 if none did."""
+    begun = [edge for edge in whole.epochs if edge <= step]
+    return begun[-1] - begun[-2] if len(begun) > 1 else 0
 
 
 def _count_differing(held: States, theirs: Held) -> int:

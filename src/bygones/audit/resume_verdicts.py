@@ -266,6 +266,11 @@ class _Piece:
         """Whether it is a random stream that is put back before the first step calls the model."""
         return self.source == "streams" and is_restored_later(self.name, self.control, self.resumed)
 
+    @property
+    def epoch_ago(self) -> Mapping[str, Any]:
+        """What the uninterrupted run held there one epoch before; empty if that is not known."""
+        return self.arms.epoch_ago.get(self.source, {})
+
     def apart(self, run: Continuation | None) -> dict[str, float] | None:
         """Return how far the function of a run is from the control's, by module."""
         return None if run is None else distance(self.control, run, self.kind)
@@ -319,7 +324,7 @@ def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
     return Verdict(
         name,
         "FAIL",
-        describe_loss(piece.mine, other, as_new=as_new),
+        describe_loss(piece.mine, other, as_new=as_new, earlier=piece.epoch_ago),
         leaves,
         piece.apart(lost),
         fresh,
@@ -410,9 +415,9 @@ def _other_batches(
         starts = [step for step in whole.epochs if step in before]
         now, then = (_place_in_epoch(whole, step) for step in (begin + first, before[0]))
         if now == then:
-            return (
-                f"an earlier epoch comes again: {where} it is shown what step {before[0]} was shown"
-            )
+            behind = sum(before[0] < edge <= begin + first for edge in whole.epochs)
+            what = "an epoch behind" if behind == 1 else "an earlier epoch comes again"
+            return f"{what}: {where} it is shown what step {before[0]} was shown"
         place = f"what step {before[0]} was shown"
         if starts:
             place = f"the epoch of step {starts[0]} from its beginning"
