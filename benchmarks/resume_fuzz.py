@@ -3,11 +3,13 @@
     python benchmarks/resume_fuzz.py [NUMBER OF SCRIPTS] [FIRST]
 
 Each script is checked complete and with one piece of state lost (see `tests/helpers/generated_scripts.py`).
+The resumed runs have another seed of string hashes, as from the command line.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -15,48 +17,36 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.resume_cases import failed_sources  # noqa: E402
-from tests.helpers.commands import ask, start_server, stop_server  # noqa: E402
+from tests.helpers.commands import LARGE_PAGES  # noqa: E402
 from tests.helpers.generated_scripts import choose_loss, generate  # noqa: E402
+
+from bygones.attach.isolation.environment import ALONE  # noqa: E402
+from bygones.attach.isolation.fork import run_in_fork  # noqa: E402
+from bygones.attach.isolation.fresh_interpreter import FreshInterpreter, other_hashes  # noqa: E402
+from bygones.attach.isolation.script import Script  # noqa: E402
+from bygones.attach.isolation.warmup import warm  # noqa: E402
+from bygones.audit.resume_check import ResumeRequest, audit_resume  # noqa: E402
 
 
 def main(count: int, first: int) -> None:
     """Print a line for each script that was not judged rightly, and the counts."""
     alarms, caught, named_first = 0, 0, 0
-    server = start_server("bygones.audit.resume_check", fixes_hashes=False)
-    with tempfile.TemporaryDirectory() as folder:
+    warm()
+    with tempfile.TemporaryDirectory() as folder, other_hashes() as interpreter:
         for number in range(first, first + count):
             recipe, losing = generate(number), choose_loss(number)
             for lost in ("", losing):
                 place = Path(folder) / f"{number}{lost}"
                 place.mkdir()
                 (place / "train.py").write_text(recipe.script(lost))
-                asked = (
-                    "check-resume",
-                    "--seeds",
-                    "0",
-                    "--at",
-                    recipe.at,
-                    "--resume=--resume last.pt",
-                    "--json",
-                )
-                said = ask(server, place, *asked, "--", "train.py", "--seed", "{seed}")
-                failed, detail = failed_sources(said)
-                if not lost:
-                    wrong = said.code != 0
-                    alarms += wrong
-                else:
-                    caught += said.code == 1
-                    right = bool(failed) and failed[0].startswith(recipe.pieces[lost])
-                    named_first += right
-                    wrong = said.code != 1 or not right
-                if wrong:
+                failed = check(place, recipe.at, interpreter)
+                right = bool(failed) and failed[0].startswith(recipe.pieces.get(lost, ""))
+                alarms += bool(failed) and not lost
+                caught += bool(failed and lost)
+                named_first += right and bool(lost)
+                if failed if not lost else not right:
                     words = f"loses {lost}" if lost else "complete"
-                    print(
-                        f"WRONG {number}, {words}: exit {said.code}, {failed} {detail} {recipe}",
-                        flush=True,
-                    )
-    stop_server(server)
+                    print(f"WRONG {number}, {words}: {failed} {recipe}", flush=True)
     counts = {
         "scripts": count,
         "false alarms": alarms,
@@ -66,6 +56,31 @@ def main(count: int, first: int) -> None:
     print(json.dumps(counts))
 
 
+def check(place: Path, at: int, interpreter: FreshInterpreter | None) -> list[str]:
+    """Return the sources that fail, in order; what is raised counts as one."""
+    whole = Script("train.py", ("--seed", "{seed}"))
+    resumed = Script("train.py", (*whole.arguments, "--resume", "last.pt"))
+
+    def audit() -> list[str]:
+        os.chdir(place)
+        request = ResumeRequest(whole, resumed, at=at, seeds=(0,))
+        return [*audit_resume(request, place, interpreter=interpreter).failed]
+
+    try:
+        return run_in_fork(audit)
+    except Exception as error:
+        return [f"raised {error}"]
+
+
+def run_alone() -> None:
+    """Replace this process by one with the environment in which scripts are forked."""
+    if any(os.environ.get(name) != value for name, value in ALONE.items()):
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALONE, **LARGE_PAGES}
+        )
+
+
 if __name__ == "__main__":
+    run_alone()
     given = [int(word) for word in sys.argv[1:]]
     main(*(given + [20, 0][len(given) :]))

@@ -73,9 +73,8 @@ def failed(found: Found) -> set[str]:
 
 
 def passed(found: Found) -> set[str]:
-    """The sources that passed, but for the trainer's own counters."""
-    passing = {source for source, outcome in found.verdicts.items() if outcome == "PASS"}
-    return {source for source in passing if not source.startswith("trainer.")}
+    """The sources that passed."""
+    return {source for source, outcome in found.verdicts.items() if outcome == "PASS"}
 
 
 # ------------------------------------------------------------------ an ordinary loop

@@ -82,6 +82,8 @@ SECOND = Setting("second_resume.py", 5, 8, again=10)
 LATE = Setting("late_memory.py", 12, 12)
 BY_HAND = Setting("batches_by_hand.py", 17, 12)
 BY_HAND_IN_A_WINDOW = Setting("batches_by_hand.py", 5, 6, ("--accumulate", "4", "--save-at", "18"))
+AHEAD = Setting("drawn_ahead.py", 12, 8)
+EPOCHS = Setting("epoch_behind.py", 33, 12)
 ASIDE = Setting("kept_aside.py", 9, None)
 COLLECTED = Setting("collected_memory.py", 17, 12)
 
@@ -138,6 +140,9 @@ SPECIMENS = (
     Specimen(BY_HAND, "position lost", "trainer.position"),
     Specimen(BY_HAND, "count of averages lost", "trainer.num_averaged"),
     Specimen(BY_HAND, "permutation drawn again", "trainer.permutation"),
+    Specimen(BY_HAND, "moments and position lost", "moments"),
+    Specimen(AHEAD, "stream lost", "streams/torch"),
+    Specimen(EPOCHS, "saved before the epoch ends", "scheduler"),
     Specimen(BY_HAND_IN_A_WINDOW, "gradients lost", "gradients"),
     Specimen(ASIDE, "average on disk begun anew", "written files", silent=True),
     Specimen(ASIDE, "average in a generator begun anew", "written files", silent=True),

@@ -1,7 +1,8 @@
 """A trainer with its state in attributes, batches from a permutation, and a log that nothing reads.
 
 `--fault`: "position lost", "count of averages lost", "permutation drawn again", "gradients lost" (of the
-accumulation window, with `--accumulate 4 --save-at 18`).
+accumulation window, with `--accumulate 4 --save-at 18`), "moments and position lost" (the permutation is
+another one too, and is drawn anew before it is used).
 """
 
 import argparse
@@ -87,6 +88,9 @@ class Trainer:
         if options.fault == "permutation drawn again":
             other = torch.Generator().manual_seed(options.seed + 1)
             self.permutation = torch.randperm(len(x), generator=other)
+        if options.fault == "moments and position lost":
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
+            self.permutation, self.position = self.permutation.flip(0), len(x)
 
 
 torch.manual_seed(options.seed)

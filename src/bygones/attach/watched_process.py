@@ -20,8 +20,15 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from bygones.attach.discovery import own_frames
-from bygones.attach.isolation.fork import Child, ChildDied, Parent, fork, why_not_fork
-from bygones.attach.isolation.fresh_interpreter import become_fresh
+from bygones.attach.isolation.fork import (
+    Child,
+    ChildDied,
+    Parent,
+    fork,
+    read_reply,
+    why_not_fork,
+)
+from bygones.attach.isolation.fresh_interpreter import FreshInterpreter
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.progress_bars import without_monitor
 from bygones.attach.isolation.script import Script, run_script
@@ -31,6 +38,7 @@ from bygones.attach.step_clock import Clock, ClockCallbacks, own_errors
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
 from bygones.core.text import format_count
+from bygones.training.generators import generator_state, global_generators
 
 
 @dataclass(frozen=True)
@@ -244,25 +252,45 @@ def run_in_child(
     *,
     empty: bool = True,
     killed: str = "the script was killed (out of memory?).",
+    interpreter: FreshInterpreter | None = None,
+    libraries: tuple[str, ...] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Run a watched process in a forked child and return its reply.
 
-    With other variables in the `environment`, the child becomes a new Python first.
+    With another `interpreter` it is forked there, after its `libraries` are imported there too. With other
+    variables in the `environment` it is a new Python, which is not forked: they may start threads.
     Raises the `BygonesError` that it replied, and `ScriptError` with the sentence `killed` if it died.
     """
-    side = fork()
-    if isinstance(side, Parent):
-        process = make(side)
-        if environment:
-            become_fresh(process, environment, empty=empty)
-        process.run(empty=empty)
-    reply = side.wait()
+    if environment:
+        with FreshInterpreter(environment, forks=False) as interpreter:
+            reply = _run_elsewhere(make, interpreter, (), empty)
+    elif interpreter is not None:
+        reply = _run_elsewhere(make, interpreter, libraries, empty)
+    else:
+        side = fork()
+        if isinstance(side, Parent):
+            make(side).run(empty=empty)
+        reply = side.wait()
     if reply is None:
         raise ScriptError(killed) from ChildDied()
     if isinstance(reply, BygonesError):
         raise reply
     return reply
+
+
+def _run_elsewhere(
+    make: Callable[[Parent], WatchedProcess],
+    interpreter: FreshInterpreter,
+    libraries: tuple[str, ...],
+    empty: bool,
+) -> Any:
+    """Run a watched process in another Python, with the states that the global generators have here."""
+    reader, writer = os.pipe()
+    states = {name: generator_state(g) for name, g in global_generators().items()}
+    interpreter.run(make(Parent(writer)), writer, libraries, empty=empty, states=states)
+    os.close(writer)
+    return read_reply(reader)
 
 
 def run_by_slowest(

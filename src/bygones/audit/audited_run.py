@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bygones.attach.isolation.fork import Parent
+from bygones.attach.isolation.fork import Child, Parent
 from bygones.attach.isolation.script import Script
 from bygones.attach.watched_process import WatchedProcess
 from bygones.audit.continuation import KILLED, Continuation
@@ -32,5 +32,9 @@ class AuditedRun(WatchedProcess):
         if child is None:
             self.clock.stop_only_at(until)
             return None
-        reply = self.wait_for_arm(child)
+        return self.continuation_from(child)
+
+    def continuation_from(self, arm: Child) -> Continuation:
+        """Wait for an arm, and return how it went on."""
+        reply = self.wait_for_arm(arm)
         return reply if isinstance(reply, Continuation) else KILLED

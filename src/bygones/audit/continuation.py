@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+import torch
 from torch import Tensor
 
 from bygones.analysis.metrics.rms import root_mean_square
@@ -40,6 +40,7 @@ class Continuation:
     untried         why the arm could not be tried, in words; else empty
     roots           the variables of the script at the last boundary
     streams_later   the random streams at the first step's call of the model
+    variables       of an arm of two steps: digests of the script's variables after each of them
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -51,6 +52,7 @@ class Continuation:
     untried: str = ""
     roots: frozenset[str] = frozenset()
     streams_later: State = field(default_factory=dict)
+    variables: tuple[Mapping[str, str], ...] = ()
 
 
 NOT_RUN = Continuation({}, {}, (), (), (), "was not run")
@@ -125,6 +127,15 @@ def trained_shapes(states: States) -> frozenset[tuple[int, ...]]:
     held = [v for name in names for v in states.get(name, {}).values() if is_array(v)]
     whole = sum(int(np.prod(value.shape)) for value in states.get("weights", {}).values())
     return frozenset({(whole,), *(tuple(value.shape) for value in held if value.ndim > 0)})
+
+
+def variable_digests(live: Live) -> dict[str, str]:
+    """Return a digest of each of the script's variables and attributes that are no other source."""
+    return {
+        name: fast_digest(source.capture())
+        for name, source in live.sources.items()
+        if source.is_result
+    }
 
 
 def optimizer_arrays(optimizers: list[Any]) -> frozenset[str]:
@@ -272,7 +283,10 @@ def distance(one: Continuation, other: Continuation, kind: str) -> dict[str, flo
 
 def function_distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
     if kind == "logits":
-        one, other = (softmax(logits.astype(np.float64), axis=-1) for logits in (one, other))
+        one, other = (
+            torch.softmax(torch.as_tensor(logits, dtype=torch.float64), -1).numpy()
+            for logits in (one, other)
+        )
         return float(total_variation(one, other))
     return float(root_mean_square(one, other))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +17,19 @@ from bygones.core.values import State
 _NARROW = (torch.bfloat16, torch.float16)
 
 
-def describe_loss(mine: State, theirs: State, *, as_new: bool) -> str:
+def describe_loss(
+    mine: State, theirs: State, *, as_new: bool, earlier: State = MappingProxyType({})
+) -> str:
     """Say what became of a state. `as_new`: whether the run goes on as with a state that was made new.
+
+    `earlier`: the state one epoch before.
 
     >>> describe_loss({"value": 17}, {"value": 3}, as_new=False)
     'not what was carried: 3 instead of 17'
     """
     seen = _mechanism(mine, theirs)
+    if _is_that_of(earlier, mine, theirs):
+        seen = ", ".join(filter(None, ("an epoch behind", seen)))
     if not theirs:
         return "lost: the resumed run holds nothing"
     if as_new:
@@ -43,6 +50,14 @@ def _mechanism(mine: State, theirs: State) -> str:
     if len(changes) == 1 and "" not in changes:
         return changes.pop()
     return _elsewhere(mine, {leaf: pair[1] for leaf, pair in changed.items()})
+
+
+def _is_that_of(earlier: State, mine: State, theirs: State) -> bool:
+    """Test whether all that differs is as it was at an earlier time, when it was not as it is now."""
+    changed = [leaf for leaf in theirs if leaf in mine and not same_bits(mine[leaf], theirs[leaf])]
+    return bool(changed) and all(
+        leaf in earlier and same_bits(earlier[leaf], theirs[leaf]) for leaf in changed
+    )
 
 
 def _change(one: Any, other: Any) -> str:

@@ -9,7 +9,9 @@ where that makes another run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -18,6 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bygones.attach.index_override import QueuedIndices
+from bygones.attach.isolation.fork import Child
 from bygones.attach.live_run import Live
 from bygones.attach.sources.variables import closure_cell
 from bygones.attach.step_clock import trains
@@ -39,13 +42,26 @@ from bygones.audit.continuation import (
     same_run,
     units,
     untried,
+    variable_digests,
 )
 from bygones.audit.resume_runs import Held, ReferenceRun, ResumedState
+from bygones.audit.resuming.causes import (
+    BRIEF,
+    TOGETHER,
+    Causes,
+    Search,
+    find_causes,
+    run_search,
+)
 from bygones.core.errors import DesignError, RecipeError, ScriptError
 from bygones.core.values import State
 from bygones.training.sources import AbstractSource
 
-_TOGETHER = " + "  # between the names of arms that are tried together
+_ARMS_AT_ONCE = min(2, os.cpu_count() or 1)
+_BRIEF_STEPS = 2
+_LARGE = ("weights", "moments", "gradients", "batchnorm", "buffers")
+RESULTS = ("variable", "result")  # kinds of sources that may be mere results
+_Treatments = Mapping[str, Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,9 @@ class ForkedArms:
     no_reset    why a source cannot be made new
     differing   the pieces that the resumed run holds otherwise, as it held them
     groups      the names of arms that are tried together first
+    causes      what explains the resumed run, where no source alone does
+    digests     of the script's variables at the boundary; empty where no arm of two steps can be run
+    epoch_ago   what the uninterrupted run held one epoch before, but for its weights and moments
     """
 
     states: States
@@ -67,11 +86,17 @@ class ForkedArms:
     no_reset: Mapping[str, str] = field(default_factory=dict)
     differing: Mapping[str, State] = field(default_factory=dict)
     groups: tuple[tuple[str, ...], ...] = ()
+    causes: Causes = field(default_factory=Causes)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    epoch_ago: States = field(default_factory=dict)
+
+    def search_causes(self, resumed: ResumedState) -> Search[Causes]:
+        """Search for what explains the resumed run; see `find_causes`."""
+        results = [name for name in self.differing if self.kinds.get(name) in RESULTS]
+        return find_causes(self.continuations, self.differing, results, resumed, self.digests)
 
 
-def try_groups(
-    names: tuple[str, ...], control: Continuation
-) -> Generator[str, Continuation, dict[str, Continuation]]:
+def try_groups(names: tuple[str, ...], control: Continuation) -> Search[dict[str, Continuation]]:
     """Find which of several treatments make another run, by trying them together and halving.
 
     Yields the names of arms to run, and is sent their continuations. Returns the continuation of each: of
@@ -79,7 +104,7 @@ def try_groups(
     """
     if not names:
         return {}
-    together = yield _TOGETHER.join(names)
+    together = yield TOGETHER.join(names)
     if len(names) == 1 or same_run(control, together):
         return dict.fromkeys(names, together)
     half = len(names) // 2
@@ -94,14 +119,12 @@ def run_groups(
     """Run the arms of each group as `try_groups` asks for them; return the continuation of each name."""
     found: dict[str, Continuation] = {}
     for group in groups:
-        search = try_groups(group, control)
-        try:
-            name = next(search)
-            while True:
-                name = search.send(run(name))
-        except StopIteration as done:
-            found |= done.value
+        found |= run_search(try_groups(group, control), run)
     return found
+
+
+class _IsArm(Exception):
+    """Raised in a forked arm, which leaves the search for arms and goes on with the script."""
 
 
 class ForkingRun(AuditedRun):
@@ -115,15 +138,19 @@ class ForkingRun(AuditedRun):
         self, whole: ReferenceRun, resumed: ResumedState, end: int, only: str | None, *given: Any
     ) -> None:
         assert resumed.start is not None
-        super().__init__(*given, stops=frozenset({resumed.start.step}))
+        self.epoch_ago = resumed.start.step - _epoch_length(whole, resumed.start.step)
+        stops = {resumed.start.step, *({self.epoch_ago} if self.epoch_ago > 0 else ())}
+        super().__init__(*given, stops=frozenset(stops))
         self.only = only
         self.whole, self.start, self.resumed, self.end = whole, resumed.start, resumed, end
         self.clock.delay = resumed.start.passes
         self.streams_later: State = {}
+        self.held_then: States = {}
         self.theirs = resumed.start.held
         self.candidates: list[Held] = []  # what the resumed run held at the head of the loop
         self.heads = list(whole.heads.get(resumed.start.step, ()))
         self.watch = LoopWatch(whole.loops, self._at_head)
+        self.variables: tuple[dict[str, str], ...] | None = None  # of an arm of two steps
 
     def on_update(self, step: int) -> None:
         if step == self.start.step and self.heads and not self.is_arm:
@@ -155,10 +182,12 @@ class ForkingRun(AuditedRun):
 
     def at_boundary(self, step: int) -> None:
         if self.is_arm:
+            self._reply_as_arm(step)
+            return
+        if step == self.epoch_ago != self.start.step:
             live = self.find_live(self.whole.expected)
-            start, inputs = self.start, self.whole.inputs
-            continuation = continuation_of(self, live, inputs, start.step, start.passes)
-            self.parent.reply_and_exit(replace(continuation, streams_later=self.streams_later))
+            self.held_then = capture_sources(live, but={*_LARGE, *aliases_in(live)})
+            return
         if self.only is None:
             self.check_fork()
         self._check_past(step)
@@ -171,13 +200,40 @@ class ForkingRun(AuditedRun):
         differing: dict[str, State] = {}
         arms = dict(self._arms(live, held, no_reset, differing))
         groups = self._groups(live, arms)
-        continuations = self._run_arms(arms, groups)
-        if continuations is None:
-            return
         kinds = {name: self._kind_of(source) for name, source in live.sources.items()}
-        numbers, theirs = plain_values(live), self.theirs
+        try:
+            continuations = self._run_arms(arms, groups)
+            found = ForkedArms(
+                held,
+                plain_values(live),
+                self.theirs,
+                kinds,
+                continuations,
+                no_reset,
+                differing,
+                groups,
+                digests=variable_digests(live),
+                epoch_ago=self.held_then,
+            )
+            if self.only is None:
+                search = found.search_causes(self.resumed)
+                causes = run_search(search, lambda name: self._fork(name, arms))
+                found = replace(found, causes=causes)
+        except _IsArm:
+            return
+        self.parent.reply_and_exit(found)
+
+    def _reply_as_arm(self, step: int) -> None:
+        """Reply at the last boundary; an arm that is followed briefly keeps its variables before."""
+        live = self.find_live(self.whole.expected)
+        if self.variables is not None:
+            self.variables += (variable_digests(live),)
+            if step != self.start.step + _BRIEF_STEPS:
+                return
+        start, inputs = self.start, self.whole.inputs
+        continuation = continuation_of(self, live, inputs, start.step, start.passes)
         self.parent.reply_and_exit(
-            ForkedArms(held, numbers, theirs, kinds, continuations, no_reset, differing, groups)
+            replace(continuation, streams_later=self.streams_later, variables=self.variables or ())
         )
 
     def _groups(self, live: Live, arms: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
@@ -187,50 +243,50 @@ class ForkingRun(AuditedRun):
         return tuple(tuple(name for name in names if name in arms) for names in named)
 
     def _run_arms(
-        self, arms: Mapping[str, Callable[[], None]], groups: tuple[tuple[str, ...], ...]
-    ) -> dict[str, Continuation] | None:
-        """Return the continuations of all arms; None in an arm itself, which goes on with the script."""
+        self, arms: _Treatments, groups: tuple[tuple[str, ...], ...]
+    ) -> dict[str, Continuation]:
+        """Return the continuations of all arms. Raises `_IsArm` in an arm, which goes on with the script."""
+        alone = [name for name in arms if not any(name in group for group in groups)]
+        if self.only == "":
+            return dict.fromkeys(alone, NOT_RUN)
         if self.only is not None:
-            if self.only:
-                self.is_arm = True
-                self.clock.stop_only_at(self.end)
-                self._become(self.only, arms)
-                return None
-            return dict.fromkeys((n for n in arms if not any(n in g for g in groups)), NOT_RUN)
+            self.is_arm = True
+            self._become(self.only, arms)
+            raise _IsArm
+        found = self._fork_several(alone, arms)
+        return found | run_groups(groups, found["carried"], lambda name: self._fork(name, arms))
+
+    def _fork_several(self, names: list[str], arms: _Treatments) -> dict[str, Continuation]:
+        """Fork arms, a few at once, and return their continuations. Raises `_IsArm` in each of them."""
         found: dict[str, Continuation] = {}
-        for name in arms:
-            if not any(name in group for group in groups):
-                continuation = self._fork(name, arms)
-                if continuation is None:
-                    return None
-                found[name] = continuation
-        for group in groups:
-            search = try_groups(group, found["carried"])
-            try:
-                name = next(search)
-                while True:
-                    continuation = self._fork(name, arms)
-                    if continuation is None:
-                        return None
-                    name = search.send(continuation)
-            except StopIteration as done:
-                found |= done.value
-        return found
+        running: deque[tuple[str, Child]] = deque()
+        for index, name in enumerate(names):
+            if len(running) == _ARMS_AT_ONCE:
+                earlier, child = running.popleft()
+                found[earlier] = self.continuation_from(child)
+            child = self.fork_arm(self.folder / f"arm{index % _ARMS_AT_ONCE}")
+            if child is None:
+                self._become(name, arms)
+                raise _IsArm
+            running.append((name, child))
+        return found | {name: self.continuation_from(child) for name, child in running}
 
-    def _fork(self, name: str, arms: Mapping[str, Callable[[], None]]) -> Continuation | None:
-        continuation = self.fork_continuation(self.end)
-        if continuation is None:
-            self._become(name, arms)
-        return continuation
+    def _fork(self, name: str, arms: _Treatments) -> Continuation:
+        return self._fork_several([name], arms)[name]
 
-    def _become(self, name: str, arms: Mapping[str, Callable[[], None]]) -> None:
+    def _become(self, name: str, arms: _Treatments) -> None:
         """Turn this process into an arm, or into several that are tried together."""
         self.clock.delay = 0
+        self.clock.stop_only_at(self.end)
+        if name.startswith(BRIEF):
+            name = name.removeprefix(BRIEF)
+            self.clock.stops = frozenset(self.start.step + n for n in range(1, _BRIEF_STEPS + 1))
+            self.variables = ()
         if name == "carried":
             # The streams at the first call of the model are compared in this arm only.
             self._module_hook = register_module_forward_pre_hook(self._before_module)
         try:
-            for one in [name] if name in arms else name.split(_TOGETHER):
+            for one in [name] if name in arms else name.split(TOGETHER):
                 arms[one]()
         except (RecipeError, KeyError) as error:
             self.parent.reply_and_exit(untried(str(error)))
@@ -240,7 +296,7 @@ class ForkingRun(AuditedRun):
         if not source.is_result:
             return source.origin
         first = self.baseline.data
-        return "variable" if any(p.path in first for p in source.locations.values()) else "result"
+        return RESULTS[0] if any(p.path in first for p in source.locations.values()) else RESULTS[1]
 
     def finish(self, ending: Ending) -> NoReturn:
         if self.is_arm:
@@ -307,7 +363,6 @@ def treatments_of(
     yield "sham", lambda: _restore_all(live, held)
     for name, source, leaves in units(held):
         mine = {leaf: held[source][leaf] for leaf in leaves}
-        others = other_leaves(held[source], mine)
         memory = live.sources[source]
         try:
             fresh = fresh_leaves(live, source, leaves)
@@ -315,11 +370,24 @@ def treatments_of(
             no_reset[name] = str(error)
             fresh = None
         if fresh is not None and not equal_states(fresh, mine):
-            yield f"reset {name}", partial(memory.restore, {**others, **fresh})
+            yield f"reset {name}", partial(_put_in, memory.restore, memory, mine, fresh)
         resumed = differing_leaves(name, source, mine, theirs.states, theirs.roots)
         if resumed is not None:
             differing[name] = resumed
-            yield f"resumed {name}", partial(memory.imitate, {**others, **resumed})
+            yield f"resumed {name}", partial(_put_in, memory.imitate, memory, mine, resumed)
+
+
+def _put_in(
+    write: Callable[[State], None], memory: AbstractSource, mine: State, leaves: State
+) -> None:
+    """Write leaves of a source in place of `mine`; its others stay as they are now."""
+    write({**other_leaves(memory.capture(), mine), **leaves})
+
+
+def _epoch_length(whole: ReferenceRun, step: int) -> int:
+    """Return the number of steps of the last epoch that ended by this step; 0 if none did."""
+    begun = [edge for edge in whole.epochs if edge <= step]
+    return begun[-1] - begun[-2] if len(begun) > 1 else 0
 
 
 def _count_differing(held: States, theirs: Held) -> int:

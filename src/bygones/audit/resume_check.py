@@ -5,16 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bygones.attach.isolation.environment import (
-    HASH_SEED,
-    other_hash_seed,
-)
 from bygones.attach.isolation.fork import scratch_folder
+from bygones.attach.isolation.fresh_interpreter import FreshInterpreter, other_hashes
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.watched_process import (
@@ -40,6 +38,7 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again, with_seeds
+from bygones.audit.resuming.causes import run_search
 from bygones.audit.resuming.changed_settings import (
     ChangedRunner,
     ChangedSettings,
@@ -112,17 +111,34 @@ class ResumeReport:
 
 
 def audit_resume(
-    request: ResumeRequest, home: Path, on_run: Callable[[str], None] = lambda _: None
+    request: ResumeRequest,
+    home: Path,
+    on_run: Callable[[str], None] = lambda _: None,
+    interpreter: FreshInterpreter | None = None,
 ) -> ResumeReport:
-    """Run a script uninterrupted, interrupted and resumed, each in its own process, and compare."""
+    """Run a script uninterrupted, interrupted and resumed, each in its own process, and compare.
+
+    `interpreter`: that of `other_hashes()`, if it was started before.
+    """
     for script in (request.whole, request.resumed, request.interrupted or request.whole):
         check_script(script)
+    with other_hashes() if interpreter is None else nullcontext(interpreter) as other:
+        return _audit(request, home, on_run, other)
+
+
+def _audit(
+    request: ResumeRequest,
+    home: Path,
+    on_run: Callable[[str], None],
+    interpreter: FreshInterpreter | None,
+) -> ResumeReport:
     warm()
     found: dict[int, SeedResult] = {}
     began, seeds = time.monotonic(), list(request.seeds or _SEEDS[:1])
     with scratch_folder() as folder:
         for seed in seeds:
-            found[seed] = _SeedCheck(request, home, seed, folder / str(seed), on_run).check()
+            check = _SeedCheck(request, home, seed, folder / str(seed), on_run, interpreter)
+            found[seed] = check.check()
             if not request.seeds and len(found) == 1 and found[seed].has_costs:
                 needed = (len(_SEEDS) - 1) * (time.monotonic() - began)
                 if needed < _SECONDS_FOR_INTERVALS:
@@ -149,10 +165,12 @@ class _SeedCheck:
         seed: int,
         folder: Path,
         on_run: Callable[[str], None],
+        interpreter: FreshInterpreter | None,
     ) -> None:
         self.request, self.home, self.seed = request, home, seed
         self.folder, self.on_run = folder, on_run
-        self.hash_seed = other_hash_seed()  # of the resumed run; None: that of every run
+        self.interpreter = interpreter  # of the resumed run; None: that of every run
+        self.libraries: tuple[str, ...] = ()  # that the script imports, if that starts no threads
 
     def check(self) -> SeedResult:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
@@ -190,7 +208,7 @@ class _SeedCheck:
         name: str,
         *given: Any,
         empty: bool = True,
-        hash_seed: str | None = None,
+        interpreter: FreshInterpreter | None = None,
     ) -> Any:
         """Run one process; resumed runs find the files of the interrupted one in their folder."""
         self.on_run(name)
@@ -199,13 +217,15 @@ class _SeedCheck:
             lambda script, parent: make(*given, script, self.home, self.seed, folder, parent),
             script,
             empty=empty,
-            environment={} if hash_seed is None else {HASH_SEED: hash_seed},
+            interpreter=interpreter,
+            libraries=self.libraries,
         )
         return reply
 
     def _run_whole(self, look_at: int) -> ReferenceRun:
         whole: ReferenceRun = self._run(WholeRun, self.request.whole, "uninterrupted", look_at)
-        warm_for(whole.libraries)
+        if warm_for(whole.libraries, known_to_fork=whole.can_fork):
+            self.libraries = whole.libraries
         return whole
 
     def _interrupt(self) -> tuple[ReferenceRun, Interruption]:
@@ -248,7 +268,7 @@ class _SeedCheck:
             )
         given = (whole, interrupted, end, again, self.request.horizon is None)
         resumed = self._run(
-            ResumedRun, resuming, "resumed", *given, empty=False, hash_seed=self.hash_seed
+            ResumedRun, resuming, "resumed", *given, empty=False, interpreter=self.interpreter
         )
         if resumed.start is None:
             raise ScriptError(
@@ -260,7 +280,10 @@ class _SeedCheck:
 
     def _copies(self) -> list[str]:
         """Return the folders in which the interrupted run's files are kept for later runs."""
-        wanted = {"kept": self.hash_seed is not None, "changed": bool(self.request.other_settings)}
+        wanted = {
+            "kept": self.interpreter is not None,
+            "changed": bool(self.request.other_settings),
+        }
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def _change(self, whole: ReferenceRun, resuming: Script) -> ChangedRunner:
@@ -284,13 +307,13 @@ class _SeedCheck:
         Tried only if the resumed run, which has another one, has other losses than the uninterrupted run.
         """
         start, theirs = resumed.start, resumed.continuation
-        if self.hash_seed is None or start is None or start.step == 0:
+        if self.interpreter is None or start is None or start.step == 0:
             return []
         mine = tuple(whole.losses[start.step : end])
         if start.placed_by == "weights" and not start.passes and theirs.losses == mine:
             return []
         other: ReferenceRun = self._run(
-            WholeRun, whole.script, "uninterrupted, other hashes", end, hash_seed=self.hash_seed
+            WholeRun, whole.script, "uninterrupted, other hashes", end, interpreter=self.interpreter
         )
         step = first_differing_index(whole.losses, other.losses)
         if step is None:
@@ -306,7 +329,7 @@ class _SeedCheck:
         self, resuming: Script, whole: ReferenceRun, interrupted: Interruption, end: int
     ) -> ResumedState:
         """Resume once more, from the same files and with the hash seed of the interrupted run."""
-        self.hash_seed = None
+        self.interpreter = None
         for copy in ("interrupted", "again", "once"):
             shutil.rmtree(self.folder / copy, ignore_errors=True)
         shutil.copytree(self.folder / "kept", self.folder / "interrupted", symlinks=True)
@@ -325,7 +348,7 @@ class _SeedCheck:
 
         def run_again() -> Path:
             name = "uninterrupted, repeated"
-            self._run(WholeRun, whole.script, name, 1, hash_seed=self.hash_seed)
+            self._run(WholeRun, whole.script, name, 1, interpreter=self.interpreter)
             return self.folder / name.split()[-1]
 
         folders = self.folder / "uninterrupted", self.folder / "interrupted"
@@ -387,7 +410,8 @@ class _SeedCheck:
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "")
         found = {name: run(name) for name in arms.continuations}
         found |= run_groups(arms.groups, found["carried"], run)
-        return replace(arms, continuations=found)
+        arms = replace(arms, continuations=found)
+        return replace(arms, causes=run_search(arms.search_causes(resumed), run))
 
     def _ceiling(self, whole: ReferenceRun, arms: ForkedArms, end: int) -> dict[str, float]:
         """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""

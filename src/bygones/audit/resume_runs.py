@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bygones.attach.discovery import discover_objects
+from bygones.attach.isolation.fork import why_not_fork
 from bygones.attach.isolation.script import Script
 from bygones.attach.isolation.warmup import imported_libraries
 from bygones.attach.live_run import KnownMemory
@@ -72,6 +73,7 @@ class ReferenceRun:
     inputs: Inputs | None
     why_no_inputs: str
     libraries: tuple[str, ...]
+    can_fork: bool  # whether it kept no threads to its end
     loops: tuple[Loop, ...]  # that enclose its steps, if no loader delivers its batches
     heads: Mapping[
         int, tuple[int, ...]
@@ -218,6 +220,7 @@ class WholeRun(AuditedRun):
                 inputs=inputs,
                 why_no_inputs=why,
                 libraries=imported_libraries(self.modules_before),
+                can_fork=why_not_fork() is None,
                 loops=self.loops,
                 heads=self.heads,
             )

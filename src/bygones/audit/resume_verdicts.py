@@ -26,9 +26,9 @@ from bygones.audit.continuation import (
     units,
 )
 from bygones.audit.loss_text import describe_loss, name_leaves
-from bygones.audit.resume_arms import ForkedArms
+from bygones.audit.resume_arms import RESULTS, ForkedArms
 from bygones.audit.resume_runs import ReferenceRun, ResumedState
-from bygones.core.digest import same_bits
+from bygones.audit.resuming.causes import is_restored_later
 from bygones.core.first_difference import first_differing_index
 from bygones.core.text import format_count, join_names
 
@@ -96,25 +96,50 @@ def fold_consequences(
     """Return the verdicts, with one cause where one explains the others.
 
     If the uninterrupted run, given one source as the resumed run held it, goes on as the resumed run does, to
-    the bit, then nothing else is needed to explain that run: the other differences follow.
+    the bit, then nothing else is needed to explain that run: the other differences follow. So it is with the
+    smallest set of several.
     """
+    verdicts = [_of_drawn(v, carried.causes.drawn) for v in verdicts]
     failed = [v.source for v in verdicts if v.outcome == "FAIL"]
     arms = carried.continuations
     for cause in failed if len(failed) > 1 else []:
         alone = arms.get(f"resumed {cause}")
         if alone is not None and not alone.untried and same_run(alone, resumed):
-            rest = [name for name in failed if name != cause]
-            return [_as_consequence(v, cause, rest) for v in verdicts]
-    return verdicts
+            return _fold(verdicts, failed, [cause])
+    causes = [name for name in carried.causes.names if name in failed]
+    return _fold(verdicts, failed, causes) if causes else verdicts
 
 
-def _as_consequence(verdict: Verdict, cause: str, rest: list[str]) -> Verdict:
-    if verdict.source == cause:
-        verb = "follows" if len(rest) == 1 else "follow"
-        return replace(verdict, why=f"{verdict.why}; {join_names(rest, limit=6)} {verb} from it")
-    if verdict.source in rest:
-        return replace(verdict, outcome="ABSTAIN", why=f"follows from {cause}")
-    return verdict
+def _fold(verdicts: list[Verdict], failed: list[str], causes: list[str]) -> list[Verdict]:
+    """Return the verdicts, with the failures that follow from the causes as no failures."""
+    rest = [name for name in failed if name not in causes]
+    if not rest:
+        return verdicts
+    verb = "follows" if len(rest) == 1 else "follow"
+    others = {name: [other for other in causes if other != name] for name in causes}
+    said = []
+    for verdict in verdicts:
+        if verdict.source in rest:
+            why = f"follows from {_listed(causes)}"
+            verdict = replace(verdict, outcome="ABSTAIN", why=why)
+        elif verdict.source in causes:
+            source = " and ".join(["it", *others[verdict.source]])
+            why = f"{verdict.why}; {join_names(rest, limit=6)} {verb} from {source}"
+            verdict = replace(verdict, why=why)
+        said.append(verdict)
+    return said
+
+
+def _of_drawn(verdict: Verdict, drawn: Mapping[str, str]) -> Verdict:
+    """Return the verdict, for a variable that each step draws anew without blame: the stream has it."""
+    if verdict.outcome != "FAIL" or verdict.source not in drawn:
+        return verdict
+    why = f"drawn anew in each step from {drawn[verdict.source]}, which is not restored"
+    return replace(verdict, outcome="ABSTAIN", why=why)
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def judge_again(
@@ -229,17 +254,22 @@ class _Piece:
 
     @property
     def is_result(self) -> bool:
-        return self.arms.kinds.get(self.source) in {"variable", "result"}
+        return self.arms.kinds.get(self.source) in RESULTS
 
     @property
     def is_left_over(self) -> bool:
         """Whether it is a variable that did not exist before the first update."""
-        return self.arms.kinds.get(self.source) == "result"
+        return self.arms.kinds.get(self.source) == RESULTS[1]
 
     @property
     def is_restored_later(self) -> bool:
         """Whether it is a random stream that is put back before the first step calls the model."""
-        return self.source == "streams" and _restored_later(self.name, self.arms, self.resumed)
+        return self.source == "streams" and is_restored_later(self.name, self.control, self.resumed)
+
+    @property
+    def epoch_ago(self) -> Mapping[str, Any]:
+        """What the uninterrupted run held there one epoch before; empty if that is not known."""
+        return self.arms.epoch_ago.get(self.source, {})
 
     def apart(self, run: Continuation | None) -> dict[str, float] | None:
         """Return how far the function of a run is from the control's, by module."""
@@ -294,7 +324,7 @@ def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
     return Verdict(
         name,
         "FAIL",
-        describe_loss(piece.mine, other, as_new=as_new),
+        describe_loss(piece.mine, other, as_new=as_new, earlier=piece.epoch_ago),
         leaves,
         piece.apart(lost),
         fresh,
@@ -346,6 +376,10 @@ def _of_order(
         ):
             why = f"other batches from step {begin + first} on, which follows from {verdict.source}"
             return Verdict("order", "ABSTAIN", why)
+    causes = carried.causes
+    if causes.arm is not None and "order" not in causes.names:
+        why = f"other batches from step {begin + first} on, which follows from {_listed([*causes.names])}"
+        return Verdict("order", "ABSTAIN", why)
     numbered = all(index is not None for step in control.indices for index in step)
     if numbered and mine.indices[:steps] == control.indices and len(mine.indices) >= steps:
         why = (
@@ -381,9 +415,9 @@ def _other_batches(
         starts = [step for step in whole.epochs if step in before]
         now, then = (_place_in_epoch(whole, step) for step in (begin + first, before[0]))
         if now == then:
-            return (
-                f"an earlier epoch comes again: {where} it is shown what step {before[0]} was shown"
-            )
+            behind = sum(before[0] < edge <= begin + first for edge in whole.epochs)
+            what = "an epoch behind" if behind == 1 else "an earlier epoch comes again"
+            return f"{what}: {where} it is shown what step {before[0]} was shown"
         place = f"what step {before[0]} was shown"
         if starts:
             place = f"the epoch of step {starts[0]} from its beginning"
@@ -415,24 +449,6 @@ def _unexplained(resumed: ResumedState, carried: ForkedArms, kind: str) -> Verdi
         lost=distance(control, resumed.continuation, kind),
         first_loss=step,
     )
-
-
-# ------------------------------------------------------------------ comparing
-
-
-def _restored_later(name: str, carried: ForkedArms, resumed: ResumedState) -> bool:
-    """Test whether a stream was restored after the first fetch, and before the model was called.
-
-    If the first batch is another one by its contents alone, the stream was needed for it. If its indices
-    differ too, the order is at fault, not the stream.
-    """
-    assert resumed.start is not None
-    leaf = f"{name.partition('/')[2]}/state"
-    mine = carried.continuations["carried"].streams_later.get(leaf)
-    theirs = resumed.start.streams_later.get(leaf)
-    one, other = carried.continuations["carried"], resumed.continuation
-    right = one.contents[:1] == other.contents[:1] or one.indices[:1] != other.indices[:1]
-    return mine is not None and same_bits(mine, theirs) and right
 
 
 def with_seeds(verdicts: Mapping[int, list[Verdict]]) -> list[Verdict]:

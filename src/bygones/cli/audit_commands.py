@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from bygones.attach.isolation.environment import begin_alone
+from bygones.attach.isolation.fresh_interpreter import other_hashes
 from bygones.cli.options import Json, ScriptTarget, Seed, SeedEnv
 from bygones.cli.script_study import make_script
 
@@ -106,42 +107,46 @@ def resume(
           examples/resuming/plain.py --seed {seed}
     """
     begin_alone()
-    from bygones.attach.isolation.script import Script
-    from bygones.audit.resume_check import ResumeRequest, audit_resume
-    from bygones.cli import terminal
-    from bygones.cli.load import parse_seeds, parse_variables
-    from bygones.cli.resume_text import (
-        advice,
-        as_table,
-        headline,
-        other_settings,
-        sentences,
-    )
+    with other_hashes() as interpreter:  # a new Python imports torch while this one does
+        from bygones.attach.isolation.script import Script
+        from bygones.audit.resume_check import ResumeRequest, audit_resume
+        from bygones.cli import terminal
+        from bygones.cli.load import parse_seeds, parse_variables
+        from bygones.cli.resume_text import (
+            advice,
+            as_table,
+            headline,
+            other_settings,
+            sentences,
+        )
 
-    whole = make_script(script, seed_env)
-    resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
-    if resume_script is not None:
-        path, *arguments = shlex.split(resume_script)
-        resumed = Script(path, tuple(arguments), seed_env)
-    interrupted = (
-        None
-        if interrupt is None
-        else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
-    )
-    request = ResumeRequest(
-        whole,
-        resumed,
-        interrupted,
-        at,
-        () if seeds is None else parse_seeds(seeds),
-        horizon,
-        again,
-        tuple(shlex.split(then)),
-        parse_variables(then_env or []),
-    )
-    found = audit_resume(
-        request, Path.cwd(), lambda run: terminal.console.print(f"Running: {run} …")
-    )
+        whole = make_script(script, seed_env)
+        resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
+        if resume_script is not None:
+            path, *arguments = shlex.split(resume_script)
+            resumed = Script(path, tuple(arguments), seed_env)
+        interrupted = (
+            None
+            if interrupt is None
+            else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
+        )
+        request = ResumeRequest(
+            whole,
+            resumed,
+            interrupted,
+            at,
+            () if seeds is None else parse_seeds(seeds),
+            horizon,
+            again,
+            tuple(shlex.split(then)),
+            parse_variables(then_env or []),
+        )
+        found = audit_resume(
+            request,
+            Path.cwd(),
+            lambda run: terminal.console.print(f"Running: {run} …"),
+            interpreter,
+        )
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

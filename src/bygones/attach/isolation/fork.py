@@ -34,13 +34,9 @@ class Child:
 
     def wait(self) -> Any:
         """Wait until the child has exited. Returns its reply; None if it died without one."""
-        data = b""
-        while chunk := os.read(self.pipe, 1 << 20):
-            data += chunk
-        os.close(self.pipe)
+        data = _read_all(self.pipe)
         os.waitpid(self.pid, 0)
-        # The bytes were written by our own child; pickles are never read from a file.
-        return pickle.loads(data) if data else None
+        return _unpack(data)
 
     def stop(self) -> None:
         """Kill the child, and thereby its own children."""
@@ -65,6 +61,24 @@ class Parent:
         _EXIT(0)
 
 
+def read_reply(pipe: int) -> Any:
+    """Return the reply that a process writes to a pipe; None if it died without one."""
+    return _unpack(_read_all(pipe))
+
+
+def _read_all(pipe: int) -> bytes:
+    data = bytearray()
+    while chunk := os.read(pipe, 1 << 20):
+        data += chunk
+    os.close(pipe)
+    return bytes(data)
+
+
+def _unpack(data: bytes) -> Any:
+    # The bytes were written by our own child; pickles are never read from a file.
+    return pickle.loads(data) if data else None
+
+
 def fork(*, flush: bool = True) -> Child | Parent:
     """Fork this process. Returns the child in the parent, and the parent in the child.
 
@@ -82,7 +96,7 @@ def fork(*, flush: bool = True) -> Child | Parent:
     os.close(reader)
     random.setstate(drawn)  # Python reseeds it in every child
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
-    _die_with_parent(above)
+    die_with_parent(above)
     return Parent(writer)
 
 
@@ -158,7 +172,7 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Let the kernel kill this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

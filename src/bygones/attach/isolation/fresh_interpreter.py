@@ -1,49 +1,82 @@
-"""Fresh interpreter: run a watched process in a new Python, with other environment variables.
-
-    python -P -m bygones.attach.isolation.fresh_interpreter FILE_DESCRIPTOR EMPTY
+"""Fresh interpreter: a new Python with other environment variables, in which watched processes run.
 
 Some settings are read when Python starts, so a forked child cannot change them: the seed of string hashes.
-The process is handed over in an unnamed file that only this child can read, with the states of the global
-generators, as a forked child would have them.
+The new Python imports torch while this process goes on, and then forks a child for each run, as this process
+does. This module imports no torch, so that the new Python can be started before that.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import socket
+import struct
+import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-from bygones.attach.isolation.warmup import warm
-from bygones.training.generators import generator_state, global_generators, set_generator_state
+from bygones.attach.isolation.environment import HASH_SEED, other_hash_seed
 
-
-def become_fresh(process: Any, environment: Mapping[str, str], *, empty: bool) -> NoReturn:
-    """Replace this forked child by a new Python that runs `process` and replies to the same parent."""
-    file = tempfile.TemporaryFile()
-    states = {name: generator_state(g) for name, g in global_generators().items()}
-    pickle.dump((process, states), file)
-    file.seek(0)
-    for descriptor in (file.fileno(), process.parent.pipe):
-        os.set_inheritable(descriptor, True)
-    module = "bygones.attach.isolation.fresh_interpreter"
-    command = [sys.executable, "-P", "-m", module, str(file.fileno()), str(int(empty))]
-    os.execve(sys.executable, command, {**os.environ, **environment})
+_SERVER = "bygones.attach.isolation.interpreter_server"
+_SIZE = struct.Struct("!Q")  # of a message, before it
 
 
-def main(arguments: list[str]) -> None:
-    """Run the process that these command line arguments hand over."""
-    descriptor, empty = arguments
-    with os.fdopen(int(descriptor), "rb") as file:
-        process, states = pickle.load(file)
-    os.set_inheritable(process.parent.pipe, False)
-    warm()
-    for name, generator in global_generators().items():
-        set_generator_state(generator, states[name])
-    process.run(empty=empty == "1")
+class FreshInterpreter:
+    """A new Python that runs watched processes. Use as a context; it ends with this process.
+
+    `environment`: variables that differ from this process's. `forks`: whether each process runs in a fork
+    of it; otherwise the first one runs in the new Python itself, and there can be no second.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, forks: bool = True) -> None:
+        self._forks = forks
+        self._socket, theirs = socket.socketpair()
+        number = str(theirs.fileno())
+        self._python = subprocess.Popen(
+            [sys.executable, "-P", "-m", _SERVER, number, str(os.getpid())],
+            env={**os.environ, **environment},
+            pass_fds=(theirs.fileno(),),
+        )
+        theirs.close()
+
+    def __enter__(self) -> FreshInterpreter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._python.kill()
+        self._python.wait()
+
+    def run(self, process: Any, writer: int, libraries: tuple[str, ...], **how: Any) -> None:
+        """Run a process that replies to the pipe `writer`; `libraries` are imported before, once.
+
+        The process begins with the states of the global generators in `how["states"]`. If the new Python is
+        gone, nothing replies.
+        """
+        message = pickle.dumps((process, libraries, {**how, "forks": self._forks}))
+        try:
+            socket.send_fds(self._socket, [_SIZE.pack(len(message))], [writer])
+            self._socket.sendall(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def other_hashes() -> AbstractContextManager[FreshInterpreter | None]:
+    """Start a Python with another seed of string hashes; None if the user has fixed it."""
+    seed = other_hash_seed()
+    return nullcontext() if seed is None else FreshInterpreter({HASH_SEED: seed})
+
+
+def receive(connection: socket.socket) -> tuple[bytes, int] | None:
+    """Return the next message and the pipe that came with it; None when the other side is gone."""
+    head, descriptors, _, _ = socket.recv_fds(connection, _SIZE.size, 1)
+    if len(head) < _SIZE.size:
+        return None
+    (size,), message = _SIZE.unpack(head), bytearray()
+    while len(message) < size:
+        message += (chunk := connection.recv(min(size - len(message), 1 << 20)))
+        if not chunk:
+            return None
+    return bytes(message), descriptors[0]

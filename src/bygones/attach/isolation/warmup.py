@@ -46,7 +46,15 @@ def warm(modules: Collection[str] = ()) -> None:
     gc.freeze()
 
 
-def warm_for(libraries: tuple[str, ...]) -> None:
-    """Import the script's libraries here, unless one of them starts threads, which would forbid forking."""
-    if libraries and run_in_fork(lambda: (warm(libraries), why_not_fork())[1]) is None:
+def warm_for(libraries: tuple[str, ...], *, known_to_fork: bool = False) -> bool:
+    """Import the script's libraries here, unless one of them starts threads, which would forbid forking.
+
+    This is tried in a fork first, unless a run that imported them is known to have kept no threads. Returns
+    whether they were imported.
+    """
+    harmless = known_to_fork or (
+        run_in_fork(lambda: (warm(libraries), why_not_fork())[1]) is None if libraries else True
+    )
+    if harmless:
         warm(libraries)
+    return harmless

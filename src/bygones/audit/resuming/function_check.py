@@ -22,9 +22,16 @@ from bygones.audit.continuation import (
     same_continuation,
     same_run,
 )
-from bygones.audit.resume_arms import ForkedArms, aliases_in, run_groups, treatments_of
+from bygones.audit.resume_arms import (
+    RESULTS,
+    ForkedArms,
+    aliases_in,
+    run_groups,
+    treatments_of,
+)
 from bygones.audit.resume_runs import ReferenceRun, ResumedState, ResumePoint
 from bygones.audit.resume_verdicts import Verdict, judge
+from bygones.audit.resuming.causes import TOGETHER, run_search
 from bygones.audit.resuming.function_runs import FunctionRun, Functions, Runner, trim_to
 from bygones.audit.resuming.remedies import Remedy, suggest_remedies
 from bygones.core.errors import DesignError
@@ -34,7 +41,6 @@ from bygones.core.values import State
 from bygones.training.generators import preserve_global_generators
 
 _OTHER_SEED = 1_000_003  # added to the seed for the run that the ceiling is measured against
-_RESULTS = ("variable", "result")
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,8 @@ def _run_arms(runner: Runner, resumed: ResumedState) -> ForkedArms:
     run = partial(_run_arm, runner, resumed)
     found = {name: run(name) for name in names if name not in grouped}
     found |= run_groups(groups, found["carried"], run)
-    return ForkedArms(held, plain_values(live), theirs, kinds, found, no_reset, differing, groups)
+    arms = ForkedArms(held, plain_values(live), theirs, kinds, found, no_reset, differing, groups)
+    return replace(arms, causes=run_search(arms.search_causes(resumed), run))
 
 
 def _run_arm(runner: Runner, resumed: ResumedState, name: str) -> Continuation:
@@ -246,7 +253,7 @@ def _run_arm(runner: Runner, resumed: ResumedState, name: str) -> Continuation:
         live = run.live(runner.known)
         held = capture_sources(live, but=aliases_in(live))
         arms = dict(treatments_of(live, held, theirs, {}, {}))
-        for one in [name] if name in arms else name.split(" + "):
+        for one in [name] if name in arms else name.split(TOGETHER):
             arms[one]()
 
     return runner.run_arm(treat)
@@ -258,7 +265,7 @@ def _kind_of(name: str, live: Live, run: FunctionRun) -> str:
         return source.origin
     first = run.baseline.data
     known = any(place.path in first for place in source.locations.values())
-    return _RESULTS[0] if known else _RESULTS[1]
+    return RESULTS[0] if known else RESULTS[1]
 
 
 def _reference(whole: FunctionRun, runner: Runner) -> ReferenceRun:
@@ -280,6 +287,7 @@ def _reference(whole: FunctionRun, runner: Runner) -> ReferenceRun:
         inputs=None,
         why_no_inputs="",
         libraries=(),
+        can_fork=False,
         loops=(),
         heads={},
     )
