@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.helpers.study_recipes import TRAINED, at, one, plain
@@ -32,18 +31,7 @@ def averaged(seed: int) -> Parts:
     """A linear classifier, and an average of it with a short memory that nothing reads."""
     parts = plain(seed)
     parts.averages = AveragedModel(parts.model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
-    parts.train_step = step_of_both
     return parts
-
-
-def step_of_both(parts: Parts, batch: Any) -> torch.Tensor:
-    TRAINED["steps"] += 1
-    loss = torch.nn.functional.cross_entropy(parts.model(batch[0]), batch[1])
-    parts.optimizer.zero_grad()
-    loss.backward()
-    parts.optimizer.step()
-    parts.averages.update_parameters(parts.model)
-    return loss
 
 
 def study(arms: list[Arm], recipe: Any = averaged, seeds: Any = (0, 1), end: int = END) -> Study:
