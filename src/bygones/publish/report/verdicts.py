@@ -209,9 +209,11 @@ def percent(value: float | None) -> str:
 
 def _factor(value: float) -> str:
     """
-    >>> _factor(15.5), _factor(2.345), _factor(12345.0)
-    ('16×', '2.3×', '12,345×')
+    >>> _factor(15.5), _factor(2.345), _factor(12345.0), _factor(1e30)
+    ('16×', '2.3×', '12,345×', '> 1,000,000×')
     """
+    if value > 1e6:
+        return "> 1,000,000×"
     text = f"{value:,.0f}" if abs(value) >= FACTOR_FROM else f"{value:.1f}"
     return f"{text}×".replace("-", "−")
 
@@ -236,18 +238,18 @@ def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: b
 def format_share(estimate: Estimate | None) -> str:
     """Format a share of the ceiling for a row or cell: `37% [35%, 39%]`, cut at 0.
 
-    As factors, `16× [9.0×, 22×]`, where the share or the upper end is above 1000%.
+    As factors, `16× [9.0×, 22×]`, where the share itself is above 1000%.
     """
     if estimate is None or math.isnan(estimate.value):
         return "–"
     if estimate.value == estimate.low == estimate.high == 0:
         return "exactly 0"
-    if not math.isfinite(estimate.high - estimate.low) or estimate.low == estimate.high:
-        return percent(estimate.value)
     low, high = max(estimate.low, 0.0), estimate.high
+    if math.isnan(low) or math.isnan(high) or low == high:
+        return percent(estimate.value)
     if not math.isfinite(high):
         return f"{percent(estimate.value)} [{percent(low)}, unbounded]"
-    style = _factor if max(estimate.value, high) > FACTOR_FROM else percent
+    style = _factor if estimate.value > FACTOR_FROM else percent
     return f"{style(estimate.value)} [{style(low)}, {style(high)}]"
 
 
