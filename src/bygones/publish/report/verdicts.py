@@ -16,6 +16,7 @@ from bygones.core.text import format_count
 # "this share of predictions"; the second is for runs whose function is a plain number.
 HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
 GONE_SHARE = 0.01  # of the ceiling
+_UNINFORMATIVE = 1000.0  # a share whose upper end is above this is not bounded by its interval
 
 
 Kind = Literal[
@@ -235,7 +236,11 @@ def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: b
 def format_share(estimate: Estimate | None) -> str:
     """Format a share of the ceiling for a row or cell: `37% [35%, 39%]`, cut at 0.
 
-    As factors, `16× [9.0×, 22×]`, where the share or the upper end is above 1000%.
+    As factors, `16× [9.0×, 22×]`, where the share or the upper end is above 1000%. An upper end that says
+    nothing, as few skewed seeds give it on the log scale, is cut.
+
+    >>> format_share(Estimate(0.004, 1e-9, 1e26, 0.95, 4, "jackknife on the log scale"))
+    '0.40% [< 0.01%, over 1,000×]'
     """
     if estimate is None or math.isnan(estimate.value):
         return "–"
@@ -246,6 +251,8 @@ def format_share(estimate: Estimate | None) -> str:
     low, high = max(estimate.low, 0.0), estimate.high
     if not math.isfinite(high):
         return f"{percent(estimate.value)} [{percent(low)}, unbounded]"
+    if high > _UNINFORMATIVE >= estimate.value:
+        return f"{percent(estimate.value)} [{percent(low)}, over {_factor(_UNINFORMATIVE)}]"
     style = _factor if max(estimate.value, high) > FACTOR_FROM else percent
     return f"{style(estimate.value)} [{style(low)}, {style(high)}]"
 
