@@ -45,8 +45,7 @@ def _make_group(summary: str, cls: type[Group] = Group) -> typer.Typer:
 
 
 app = _make_group(
-    "Measure how much a trained network depends on its training history. `bygones COMMAND --help` describes "
-    "a command, with an example.",
+    "Measure how much training history matters. `COMMAND --help` has an example.",
     _Root,
 )
 script = _make_group("Study an unmodified script: run, plan, sources, ledger.")

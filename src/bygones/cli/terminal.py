@@ -270,13 +270,13 @@ def print_atlas(entries: Sequence[Entry]) -> None:
     from bygones.publish.report.verdicts import format_effect_share
 
     rows = [
-        (entry.regime, cell.arm.name, format_effect_share(cell.reading.last), cell.lasts,
+        (entry.regime, cell.name, format_effect_share(cell.reading.last), cell.lasts,
          effect_lasts(cell.reading))
         for entry in entries
         for cell in entry.cells
     ]  # fmt: skip
     columns = ("regime", "arm", "share of another seed", "carrier lasts", "effect stood (steps)")
-    out.print(table("", columns, rows, num_unwrapped=3))
+    out.print(table("", columns, rows))
     for entry in entries:
         for one in entry.signatures:
             out.print(f"{entry.regime}: {one}")

@@ -16,6 +16,7 @@ from bygones.core.text import format_count
 # "this share of predictions"; the second is for runs whose function is a plain number.
 HEADLINES = ("tv", "rms", "cka", "procrustes", "rsa")
 GONE_SHARE = 0.01  # of the ceiling
+_UNINFORMATIVE = 1000.0  # a share whose upper end is above this is not bounded by its interval
 
 
 Kind = Literal[
@@ -209,11 +210,9 @@ def percent(value: float | None) -> str:
 
 def _factor(value: float) -> str:
     """
-    >>> _factor(15.5), _factor(2.345), _factor(12345.0), _factor(1e30)
-    ('16×', '2.3×', '12,345×', '> 1,000,000×')
+    >>> _factor(15.5), _factor(2.345), _factor(12345.0)
+    ('16×', '2.3×', '12,345×')
     """
-    if value > 1e6:
-        return "> 1,000,000×"
     text = f"{value:,.0f}" if abs(value) >= FACTOR_FROM else f"{value:.1f}"
     return f"{text}×".replace("-", "−")
 
@@ -238,7 +237,11 @@ def format_estimate(estimate: Estimate | None, factor: float = 1.0, *, signed: b
 def format_share(estimate: Estimate | None) -> str:
     """Format a share of the ceiling for a row or cell: `37% [35%, 39%]`, cut at 0.
 
-    As factors, `16× [9.0×, 22×]`, where the share itself is above 1000%.
+    As factors, `16× [9.0×, 22×]`, where the share itself is above 1000%. An upper end that says nothing, as
+    few skewed seeds give it on the log scale, is cut.
+
+    >>> format_share(Estimate(0.004, 1e-9, 1e26, 0.95, 4, "jackknife on the log scale"))
+    '0.40% [< 0.01%, over 1,000×]'
     """
     if estimate is None or math.isnan(estimate.value):
         return "–"
@@ -249,6 +252,8 @@ def format_share(estimate: Estimate | None) -> str:
         return percent(estimate.value)
     if not math.isfinite(high):
         return f"{percent(estimate.value)} [{percent(low)}, unbounded]"
+    if high > _UNINFORMATIVE >= estimate.value:
+        return f"{percent(estimate.value)} [{percent(low)}, over {_factor(_UNINFORMATIVE)}]"
     style = _factor if estimate.value > FACTOR_FROM else percent
     return f"{style(estimate.value)} [{style(low)}, {style(high)}]"
 

@@ -98,7 +98,7 @@ def _label(entries: Sequence[Entry]) -> str:
     """Describe the picture for those who cannot see it."""
     told = [
         f"{entry.regime}: " + ", ".join(
-            f"{cell.arm.name} {format_effect_share(cell.reading.last)}" for cell in entry.cells
+            f"{cell.name} {format_effect_share(cell.reading.last)}" for cell in entry.cells
         )
         for entry in entries
     ]  # fmt: skip

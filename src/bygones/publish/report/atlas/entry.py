@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import xarray as xr
 
 from bygones.analysis.effects import all_effects, headline_metric
+from bygones.analysis.observed_models import observing
 from bygones.analysis.signature import Signature
 from bygones.core.study_facts import ArmFacts, StudyFacts, facts_of
 from bygones.core.values import Digest
@@ -21,6 +22,12 @@ class Cell:
     source: str
     arm: ArmFacts
     reading: Reading
+    seen_in: str = ""  # the observed model, where it is not the leading one
+
+    @property
+    def name(self) -> str:
+        """The arm, and the model that it is seen in where that is not the leading one."""
+        return f"{self.arm.name} (in {self.seen_in})" if self.seen_in else self.arm.name
 
     @property
     def lasts(self) -> str:
@@ -37,6 +44,7 @@ class Cell:
 class Entry:
     """One regime: its arms' readings (the largest first), its signatures, and what it cost.
 
+    `seen_in`: by arm, the observed model that its reading is of, where it does not reach the leading one.
     `seconds`: the time that training took, None where it was not measured. `num_bytes`: what is stored.
     `bundle`: the digest of its bundle, "" where none was written.
     """
@@ -46,6 +54,7 @@ class Entry:
     num_seeds: int
     readings: tuple[Reading, ...]
     signatures: tuple[Signature, ...]
+    seen_in: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
     num_bytes: int = 0
     bundle: Digest = ""
@@ -72,7 +81,10 @@ class Entry:
             if len({treatment.source for treatment in arm.treatments}) == 1:
                 alone.setdefault(arm.treatments[0].source, []).append(arm)
         chosen = {source: next(filter(_resets, arms), arms[0]) for source, arms in alone.items()}
-        return tuple(Cell(source, arm, by_name[arm.name]) for source, arm in chosen.items())
+        return tuple(
+            Cell(source, arm, by_name[arm.name], self.seen_in.get(arm.name, ""))
+            for source, arm in chosen.items()
+        )
 
 
 def _resets(arm: ArmFacts) -> bool:
@@ -89,16 +101,32 @@ def make_entry(
     num_bytes: int = 0,
     bundle: Digest = "",
 ) -> Entry:
-    """Read a study's outcomes for the atlas: every treated arm in the study's headline distance."""
-    metric = headline_metric(outcomes)
-    read = readings(all_effects(outcomes, (metric,)), metric)
+    """Read a study's outcomes for the atlas: every treated arm in the study's headline distance.
+
+    An arm that does not reach the model that leads is read from the first other observed one that it reaches.
+    """
+    read = _read(outcomes)
+    others = [observing(outcomes, model) for model in facts_of(outcomes).models[1:]]
+    seen_in: dict[str, str] = {}
+    for other in others if any(one.kind == "unreached" for one in read) else ():
+        reached = {one.arm: one for one in _read(other) if one.kind != "unreached"}
+        for place, one in enumerate(read):
+            if one.kind == "unreached" and one.arm in reached:
+                read[place] = reached[one.arm]
+                seen_in[one.arm] = facts_of(other).models[0]
     return Entry(
         regime,
         facts_of(outcomes),
         outcomes.sizes["seed"],
         tuple(read),
         tuple(signatures),
+        seen_in,
         seconds,
         num_bytes,
         bundle,
     )
+
+
+def _read(outcomes: xr.Dataset) -> list[Reading]:
+    metric = headline_metric(outcomes)
+    return readings(all_effects(outcomes, (metric,)), metric)

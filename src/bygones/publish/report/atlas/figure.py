@@ -34,7 +34,7 @@ from bygones.publish.report.scales import Scale, horizon_scale, scale
 from bygones.publish.report.verdicts import GONE_SHARE, format_effect_share, share
 
 _LASTS = 3.0  # inches of the panel of lifetimes, on a wide page
-_GAP = 1.95  # inches between the panels: the numbers stand there
+_GAP = 1.8  # inches between the panels: the numbers stand there
 _EDGE = 0.22  # inches right of it, for the sign of what is unbounded
 
 Row = tuple[str, Cell | None]  # a regime's heading, or a source
@@ -83,7 +83,7 @@ def _frame(width: float, num_rows: int) -> Frame:
     pitch = 0.4 if narrow else 0.27
     head, foot = 0.82 if narrow else 0.62, 0.5
     height = head + pitch * max(num_rows, 1) + foot
-    left, right = (0.08, width - 0.08) if narrow else (1.75, width - _LASTS - _GAP)
+    left, right = (0.08, width - 0.08) if narrow else (1.95, width - _LASTS - _GAP)
     return Frame(width, height, left, right, head, foot)
 
 
@@ -117,7 +117,7 @@ def _clear(ax: Axes, num_rows: int) -> None:
 
 def _draw_share(ax: Axes, cell: Cell, at: int, axis: Scale, frame: Frame) -> None:
     last, down = cell.reading.last, 0.18 if frame.narrow else 0.0
-    label = "not observed" if cell.reading.kind == "unreached" else format_effect_share(last)
+    label = "does not reach it" if cell.reading.kind == "unreached" else format_effect_share(last)
     ax.plot([axis.low, axis.high], [at + down] * 2, color=HAIR, linewidth=0.7, zorder=0)
     if last.null is not None and math.isfinite(share(last, last.null.value)):
         draw_null(ax, share(last, last.null.value), at + down)
@@ -127,10 +127,10 @@ def _draw_share(ax: Axes, cell: Cell, at: int, axis: Scale, frame: Frame) -> Non
         draw_interval(ax, found.value, low, high, at + down)
     if frame.narrow:
         room = frame.right - len(label) * char_width(SMALL) - 0.1
-        draw_text(ax, 0.08, at - 0.24, clip_text(cell.arm.name, room, SMALL), SMALL)
+        draw_text(ax, 0.08, at - 0.24, clip_text(cell.name, room, SMALL), SMALL)
         draw_text(ax, frame.right, at - 0.24, label, SMALL, EFFECT, ha="right")
         return
-    draw_text(ax, 0.14, at, clip_text(cell.arm.name, frame.left - 0.2, TEXT), TEXT)
+    draw_text(ax, 0.14, at, clip_text(cell.name, frame.left - 0.2, TEXT), TEXT)
     draw_text(ax, frame.right + 0.14, at, label, SMALL, EFFECT)
 
 

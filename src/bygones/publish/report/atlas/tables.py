@@ -13,7 +13,7 @@ from bygones.publish.report.verdicts import Reading, format_effect_share, share
 
 _ATLAS_COLUMNS = (
     "regime", "source", "arm", "stands_for_source", "share", "share_low", "share_high", "null_share",
-    "verdict", "carrier", "carrier_steps", "stood_until", "gone_from", "horizon", "metric", "pairs",
+    "verdict", "carrier", "carrier_steps", "stood_until", "gone_from", "horizon", "metric", "model", "pairs",
     "diverged", "method",
 )  # fmt: skip
 _SIGNATURE_COLUMNS = ("regime", "signature", "verdict", "expected", "observed", "paper")
@@ -27,6 +27,7 @@ def atlas_table(entries: Sequence[Entry]) -> Table:
     """Return one row a treated arm: its share of another seed at the last horizon, and both lifetimes.
 
     `stands_for_source`: whether this arm is the source's cell. `null_share`: the matched null's share.
+    `model`: the observed model, where it is not the leading one.
     `carrier_steps`: empty where the carrier's lifetime is unbounded; `gone_from`: empty where the effect
     still stands at `horizon`.
     """
@@ -46,6 +47,7 @@ def atlas_table(entries: Sequence[Entry]) -> Table:
             row |= {"carrier_steps": treatments[0].lifetime_steps if len(treatments) == 1 else None}
             row |= {"stood_until": reading.washout.last_standing}
             row |= {"gone_from": reading.washout.gone_by, "horizon": last.horizon}
+            row |= {"model": entry.seen_in.get(reading.arm)}
             row |= {"metric": last.metric, "pairs": last.estimate.num_pairs}
             row |= {"diverged": last.num_diverged, "method": last.estimate.method}
             rows.append(row)
