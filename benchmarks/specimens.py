@@ -62,7 +62,7 @@ The second resume is compared by its state; its cost is not measured.
 
 
 def main() -> None:
-    server = start_server("bygones.audit.resume_check", fixes_hashes=False)
+    server = start_server("bygones.audit.resume_check")
     without_fault: dict[Setting, str] = {}
     rows = []
     try:

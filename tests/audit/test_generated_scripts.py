@@ -1,6 +1,6 @@
 """Generated scripts through the resume audit: none accused when complete, the lost piece named first.
 
-`python benchmarks/resume_fuzz.py 200` checks more of them; its counts are in docs/specimens.md.
+`python benchmarks/resume_fuzz.py 200` checks more of them; its counts are in docs/resuming.md.
 """
 
 from __future__ import annotations
