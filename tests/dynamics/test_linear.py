@@ -109,7 +109,10 @@ def test_a_linear_world_has_its_closed_form():
         boundaries.append(run.snapshot())
     matrices = heavy_ball.transition(lr=0.1, momentum=0.9)
     powers = np.stack([np.linalg.matrix_power(matrix, steps) for matrix in matrices])
-    *_, first = sweep(run, boundaries, lambda parts: parts.model.get_parameter("w").sum())
+    last = boundaries.pop()
+    *_, first = sweep(
+        run, last, reversed(boundaries), lambda parts: parts.model.get_parameter("w").sum()
+    )
     assert first.step == 3
     by_weights, by_buffer = (
         first.vector["weights"]["w"],

@@ -1,6 +1,7 @@
 """Dynamics: quantities that describe the kind of memory, such as its lifetime."""
 
 from bygones.core.catalogue import Catalogue
+from bygones.dynamics.adjoint import AdjointMap, adjoint
 from bygones.dynamics.barrier import Barrier, barrier, losses_on_line
 from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
@@ -15,10 +16,12 @@ QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
 __all__ = [
     "QUANTITIES",
     "AbstractQuantity",
+    "AdjointMap",
     "Barrier",
     "CarrierHalfLife",
     "Tangent",
     "TangentCertificate",
+    "adjoint",
     "barrier",
     "check_tangent",
     "half_life",

@@ -10,7 +10,7 @@ state by Δ at step t is ⟨λ_t, Δ⟩. Griewank & Walther, Evaluating Derivati
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,17 +126,18 @@ def evaluate(run: Run, outcome: Outcome) -> Tensor:
 
 def sweep(
     run: Run,
-    snapshots: Sequence[Snapshot],
+    last: Snapshot,
+    before: Iterable[Snapshot],
     outcome: Outcome,
     rules: Mapping[Operation, Rule] = RULES,
 ) -> Iterator[Gradient]:
-    """Yield the gradient at the last of these boundaries, then at each before it, back to the first.
+    """Yield the gradient at a run's last boundary, then at each before it.
 
-    `snapshots`: boundaries of one run, one step apart, in order. Each step is taken once more.
+    `before`: the boundaries before the last, one step apart, backwards. Each step is taken once more.
     """
-    _, gradient = gradient_of(run, snapshots[-1], outcome, rules)
+    _, gradient = gradient_of(run, last, outcome, rules)
     yield gradient
-    for snapshot in reversed(snapshots[:-1]):
+    for snapshot in before:
         gradient = pull_back(run, snapshot, gradient.vector, rules)
         yield gradient
 
