@@ -112,13 +112,7 @@ def resume(
         from bygones.audit.resume_check import ResumeRequest, audit_resume
         from bygones.cli import terminal
         from bygones.cli.load import parse_seeds, parse_variables
-        from bygones.cli.resume_text import (
-            advice,
-            as_table,
-            headline,
-            other_settings,
-            sentences,
-        )
+        from bygones.cli.resume_text import print_check
 
         whole = make_script(script, seed_env)
         resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
@@ -150,12 +144,7 @@ def resume(
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
-        terminal.out.print(headline(found))
-        for sentence in sentences(found):
-            terminal.out.print(sentence)
-        terminal.out.print(as_table(found))
-        for sentence in (*advice(found), *other_settings(found)):
-            terminal.out.print(sentence)
+        print_check(found)
     if found.failed:
         raise typer.Exit(1)
 

@@ -14,6 +14,16 @@ from bygones.audit.resuming.costs import Cost
 from bygones.cli import terminal
 
 
+def print_check(check: ResumeReport) -> None:
+    """Print all of it to the terminal."""
+    terminal.out.print(headline(check))
+    for sentence in sentences(check):
+        terminal.out.print(sentence)
+    terminal.out.print(as_table(check))
+    for sentence in (*advice(check), *other_settings(check)):
+        terminal.out.print(sentence)
+
+
 def headline(check: ResumeReport) -> str:
     """Return the result in one sentence."""
     where = (
