@@ -237,7 +237,8 @@ def _train_segment(
         mine.losses = list(run.losses)
         mine.diverged_at = ends[place].diverged_at
         mine.snapshot = job.store.put(encode(ends[place]))
-        mine.marks[item.stop] = mark(ends[place])
+        if job.merge and is_control(segment):
+            mine.marks[item.stop] = mark(ends[place])
         if item.stop in item.steps:
             run.intervene(segment.history, others[place])
             look(run)
