@@ -13,7 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from bygones.cli import atlas_commands, audit_commands, process, record_commands, study_commands
+from bygones.cli import (
+    atlas_commands,
+    audit_commands,
+    dynamics_commands,
+    process,
+    record_commands,
+    study_commands,
+)
 from bygones.cli.aliases import replace_aliases
 from bygones.cli.command_types import Command, Group, ScriptCommand, TargetCommand
 from bygones.core.errors import BygonesError, StoreError, WorkerError
@@ -22,7 +29,18 @@ STUDIES = "Study a recipe or, after `--`, a training script"
 RECORDS = "Audit a script, keep records"
 _GO_ON = "What is finished is stored; run the same command again to go on."
 _ORDER: list[str] = [
-    *("demo", "sources", "plan", "run", "check", "report", "compare", "atlas", "script"),
+    *(
+        "demo",
+        "sources",
+        "plan",
+        "run",
+        "check",
+        "report",
+        "compare",
+        "atlas",
+        "sensitivity",
+        "script",
+    ),
     *("audit", "ledger", "bundle", "checklist", "list"),
 ]
 
@@ -68,6 +86,7 @@ for command in (
     study_commands.check,
 ):
     app.command(cls=TargetCommand, rich_help_panel=STUDIES)(command)
+app.command(cls=Command, rich_help_panel=STUDIES)(dynamics_commands.sensitivity)
 app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
 app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
 for name, group in GROUPS.items():

@@ -7,6 +7,7 @@ from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
 from bygones.dynamics.lifetime import half_life
 from bygones.dynamics.linear import TangentCertificate, check_tangent
+from bygones.dynamics.sensitivity import Sensitivity, sensitivity
 from bygones.dynamics.tangent import Tangent, tangent
 
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
@@ -19,6 +20,7 @@ __all__ = [
     "AdjointMap",
     "Barrier",
     "CarrierHalfLife",
+    "Sensitivity",
     "Tangent",
     "TangentCertificate",
     "adjoint",
@@ -26,5 +28,6 @@ __all__ = [
     "check_tangent",
     "half_life",
     "losses_on_line",
+    "sensitivity",
     "tangent",
 ]

@@ -1,0 +1,124 @@
+"""Commands on the kind of memory: sensitivity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bygones.cli.options import Json, Seeds, StorePlace, StudyTarget, Workers
+from bygones.cli.resources import (
+    default_workers,
+    lasting_store,
+    make_executor,
+    path_beside,
+    print_to_stderr,
+)
+
+if TYPE_CHECKING:
+    from bygones.dynamics.sensitivity import Sensitivity
+
+
+def sensitivity(
+    target: StudyTarget,
+    seeds: Seeds = None,
+    store: StorePlace = "bygones-store",
+    workers: Workers = None,
+    cells: Annotated[
+        int, typer.Option(metavar="N", min=2, help="True effects to measure in each seed.")
+    ] = 8,
+    size: Annotated[
+        float, typer.Option(metavar="X", help="Relative size of the nudges: 0.01 is one percent.")
+    ] = 0.01,
+    start: Annotated[
+        int | None,
+        typer.Option(metavar="STEP", help="First step of the map (default: the study's fork)."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The page's folder (default: STORE-sensitivity)."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what it costs, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Map where a study's outcome depends on its memory.
+
+    One reverse sweep a seed gives the first-order effect on the loss of the probe set of every source at
+    every step; true effects are measured at random places. The same command continues one that was stopped.
+
+    \b
+    Example:
+      bygones sensitivity digits --seeds 0-3 --cells 8
+    """
+    from bygones.cli import terminal
+    from bygones.cli.load import load_study, parse_seeds
+    from bygones.dynamics.sensitivity import is_done, jobs_of, sensitivity
+    from bygones.publish.report.sensitivity_page import write_sensitivity
+
+    num_workers = workers or default_workers("cpu")
+    with print_to_stderr():
+        study = load_study(target[0])
+        study = study if seeds is None else study.with_seeds(parse_seeds(seeds))
+        place = lasting_store(store)
+        jobs = jobs_of(study, place, num_cells=cells, size=size, start=start)
+        left = [job for job in jobs if not is_done(job)]
+        _print_cost(study.name, jobs[0], len(left), cells)
+        if plan:
+            return
+        executor = make_executor(None, num_workers, None, store, "cpu")
+        done: list[int] = []
+
+        def show(seed: int) -> None:
+            done.append(seed)
+            terminal.console.print(f"{study.name}: {len(done)} of {len(left)} seeds mapped.")
+
+        found = sensitivity(
+            study, place, executor, num_cells=cells, size=size, start=start, on_job=show
+        )
+    page = write_sensitivity(_facts(found), out or path_beside(store, "sensitivity"))
+    if as_json:
+        print(json.dumps(_as_json(found), indent=2))
+        return
+    for sentence in found.sentences():
+        terminal.out.print(sentence)
+    terminal.out.print(f"Page: {page}")
+
+
+def _print_cost(name: str, job: Any, seeds_left: int, cells: int) -> None:
+    """Print the steps of what is left: forward, backward, and half of them for each true effect."""
+    from bygones.cli import terminal
+
+    steps = job.stop - job.start
+    terminal.console.print(
+        f"{name}: {seeds_left} seeds to map over {steps:,} steps; each takes {job.stop:,} steps forward, "
+        f"{steps:,} backward (each as long as several forward), and about {cells * steps // 2:,} for {cells} "
+        f"true effects."
+    )
+
+
+def _facts(found: Sensitivity) -> Any:
+    from bygones.publish.report.sensitivity_page import SensitivityFacts
+
+    cells = [(c.seed, c.row, c.step, c.predicted, c.measured) for c in found.cells]
+    return SensitivityFacts(
+        found.study, found.rows, found.steps, found.intervals(), cells, found.sentences()
+    )
+
+
+def _as_json(found: Sensitivity) -> dict[str, Any]:
+    return {
+        "study": found.study,
+        "seeds": list(found.seeds),
+        "sources": list(found.rows),
+        "steps": [int(found.steps[0]), int(found.steps[-1])],
+        "size": found.size,
+        "measured": len(found.pairs[0]),
+        "tangent_error": found.error,
+        "rank_correlation": found.rank,
+        "slope": found.slope,
+        "left_out": list(found.left_out),
+        "cost": found.cost,
+        "sentences": found.sentences(),
+    }
