@@ -1,4 +1,4 @@
-"""Sensitivity page: source by step, how much an outcome depends on memory there, and true effects beside it."""
+"""Sensitivity page: source by step, how much an outcome depends on memory there; true effects beside it."""
 
 from __future__ import annotations
 
