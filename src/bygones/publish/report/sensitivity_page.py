@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bygones.core.files import whole_folder
 from bygones.publish.report.drawing import EFFECT, HAIR, INK, MUTED, PAPER, WIDE, figure_style
 from bygones.publish.report.page import draw_inline, render_template
 from bygones.publish.report.tables import Table, write_csv
+from bygones.publish.report.verdicts import number
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def sensitivity_map(facts: SensitivityFacts, width: float = WIDE) -> Figure:
         dots = [(step, facts.rows.index(row)) for _, row, step, *_ in facts.cells]
         if dots:
             ax.scatter(*zip(*dots, strict=True), s=9, color=PAPER, edgecolors=MUTED, linewidths=0.6)
-        bar = figure.colorbar(image, ax=ax, pad=0.01)
+        in_words = FuncFormatter(lambda value, _: number(value))
+        bar = figure.colorbar(image, ax=ax, pad=0.01, format=in_words)
         bar.set_label("rms effect on the outcome (grey: exactly 0)")
         return figure
 
@@ -94,12 +97,24 @@ def true_effects(facts: SensitivityFacts, width: float = WIDE / 2) -> Figure:
         largest = 1.5 * (float(sizes.max()) if sizes.size else 1.0)
         ax.plot([-largest, largest], [-largest, largest], color=HAIR)
         ax.scatter(predicted, measured, s=12, color=EFFECT)
-        for set_scale in (ax.set_xscale, ax.set_yscale):
+        for set_scale, axis in ((ax.set_xscale, ax.xaxis), (ax.set_yscale, ax.yaxis)):
             set_scale("symlog", linthresh=middle / 10)
-        ax.locator_params(numticks=7)
+            axis.set_major_locator(FixedLocator(_ticks(largest)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         ax.set_xlabel("predicted effect on the outcome (first order)")
         ax.set_ylabel("true effect")
         return figure
+
+
+def _ticks(largest: float) -> list[float]:
+    """Return zero, and the largest power of ten on either side.
+
+    >>> _ticks(0.03)
+    [-0.01, 0.0, 0.01]
+    """
+    power = 10.0 ** np.floor(np.log10(largest))
+    return [-float(power), 0.0, float(power)]
 
 
 def _map_table(facts: SensitivityFacts) -> Table:
