@@ -48,7 +48,7 @@ def test_each_model_has_the_outputs_that_it_has_alone(outcomes):
     assert outcomes.attrs["models"] == ["model", "averages"]
     for name, variable in (("model", "logits"), ("averages", "logits:averages")):
         alone = measure(averaged(Logits(name)))
-        assert list(alone) == ["logits", "train_loss", "diverged_at", "labels"]
+        assert list(alone) == ["logits", "train_loss", "diverged_at", "labels", "equal_from"]
         assert alone["logits"].values.tobytes() == outcomes[variable].values.tobytes()
 
 
