@@ -13,6 +13,7 @@ from bygones.zoo.regimes import (
     digits,
     mean_teacher,
     mnist1d,
+    optimizers,
     replay,
 )
 
@@ -28,6 +29,7 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
         "continual": continual.study,
         "curriculum": curriculum.study,
         "replay": replay.study,
+        "optimizers": optimizers.study,
     },
 )
 
@@ -41,5 +43,6 @@ __all__ = [
     "digits",
     "mean_teacher",
     "mnist1d",
+    "optimizers",
     "replay",
 ]
