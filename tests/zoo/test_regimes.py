@@ -34,6 +34,7 @@ NEEDED = {
         *("reservoir", "seen", "reservoir draws"),
     },
     "curriculum": {"weights", "moments", "order", "streams", "stage clock"},
+    "optimizers": {"weights", "moments", "order", "streams"},
     "replay": {
         *("weights", "moments", "order", "streams", "replay", "priorities", "max priority"),
         *("cursor", "exploration", "target", "environment", "environment draws"),

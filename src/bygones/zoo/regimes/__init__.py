@@ -16,6 +16,7 @@ from bygones.zoo.regimes import (
     digits,
     mean_teacher,
     mnist1d,
+    optimizers,
     replay,
 )
 
@@ -31,6 +32,7 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
         "continual": continual.study,
         "curriculum": curriculum.study,
         "replay": replay.study,
+        "optimizers": optimizers.study,
     },
 )
 
@@ -59,5 +61,6 @@ __all__ = [
     "digits",
     "mean_teacher",
     "mnist1d",
+    "optimizers",
     "replay",
 ]
