@@ -57,10 +57,10 @@ def test_seeds_are_the_unit():
         found = two_phase_over_seeds(measured, [p[s, drawn[s]] for s in range(8)], p)
         hits.append(found.estimate.covers(1.0))
         values.append(found.estimate.value)
+        assert found.estimate.num_pairs == 8
+        assert "from 48 measured ones" in str(found)
     assert 0.9 < np.mean(hits) < 0.99
     assert abs(np.mean(values) - 1.0) < 4 * np.std(values) / 14
-    assert found.estimate.num_pairs == 8
-    assert "from 48 measured ones" in str(found)
 
 
 def test_a_prediction_that_is_the_same_everywhere_leaves_the_plain_mean():

@@ -145,7 +145,11 @@ def test_a_step_that_gives_no_feedback_is_refused():
 @pytest.mark.parametrize(
     ("order", "values", "sentence"),
     [
-        (SelfPaced(6, 2), np.ones(3), r"losses, of shape \[B\], of the B examples in rows; got \[3\]"),
+        (
+            SelfPaced(6, 2),
+            np.ones(3),
+            r"losses, of shape \[B\], of the B examples in rows; got \[3\]",
+        ),
         (SelfPaced(6, 2), np.ones((2, 1)), r"got \[2, 1\] for rows of shape \[2\]"),
         (GraB(6, 2, dimension=3), np.ones((2, 4)), "dimension 3; got 4"),
     ],

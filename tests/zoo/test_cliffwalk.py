@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,10 @@ from bygones.zoo.worlds.cliffwalk import mean_wait, num_transitions, transitions
 
 def updates_until_solved(states: int, alpha: float, seed: int, most: int) -> int:
     """Updates until the mean squared error of all values is below 0.001; `most` if it never is."""
-    run, truth = Run(Recipe.of(cliffwalk.recipe, states=states, alpha=alpha), seed), true_values(states)
+    run, truth = (
+        Run(Recipe.of(cliffwalk.recipe, states=states, alpha=alpha), seed),
+        true_values(states),
+    )
     while run.step < most:
         run.advance(run.step + 10)
         if ((table(run) - truth) ** 2).mean() < 1e-3:
@@ -62,7 +67,7 @@ def test_the_memory_holds_every_sequence_of_actions_until_its_end():
 def test_the_true_values_are_the_fixed_point_of_the_update():
     run = Run(Recipe.of(cliffwalk.recipe, states=4, lr=0.5), 0)
     with torch.no_grad():
-        run.parts.model.values.copy_(torch.from_numpy(true_values(4)))
+        next(run.parts.model.parameters()).copy_(torch.from_numpy(true_values(4)))
     run.advance(200)
     np.testing.assert_allclose(table(run), true_values(4), atol=1e-12)
 
@@ -89,7 +94,7 @@ def test_prioritized_replay_needs_fewer_updates_and_the_more_so_the_longer_the_r
 def test_the_gain_of_priorities_grows_with_every_two_states():
     ratios = [solved_ratio(states, range(7), most=40_000) for states in (4, 6, 8)]
     assert ratios[0] > 1.5
-    assert all(later > 1.4 * earlier for earlier, later in zip(ratios, ratios[1:], strict=False))
+    assert all(later > 1.4 * earlier for earlier, later in pairwise(ratios))
 
 
 def solved_ratio(states: int, seeds: range, most: int) -> float:

@@ -1,4 +1,4 @@
-"""Curricula: what each order shows, and the published signatures: none on clean digits, some with wrong labels."""
+"""Curricula: what each order shows, what it remembers, and how small GraB's prefix sums are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from bygones.analysis.equivalence import tost
 from bygones.core.values import Window
 from bygones.training.interventions import Roll
 from bygones.training.orders.grab import herding_objective
@@ -68,7 +67,9 @@ def test_gradients_by_example_have_the_batch_gradient_as_their_mean():
     images, labels, _ = run.parts.fetch(np.arange(8))
     by_example = example_gradients(run.parts.model, images, labels)
     nn.functional.cross_entropy(run.parts.model(images), labels).backward()
-    whole = torch.cat([p.grad.flatten() for p in run.parts.model.parameters() if p.grad is not None])
+    whole = torch.cat(
+        [p.grad.flatten() for p in run.parts.model.parameters() if p.grad is not None]
+    )
     torch.testing.assert_close(by_example.mean(dim=0), whole)
 
 

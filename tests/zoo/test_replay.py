@@ -1,6 +1,8 @@
-"""Prioritized replay: the sum-tree and its formulas are exact, the environment is captured whole, and the arms act."""
+"""Prioritized replay: sum-tree and formulas are exact, the environment is captured whole, the arms act."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -177,7 +179,9 @@ def test_scrambled_priorities_have_the_same_sum_and_a_shifted_replay_the_same_ro
     assert tree.leaves.tolist() != leaves.tolist()
     assert tree.total == pytest.approx(total)
     assert np.array_equal(np.roll(states[0], 7, axis=0), rows["states"])
-    assert np.array_equal(np.roll(states[1], 7), rows["actions"])  # with the state that it belongs to
+    assert np.array_equal(
+        np.roll(states[1], 7), rows["actions"]
+    )  # with the state that it belongs to
 
 
 def test_the_target_is_copied_at_its_period_and_not_between():
@@ -188,6 +192,4 @@ def test_the_target_is_copied_at_its_period_and_not_between():
         seen.append(digest(run.sources["target"].capture()))
 
     run.advance(26, at_boundary=look)
-    assert [a != b for a, b in zip(seen, seen[1:], strict=False)] == [
-        (step + 1) % 8 == 0 for step in range(25)
-    ]
+    assert [a != b for a, b in pairwise(seen)] == [(step + 1) % 8 == 0 for step in range(25)]

@@ -48,5 +48,7 @@ class MemoryStore(AbstractStore):
         return name in self._records.get(address, {})
 
     def records(self, address: Digest) -> dict[str, Record]:
-        there = dict(self._records.get(address, {}))  # copied at once, since other threads may write
+        there = dict(
+            self._records.get(address, {})
+        )  # copied at once, since other threads may write
         return {name: json.loads(text) for name, text in there.items()}

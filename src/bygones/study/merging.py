@@ -137,7 +137,8 @@ class ControlRecords:
                 arrays, meta = unpack(self.store.get(record.observed))
             except Damaged:
                 continue
-            losses |= dict(enumerate(arrays["losses"].tolist(), start=record.start))
+            numbers: list[float] = arrays["losses"].tolist()
+            losses |= dict(enumerate(numbers, start=record.start))
             if record.probe == self.probe and record.steps:
                 names = ["observed", *(f"observed:{name}" for name in self.models)]
                 shown = np.stack([arrays[name] for name in names], axis=1)

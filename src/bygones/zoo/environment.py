@@ -1,4 +1,4 @@
-"""Reinforcement-learning environments whose whole state can be captured: the only file that imports gymnasium."""
+"""Reinforcement-learning environments whose whole state can be captured; gymnasium is imported here alone."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class SumTree:
         return float(self._nodes[1])
 
     def update(self, places: np.ndarray, values: np.ndarray) -> None:
-        """Set leaves int64 [B] to values [B], each 0 or more; of a place that comes twice, the last counts."""
+        """Set leaves int64 [B] to values [B], 0 or more; of a place that comes twice, the last counts."""
         nodes = places + self._width
         self._nodes[nodes] = values
         while nodes[0] > 1:

@@ -84,7 +84,9 @@ class Order(AbstractSource):
             "key": self._key_as_built,
             "position": 0,
             "detour": NO_DETOUR,
-            **_memory_leaves(self._policies[self._policy_as_built].fresh_memory(self._key_as_built)),
+            **_memory_leaves(
+                self._policies[self._policy_as_built].fresh_memory(self._key_as_built)
+            ),
         }
 
     def redraws_alike(self, step: int) -> bool:

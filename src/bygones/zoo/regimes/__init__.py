@@ -47,6 +47,9 @@ SIGNATURES: Catalogue[Callable[[xr.Dataset], tuple[Signature, ...]]] = Catalogue
         "mean_teacher": mean_teacher.signatures,
         "averaging": averaging.signatures,
         "continual": continual.signatures,
+        "curriculum": curriculum.signatures,
+        "replay": replay.signatures,
+        "optimizers": optimizers.signatures,
     },
 )
 

@@ -23,9 +23,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from bygones.analysis.signature import Signature, all_of, effect_at, is_above, is_below
+from bygones.core.study_facts import facts_of
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Replace, Reseed, Roll
@@ -58,7 +61,8 @@ def recipe(
     """Build an MLP 64-32-10; SGD with momentum 0.9 and batches of 32, for `steps` steps.
 
     `lr`: learning rate. `noise`: share of the training labels that are wrong, the same for all seeds.
-    `pace`: the share of the steps after which a curriculum is open to all examples; above 1, never. `strength`: standard deviation of the noise on the pixels in the second half. `order`: see the module.
+    `pace`: the share of the steps after which a curriculum is open to all examples; above 1, never.
+    `strength`: standard deviation of the noise on the pixels in the second half. `order`: see the module.
     Needs scikit-learn (the extra `regimes`).
     """
     inputs, labels = load_digit_images()
@@ -120,7 +124,7 @@ def order_policy(name: Name, noise: float, steps: int, pace: float) -> AbstractO
 
 
 def _train_staged(parts: Parts, batch: Batch) -> Tensor:
-    """Take one step on the batch with this stage's noise, and tell the order how it went; returns the loss."""
+    """Take one step on the batch with this stage's noise, tell the order how it went, return the loss."""
     images, labels, rows = batch
     clock = parts.others["stage clock"]
     stage = min(clock["step"] // clock["length"], 1)
@@ -178,3 +182,33 @@ def study(noise: float = 0.0, steps: int = STEPS, pace: float = 0.2) -> Study:
             Arm("re-draw the order", Treatment("order", Reseed(), Window(0, 1))),
         ),
     )
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge what curricula do on clean digits, and what one class after the other does."""
+    end = (facts_of(outcomes).margins or {}).get("accuracy", 0.01)
+    clean = Signature(
+        "curricula do not help on clean labels",
+        f"the easiest first changes the accuracy by less than {end:g}",
+        "Wu, Dyer & Neyshabur 2021 (arXiv:2012.03107)",
+    )
+    apart = Signature(
+        "one class after the other is forgotten",
+        "the accuracy falls by more than a half",
+        "McCloskey & Cohen 1989 (doi:10.1016/S0079-7421(08)60536-8)",
+    )
+    return (
+        clean.unless_followed(outcomes, STEPS) or _judge_clean(outcomes, clean, end),
+        apart.unless_followed(outcomes, STEPS) or _judge_sorted(outcomes, apart),
+    )
+
+
+def _judge_clean(outcomes: xr.Dataset, clean: Signature, margin: float) -> Signature:
+    change = effect_at(outcomes, "scored", STEPS, "accuracy").estimate
+    within = all_of(is_above(change, -margin), is_below(change, margin))
+    return clean.seen(f"accuracy {change}", within)
+
+
+def _judge_sorted(outcomes: xr.Dataset, apart: Signature) -> Signature:
+    change = effect_at(outcomes, "sorted", STEPS, "accuracy").estimate
+    return apart.seen(f"accuracy {change}", is_below(change, -0.5))

@@ -10,7 +10,8 @@ One environment step and one update a step. alpha = 0 is uniform replay. epsilon
 straight line over `ramp` steps. Nothing of this is an optimizer's state, and all of it is memory: what the
 agent saw, which of it counts, where it writes next, and where the pole is now. What is observed is the
 function state -> action values, on states where a known controller says what is right.
-Mnih et al. 2015 (doi:10.1038/nature14236); van Hasselt, Guez & Silver 2016 (arXiv:1509.06461); Schaul et al. 2016 (arXiv:1511.05952), algorithm 1.
+Mnih et al. 2015 (doi:10.1038/nature14236); van Hasselt, Guez & Silver 2016 (arXiv:1509.06461); Schaul et
+al. 2016 (arXiv:1511.05952), algorithm 1.
 Needs gymnasium (the extra `reinforcement`).
 """
 
@@ -22,8 +23,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
+from bygones.analysis.signature import Signature, all_of, effect_at, is_above, is_below
 from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Hold, Permute, Replace, Reset, Roll, Transplant
@@ -110,9 +113,9 @@ def probe_states() -> np.ndarray:
 
 
 def controller(states: np.ndarray) -> np.ndarray:
-    """Return the actions of a linear controller that balances the pole, from states in units of SCALE: int64 [N].
+    """Return a linear controller's actions, which balance the pole, from states in units of SCALE: int64 [N].
 
-        push right where 3·angle + angular velocity + 0.1·position + 0.3·velocity > 0
+    push right where 3·angle + angular velocity + 0.1·position + 0.3·velocity > 0
     """
     return (states * SCALE @ np.array([0.1, 0.3, 3.0, 1.0], dtype=np.float32) > 0).astype(np.int64)
 
@@ -151,7 +154,11 @@ def _act_and_learn(parts: Parts, batch: Batch) -> Tensor:
     """Act once, keep the transition, and learn from a batch of the replay memory; returns the loss."""
     _act(parts)
     others, settings = parts.others, parts.others["settings"]
-    replay, tree, largest = others["replay"].value, others["priorities"].value, others["max priority"]
+    replay, tree, largest = (
+        others["replay"].value,
+        others["priorities"].value,
+        others["max priority"],
+    )
     places = sample(tree, BATCH_SIZE, others["replay draws"])
     weights = importance_weights(tree, places, others["exploration"]["beta"])
     deltas = temporal_differences(parts, replay, places)
@@ -261,3 +268,27 @@ def study() -> Study:
             Arm("reset moments", Treatment("moments", Reset(), at)),
         ),
     )
+
+
+def signatures(outcomes: xr.Dataset) -> tuple[Signature, ...]:
+    """Judge whether prioritized and uniform replay come to one agent on CartPole."""
+    alike = Signature(
+        "priorities bring nothing on CartPole",
+        "uniform replay from the fork on changes the accuracy by less than 0.05",
+        "",
+    )
+    cliff = Signature(
+        "prioritized replay needs fewer updates, the more so the rarer the reward",
+        "on the Blind Cliffwalk, by a factor that grows with its length",
+        "Schaul et al. 2016 (arXiv:1511.05952)",
+    )
+    return (
+        alike.unless_followed(outcomes, 500) or _judge_uniform(outcomes, alike),
+        cliff.seen("not in this study; trained by tests/zoo/test_cliffwalk.py", None),
+    )
+
+
+def _judge_uniform(outcomes: xr.Dataset, alike: Signature) -> Signature:
+    change = effect_at(outcomes, "uniform replay", 500, "accuracy").estimate
+    within = all_of(is_above(change, -0.05), is_below(change, 0.05))
+    return alike.seen(f"accuracy {change}", within)

@@ -1,4 +1,4 @@
-"""Blind Cliffwalk: replay where one transition of 2^(n+1) - 2 is rewarded, with exact values and waiting times.
+"""Blind Cliffwalk: replay where one transition of 2^(n+1) - 2 is rewarded, with exact values and waits.
 
 n states in a row. The right action leads on, and from the last state to the end with reward 1; the wrong one
 ends the episode with reward 0. The replay memory holds each of the 2^n sequences of actions, carried out
@@ -42,7 +42,7 @@ class Table(nn.Module):
 
 
 def recipe(seed: int, states: int = 6, alpha: float = 1.0, lr: float = 0.25) -> Parts:
-    """Build the table, its optimizer SGD, and the priorities of the N transitions; one of them is replayed a step.
+    """Build the table, SGD on it, and the priorities of the N transitions, one of which is replayed a step.
 
     `states`: n. `alpha`: exponent of the priorities; 0 for uniform replay. `lr`: learning rate. Without
     importance weights, which a world without chance does not need.
