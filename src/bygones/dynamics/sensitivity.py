@@ -90,7 +90,8 @@ class Sensitivity:
         found = np.full((3, *self.dependence.shape[1:]), np.nan)
         for place in np.ndindex(*self.dependence.shape[1:]):
             estimate = by_skewness(self.dependence[(slice(None), *place)])
-            found[(slice(None), *place)] = estimate.value, estimate.low, estimate.high
+            low = max(estimate.low, 0.0)  # a root mean square is never below 0
+            found[(slice(None), *place)] = estimate.value, low, estimate.high
         return found
 
     @property

@@ -81,7 +81,7 @@ def sensitivity_map(facts: SensitivityFacts, width: float = WIDE) -> Figure:
             ax.scatter(*zip(*dots, strict=True), s=9, color=PAPER, edgecolors=MUTED, linewidths=0.6)
         in_words = FuncFormatter(lambda value, _: number(value))
         bar = figure.colorbar(image, ax=ax, pad=0.01, format=in_words)
-        bar.set_label("rms effect on the outcome (grey: exactly 0)")
+        bar.set_label("rms effect (grey: exactly 0)")
         return figure
 
 
