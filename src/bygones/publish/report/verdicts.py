@@ -242,6 +242,8 @@ def format_share(estimate: Estimate | None) -> str:
 
     >>> format_share(Estimate(0.004, 1e-9, 1e26, 0.95, 4, "jackknife on the log scale"))
     '0.40% [< 0.01%, over 1,000×]'
+    >>> format_share(Estimate(0.02, 0.01, math.inf, 0.95, 4, "jackknife"))
+    '2.0% [1.0%, unbounded]'
     """
     if estimate is None or math.isnan(estimate.value):
         return "–"
