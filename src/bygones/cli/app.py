@@ -77,6 +77,7 @@ for command in (
     study_commands.report,
     study_commands.compare,
     atlas_commands.atlas,
+    dynamics_commands.sensitivity,
 ):
     app.command(cls=Command, rich_help_panel=STUDIES)(command)
 for command in (
@@ -86,7 +87,6 @@ for command in (
     study_commands.check,
 ):
     app.command(cls=TargetCommand, rich_help_panel=STUDIES)(command)
-app.command(cls=Command, rich_help_panel=STUDIES)(dynamics_commands.sensitivity)
 app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
 app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
 for name, group in GROUPS.items():

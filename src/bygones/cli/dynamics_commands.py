@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def sensitivity(
-    target: StudyTarget,
+    name: StudyTarget,
     seeds: Seeds = None,
     store: StorePlace = "bygones-store",
     workers: Workers = None,
@@ -59,7 +59,7 @@ def sensitivity(
 
     num_workers = workers or default_workers("cpu")
     with print_to_stderr():
-        study = load_study(target[0])
+        study = load_study(name[0])
         study = study if seeds is None else study.with_seeds(parse_seeds(seeds))
         place = lasting_store(store)
         jobs = jobs_of(study, place, num_cells=cells, size=size, start=start)
