@@ -67,8 +67,8 @@ def sensitivity_map(facts: SensitivityFacts, width: float = WIDE) -> Figure:
     with figure_style():
         figure = Figure(figsize=(width, height), layout="constrained")
         ax = figure.add_subplot()
-        colours = LinearSegmentedColormap.from_list("dependence", [PAPER, EFFECT, INK])
-        colours.set_bad(HAIR)
+        scale = LinearSegmentedColormap.from_list("dependence", [PAPER, EFFECT, INK])
+        colours = scale.with_extremes(bad=HAIR)
         ends = (facts.steps[0] - 0.5, facts.steps[-1] + 0.5, len(facts.rows) - 0.5, -0.5)
         norm = LogNorm(low, high if high > low else 2 * low)
         image = ax.imshow(
