@@ -173,7 +173,13 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+QUICK = ("SGD", "Adam", "RMSprop")
+optimizers = pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in OPTIMIZERS]
+)
+
+
+@optimizers
 def test_every_optimizer_of_torch_has_a_derivative(name: str) -> None:
     recipe = Recipe.of(network, optimizer=name, settings=(("lr", 0.02), *OPTIMIZERS[name]))
     found = check_tangent(recipe, at=AT, steps=1)

@@ -74,6 +74,7 @@ def test_a_seed_that_was_stopped_goes_on_with_its_cells(monkeypatch: pytest.Monk
     assert found.error < 1e-9
 
 
+@pytest.mark.long
 def test_a_network_is_mapped_with_intervals() -> None:
     found = sensitivity(study(network), num_cells=4)
     value, low, high = found.intervals()

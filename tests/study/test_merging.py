@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.helpers.study_recipes import TRAINED, at, one, plain
@@ -120,6 +121,7 @@ def test_merged_studies_are_unmerged_ones_to_the_bit(chosen, end):
     assert fewer < all_steps
 
 
+@pytest.mark.long
 def test_lanes_merge_together_or_not_at_all():
     # Four lanes of a network as large as this one give the same bits in every lane.
     arms = [one("reset", Reset(), at(FORK))]

@@ -53,7 +53,7 @@ NO_NULL = {
 SMALLER = {"charlm": {"width": 8, "layers": 1}}
 regimes = pytest.mark.parametrize("name", list(REGIMES))
 # Regimes whose training step is slow; their forks are always checked.
-SLOW = ("contrastive", "mean_teacher", "averaging", "continual", "curriculum", "replay")
+SLOW = ("charlm", "contrastive", "mean_teacher", "averaging", "continual", "curriculum", "replay")
 sham = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW else n for n in REGIMES]
 )
