@@ -218,9 +218,7 @@ def _train_segment(
         )
 
     controls = _controls(job, together.runs, segment)
-    for boundary in merge_boundaries(job.tree, segment, item.start, item.stop) if job.merge else ():
-        if not controls and not is_control(segment):
-            break
+    for boundary in _mark_boundaries(job, segment, item, controls):
         advance(boundary)
         ends = [run.snapshot() for run in together.runs]
         for mine, end in zip(seen, ends, strict=True):
@@ -258,12 +256,24 @@ def _controls(job: SeedsJob, runs: Sequence[Run], segment: Segment) -> list[Cont
     return [ControlRecords(job.store, one, job.addresses.probe, models) for one in addresses]
 
 
+def _mark_boundaries(
+    job: SeedsJob, segment: Segment, item: Work, controls: Sequence[ControlRecords]
+) -> list[int]:
+    """Return where training is interrupted to hash the state; of an arm, where its controls did so too."""
+    if not job.merge:
+        return []
+    boundaries = merge_boundaries(job.tree, segment, item.start, item.stop)
+    if is_control(segment):
+        return boundaries
+    return [b for b in boundaries if controls and all(b in control.marks for control in controls)]
+
+
 def _rests(
     controls: Sequence[ControlRecords], seen: Sequence[_Seen], item: Work, boundary: int
 ) -> list[Rest]:
     """Return what is left of each run as its control's records have it, if all are equal; else nothing."""
     if not controls or any(
-        control.marks.get(boundary) != mine.marks[boundary]
+        control.marks[boundary] != mine.marks[boundary]
         for control, mine in zip(controls, seen, strict=True)
     ):
         return []
