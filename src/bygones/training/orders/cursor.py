@@ -38,11 +38,10 @@ class Cursor:
     awaits_feedback: bool = field(default=False, init=False)  # within a step alone
 
     def __post_init__(self) -> None:
-        self._complete_memory()
+        self.complete_memory()
 
     def next(self) -> np.ndarray:
         """Return the example indices of this step's batch, int64 [batch_size], and advance."""
-        self._complete_memory()
         at = self.position
         if len(self.detour):
             at, self.detour = int(self.detour[0]), self.detour[1:]
@@ -82,7 +81,10 @@ class Cursor:
                 f"{self.order.feedback}) in the step; rows are the indices of the batch's examples."
             )
 
-    def _complete_memory(self) -> None:
-        """Add what the order needs and lacks: at first, and where a treatment has switched to it."""
+    def complete_memory(self) -> None:
+        """Add what the order needs and lacks: at first, and where a treatment has switched to it.
+
+        Not in every step, since a fresh memory may take a permutation of all examples to make.
+        """
         if self.order.feedback:
             self.memory = {**self.order.fresh_memory(self.key), **self.memory}

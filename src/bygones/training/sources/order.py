@@ -77,6 +77,7 @@ class Order(AbstractSource):
             for name, leaf in state.items()
             if name.startswith("memory/")
         }
+        self._cursor.complete_memory()
 
     def fresh(self) -> State:
         return {
