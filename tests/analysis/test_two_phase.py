@@ -76,6 +76,11 @@ def test_too_few_are_refused():
         two_phase([1.0, 2.0], [1.0, 2.0], np.ones(9))
 
 
+def test_one_seed_alone_has_no_weight_from_others():
+    with pytest.raises(DesignError, match="two or more; got 1"):
+        two_phase_over_seeds([np.ones(5)], [np.arange(5.0)], np.ones((1, 20)))
+
+
 def test_ranks():
     assert rank_correlation([1, 2, 3, 9], [0, 1, 10, 11]) == pytest.approx(1.0)
     assert np.isnan(rank_correlation([1, 1, 1], [0, 1, 2]))

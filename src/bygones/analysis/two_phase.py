@@ -102,8 +102,14 @@ def two_phase_over_seeds(
         m_s = w₋ₛ·P̄_s + mean over the cells measured in s of (y − w₋ₛ·p)        interval over seeds of m_s
 
     `measured`, `predicted`: by seed, true effects and predictions at its cells (at least one each).
-    `everywhere` [seeds, N]: each seed's predictions. w₋ₛ is fitted to the other seeds.
+    `everywhere` [seeds, N]: each seed's predictions. w₋ₛ is fitted to the other seeds. Raises `DesignError`
+    below two seeds.
     """
+    if len(measured) < 2:
+        raise DesignError(
+            f"a two-phase estimate over seeds takes its weights from other seeds, so it needs two or more; "
+            f"got {len(measured)}. Use two_phase for the cells of one run."
+        )
     grid = np.asarray(everywhere, dtype=np.float64)
     _check(np.concatenate(measured), np.concatenate(predicted))
     weights = [

@@ -139,12 +139,12 @@ class Sensitivity:
         most = [f"{self.rows[i]} {by_row[i]:.2g}" for i in np.argsort(-by_row)]
         num = len(self.pairs[0])
         return [
-            f"{self.study}: rms first-order effect of a random nudge of {self.size:.0%} on the outcome, over "
-            f"steps {self.steps[0]} to {self.steps[-1]} and {format_count(len(self.seeds), 'seed')}: "
+            f"{self.study}: rms first-order effect of a random nudge of {100 * self.size:g}% on the outcome, "
+            f"over steps {self.steps[0]} to {self.steps[-1]} and {format_count(len(self.seeds), 'seed')}: "
             f"{join_names(most)}. The outcome itself is {by_skewness(self.outcomes)}.",
             f"Measured at {format_count(num, 'random cell')}: tangent error {self.error:.2g}, rank "
             f"correlation of predicted and true effects {self.rank:.2f}, slope {self.slope:.2f}.",
-            f"Not in the map, for they hold no arrays of floats: {join_names(self.left_out)}.",
+            f"Not in the map, for they hold no arrays of floats: {join_names(self.left_out) or 'none'}.",
             f"Before it, {self.check}. A sweep took {self.cost:.1f} times as long as the run forward.",
         ]
 
@@ -226,7 +226,6 @@ def sweep_seed(job: SweepJob) -> int:
     """Compute what the store lacks of one seed, and return the seed."""
     address = job.address(job.seed)
     with job.contract.in_force():
-        began = time.process_time()
         run = Run(job.recipe, job.seed, job.contract.device)
         run.advance(job.start)
         forward = time.process_time()
