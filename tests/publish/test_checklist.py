@@ -264,6 +264,18 @@ def test_sources_that_were_the_same_in_both_runs_are_named_and_no_fault(outcomes
     assert "not tested: scheduler" in item["answer"]
 
 
+def test_a_sham_that_was_merged_with_its_control_is_said_to_be(outcomes):
+    assert filled(outcomes)["Sham"]["answer"].endswith("every output equals the control's.")
+    arms = [arm["role"] for arm in outcomes.attrs["arms"]]
+    equal_from = np.full((5, len(arms)), np.nan)
+    equal_from[1:, arms.index("sham")] = 301
+    merged = outcomes.assign(equal_from=(("seed", "arm"), equal_from))
+    assert (
+        "In 4 of 5 seeds its training ended where its whole state"
+        in filled(merged)["Sham"]["answer"]
+    )
+
+
 def test_a_sham_that_diverged_everywhere_is_not_called_exact(outcomes):
     broken = outcomes.copy(deep=True)
     broken["logits"].loc[{"arm": "sham"}] = np.nan

@@ -15,6 +15,7 @@ import typer
 from bygones.cli.options import Lanes, Workers
 from bygones.cli.resources import default_workers, make_executor, print_to_stderr
 from bygones.core.errors import BygonesError, WorkerError
+from bygones.core.files import write_whole
 from bygones.core.text import describe_error, format_count
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ EXTRAS = {
     "mnist1d": "regimes",
     "schedulefree": "optimizers",
     "pytorch_optimizer": "optimizers",
+    "gymnasium": "reinforcement",
     "transformers": "huggingface",
 }
 
@@ -225,10 +227,7 @@ def _timed(file: Path, key: str, planned: Plan) -> Iterator[Callable[[], float |
     finally:
         if left:
             noted[key] = noted.get(key, 0.0) + time.perf_counter() - began
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps(noted, indent=2))
-            os.replace(partial, file)
+            write_whole(file, json.dumps(noted, indent=2))
 
 
 def _bytes_in(folder: Path) -> int:

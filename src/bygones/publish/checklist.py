@@ -306,12 +306,25 @@ def _sham(read: _StudyRecord) -> _Answer:
     if not (np.isfinite(sham) & np.isfinite(control)).any():
         return "Run.", "It diverged in every seed, or the control did, so nothing can be compared."
     if np.array_equal(sham, control, equal_nan=True):
-        return "Run, and exactly 0: every output equals the control's."
+        return f"Run, and exactly 0: every output equals the control's.{_merged(read)}"
     with np.errstate(invalid="ignore"):
         largest = float(np.nanmax(np.abs(sham - control)))
     return (
         f"Run; it moves an output by up to {largest:.2g}.",
         "Doing nothing is not nothing here, so effects may be artefacts.",
+    )
+
+
+def _merged(read: _StudyRecord) -> str:
+    """Say in how many seeds the sham was not trained to its end, since its state was the control's."""
+    if "equal_from" not in read.outcomes or read.arms.sham is None:
+        return ""
+    num = int(np.isfinite(read.outcomes["equal_from"].values[:, read.arms.sham]).sum())
+    seeds = f"{num} of {format_count(len(read.seeds), 'seed')}"
+    return (
+        f" In {seeds} its training ended where its whole state equalled the control's in every bit."
+        if num
+        else ""
     )
 
 
