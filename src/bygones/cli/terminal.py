@@ -270,12 +270,12 @@ def print_atlas(entries: Sequence[Entry]) -> None:
     from bygones.publish.report.verdicts import format_effect_share
 
     rows = [
-        (entry.regime, cell.name, format_effect_share(cell.reading.last), cell.lasts,
-         effect_lasts(cell.reading))
+        (entry.regime, cell.name, format_effect_share(cell.reading.last),
+         "unbounded" if cell.steps is None else f"{cell.steps:.3g}", effect_lasts(cell.reading))
         for entry in entries
         for cell in entry.cells
     ]  # fmt: skip
-    columns = ("regime", "arm", "share of another seed", "carrier lasts", "effect stood (steps)")
+    columns = ("regime", "arm", "of another seed", "carrier lasts (steps)", "effect stood (steps)")
     out.print(table("", columns, rows))
     for entry in entries:
         for one in entry.signatures:

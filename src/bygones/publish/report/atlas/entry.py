@@ -30,11 +30,6 @@ class Cell:
         return f"{self.arm.name} (in {self.seen_in})" if self.seen_in else self.arm.name
 
     @property
-    def lasts(self) -> str:
-        """The lifetime of the carrier, in words."""
-        return self.arm.treatments[0].lifetime
-
-    @property
     def steps(self) -> float | None:
         """The lifetime of the carrier in steps; None where it is unbounded."""
         return self.arm.treatments[0].lifetime_steps
