@@ -18,8 +18,7 @@ Needs gymnasium (the extra `reinforcement`).
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,6 @@ from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Hold, Permute, Replace, Reset, Roll, Transplant
 from bygones.training.orders import Sequential
-from bygones.training.probes import AbstractProbe
 from bygones.training.recipe import Batch, Memory, Parts
 from bygones.training.treatment import Treatment
 from bygones.zoo.environment import Environment
@@ -202,40 +200,6 @@ def _act(parts: Parts) -> None:
     explore["step"] += 1
     done = min(1.0, explore["step"] / settings["ramp"])
     explore["epsilon"], explore["beta"] = 1 - 0.95 * done, 0.4 + 0.6 * done
-
-
-@dataclass(frozen=True)
-class ActionValues(AbstractProbe):
-    """The action values on the probe states, as logits: float32 [256, 2].
-
-        p(a|s) = softmax(Q(s)),   accuracy: agreement of argmax Q(s) with the controller
-
-    Values of both actions are close, so p differs little from one half where the actions matter little.
-    """
-
-    kind: ClassVar[Literal["logits", "values"]] = "logits"
-
-    def __call__(self, parts: Parts) -> np.ndarray:
-        assert parts.probe_set is not None
-        with torch.no_grad():
-            return parts.model(parts.probe_set[0]).numpy().copy()
-
-
-def greedy_return(parts: Parts, episodes: int = 10, limit: int = 500) -> float:
-    """Return the mean length of episodes that the greedy policy plays from fixed starts; draws nothing."""
-    lengths = []
-    for episode in range(episodes):
-        environment, steps = Environment("CartPole-v1", seed=10_000 + episode, limit=limit), 0
-        while True:
-            with torch.no_grad():
-                state = torch.from_numpy(environment.observation / SCALE)
-                action = int(parts.model(state).argmax())
-            _, _, ended, cut = environment.step(action)
-            steps += 1
-            if ended or cut:
-                break
-        lengths.append(steps)
-    return float(np.mean(lengths))
 
 
 def study() -> Study:
