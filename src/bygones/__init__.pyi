@@ -92,7 +92,9 @@ from .dynamics import barrier as barrier
 from .dynamics import tangent as tangent
 from .analysis.designs import compare_designs as compare_designs
 
-# 5. Publish: reports, figures, checklists, bundles, ledgers
+# 5. Publish: results, reports, figures, checklists, bundles, ledgers
+from .publish.result import load as load
+from .publish.result import Result as Result
 from .publish.report import write_report as write_report
 from .publish.report import write_comparison as write_comparison
 from .publish.report import forest as forest

@@ -15,7 +15,7 @@ from bygones.analysis.metrics import METRICS
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import ArmFacts, Redraw, StudyFacts, facts_of
 from bygones.publish.report.evidence import gather
-from bygones.publish.report.verdicts import readings
+from bygones.publish.verdicts import readings
 from bygones.study.design import Arm, Study, opposite_arm
 from bygones.study.design_json import design_to_json, study_from_json
 from bygones.study.measure import measure

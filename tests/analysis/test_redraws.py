@@ -16,7 +16,7 @@ from bygones.analysis.multiplicity import p_value
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import ArmFacts, Redraw, StudyFacts
 from bygones.core.values import Window
-from bygones.publish.report.verdicts import readings
+from bygones.publish.verdicts import readings
 from bygones.study.design import Arm, Study
 from bygones.study.measure import measure
 from bygones.study.sequential import judged_pairs

@@ -17,7 +17,7 @@ from bygones.analysis.metrics import METRICS
 from bygones.analysis.multiplicity import adjust, family_of
 from bygones.analysis.resolution import UNITS, resolution
 from bygones.publish.report import write_report
-from bygones.publish.report.verdicts import format_effect_share, format_share, readings
+from bygones.publish.verdicts import format_effect_share, format_share, readings
 
 EPS = float(np.finfo(np.float32).eps)
 

@@ -16,7 +16,7 @@ from bygones.analysis.effects import effect
 from bygones.analysis.signature import Signature
 from bygones.cli.resources import load_outcomes
 from bygones.core.errors import RecipeError
-from bygones.publish.report.verdicts import format_effect_share
+from bygones.publish.verdicts import format_effect_share
 from bygones.study.design import Study
 from bygones.training.recipe import Parts
 from bygones.zoo.regimes import REGIMES, SIGNATURES

@@ -30,7 +30,7 @@ from bygones.publish.report import forest, svg, write_comparison, write_report
 from bygones.publish.report.drawing import CSS_VARIABLES
 from bygones.publish.report.evidence import leading
 from bygones.publish.report.scales import scale
-from bygones.publish.report.verdicts import readings
+from bygones.publish.verdicts import readings
 
 pytestmark = pytest.mark.xdist_group("report")  # what they share is made once
 

@@ -123,6 +123,12 @@ NoMerge = Annotated[
         help="Train every arm to its end, also one that equals its control in every bit.",
     ),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", help="Print each effect as a sentence with all its numbers, not as a table."
+    ),
+]
 UntilHalfwidth = Annotated[
     float | None,
     typer.Option(

@@ -24,7 +24,7 @@ from bygones.cli.options import (
     StudyName,
     Until,
 )
-from bygones.cli.resources import existing_store, load_outcomes, path_beside
+from bygones.cli.resources import existing_store, path_beside
 
 
 def write_ledger(
@@ -262,8 +262,9 @@ def checklist(
     """
     from bygones.cli import terminal
     from bygones.publish.checklist import checklist, to_markdown
+    from bygones.publish.result import load
 
-    filled = checklist(load_outcomes(store, study))
+    filled = checklist(load(store, study).outcomes)
     if as_json:
         print(json.dumps(filled, indent=2))
     elif as_markdown:

@@ -94,43 +94,31 @@ def local_store(place: str) -> FolderStore:
 
 def existing_store(place: str) -> FolderStore:
     """Return the store in a folder; raises `StoreError` if the folder does not exist."""
-    from bygones.core.errors import StoreError
+    from bygones.store import open_existing
 
-    store = local_store(place)
-    if not store.folder.is_dir():
-        raise StoreError(
-            f"there is no store at '{place}'. `bygones run STUDY --store {place}` makes one."
-        )
-    return store
+    open_existing(place)
+    return local_store(place)
 
 
-def load_outcomes(place: str, study: str | None, observe: str = "") -> Any:
-    """Read the outcomes of a study from the store at a folder or URL. `observe`: the model that leads."""
-    from bygones.analysis.observed_models import observing
-    from bygones.store import is_remote
-    from bygones.store.outcomes import read_manifest, read_outcomes
-
-    store = lasting_store(place) if is_remote(place) else existing_store(place)
-    outcomes = read_outcomes(store, read_manifest(store, study))
-    return observing(outcomes, observe) if observe else outcomes
-
-
-def print_effects(place: str, study: str | None, *, as_json: bool, observe: str = "") -> None:
-    """Print the effects of a stored study: all of them as JSON, or the last horizon's as sentences."""
-    from bygones.analysis.effects import all_effects, default_metrics
+def print_effects(
+    place: str, study: str | None, *, as_json: bool, observe: str = "", verbose: bool = False
+) -> None:
+    """Print the effects of a stored study: all as JSON, or the last horizon's as a table or as sentences."""
     from bygones.cli import terminal
     from bygones.core.study_facts import facts_of
     from bygones.publish.bundle.derived import effects_json
+    from bygones.publish.result import load
 
-    outcomes = load_outcomes(place, study, observe)
+    result = load(place, study, observe)
     if as_json:
-        print(effects_json(outcomes).decode(), end="")
+        print(effects_json(result.outcomes).decode(), end="")
         return
-    for effect in all_effects(
-        outcomes, metrics=default_metrics(outcomes)[:1], steps=[int(outcomes.step[-1])]
-    ):
-        terminal.out.print(str(effect))
-    models = facts_of(outcomes).models
+    if verbose:
+        for reading in result.readings:
+            terminal.out.print(str(reading.last))
+    else:
+        terminal.out.print(result.summary.to_text(terminal.columns()))
+    models = facts_of(result.outcomes).models
     if models:
         beside = ", ".join(models[1:])
         terminal.console.print(f"Observed: {models[0]}; beside it {beside} (report --observe).")

@@ -88,7 +88,9 @@ def print_plan(request: ScriptRequest, store: str, workers: int | None, *, as_js
     terminal.print_plan(planned.plan, terminal.script_lines(planned, num_workers))
 
 
-def run(request: ScriptRequest, store: str, workers: int | None, *, as_json: bool) -> None:
+def run(
+    request: ScriptRequest, store: str, workers: int | None, *, as_json: bool, verbose: bool
+) -> None:
     """Run the arms that the store lacks, and print the effects."""
     from bygones.audit.sufficiency import study_sufficiency
     from bygones.cli import terminal
@@ -100,7 +102,7 @@ def run(request: ScriptRequest, store: str, workers: int | None, *, as_json: boo
     checks = [study_sufficiency] if request.sufficiency else []
     with terminal.progress_of_seeds(planned.plan) as on_seed:
         measure_script(planned, num_workers, on_seed, checks)
-    print_effects(store, planned.plan.study.name, as_json=as_json)
+    print_effects(store, planned.plan.study.name, as_json=as_json, verbose=verbose)
 
 
 def record(

@@ -41,12 +41,12 @@ from bygones.cli.options import (
     Sufficiency,
     Target,
     UntilHalfwidth,
+    Verbose,
     Workers,
 )
 from bygones.cli.resources import (
     default_workers,
     lasting_store,
-    load_outcomes,
     make_executor,
     path_beside,
     print_effects,
@@ -211,6 +211,7 @@ def run(
     replay: Replay = False,
     sufficiency: Sufficiency = False,
     observe: Observe = "",
+    verbose: Verbose = False,
 ) -> None:
     """Train what a study still lacks and print its effects.
 
@@ -227,7 +228,7 @@ def run(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
             sufficiency, observe,
         )  # fmt: skip
-        script_study.run(request, store, workers, as_json=as_json)
+        script_study.run(request, store, workers, as_json=as_json, verbose=verbose)
         return
     num_workers = workers or default_workers(device)
     settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
@@ -237,7 +238,7 @@ def run(
             study = _run(settings, chosen, merge=not no_merge)
         else:
             study = _run_until(settings, chosen, until_halfwidth, max_seeds, merge=not no_merge)
-    print_effects(store, study, as_json=as_json)
+    print_effects(store, study, as_json=as_json, verbose=verbose)
 
 
 def report(
@@ -290,8 +291,9 @@ def compare(
     from bygones.analysis.compare_studies import side_by_side
     from bygones.cli import terminal
     from bygones.publish.report import write_comparison
+    from bygones.publish.result import load
 
-    pooled = side_by_side([load_outcomes(store, None) for store in stores])
+    pooled = side_by_side([load(store).outcomes for store in stores])
     for one in pooled:
         terminal.out.print(str(one))
     terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
@@ -479,7 +481,7 @@ def _print_designs(planned: Plan) -> None:
 def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:
     from bygones.cli import terminal
     from bygones.publish.report import write_report
+    from bygones.publish.result import load
 
-    outcomes = load_outcomes(store, study, observe)
-    path = write_report(outcomes, out or path_beside(store, "report"))
+    path = write_report(load(store, study, observe).outcomes, out or path_beside(store, "report"))
     terminal.out.print(f"Report: {path}")

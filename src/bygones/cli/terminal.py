@@ -35,6 +35,11 @@ console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  
 out = _Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
 
 
+def columns() -> int | None:
+    """Return how many columns a table may take: those of the terminal, None where output is piped."""
+    return out.width if out.is_terminal else None
+
+
 @contextmanager
 def progress(
     planned: Plan, title: str, every: float = 0.5
@@ -267,7 +272,7 @@ def atlas_plan_line(name: str, planned: Plan, num_workers: int) -> str:
 def print_atlas(entries: Sequence[Entry]) -> None:
     """Print each source of each regime: its share of another seed, both lifetimes, and the verdict."""
     from bygones.publish.report.atlas.tables import effect_lasts
-    from bygones.publish.report.verdicts import format_effect_share
+    from bygones.publish.verdicts import format_effect_share
 
     rows = [
         (entry.regime, cell.name, format_effect_share(cell.reading.last),

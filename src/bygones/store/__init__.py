@@ -27,6 +27,16 @@ def open_store(place: Path | str) -> FolderStore | RemoteStore:
     return RemoteStore(str(place)) if is_remote(place) else FolderStore(place)
 
 
+def open_existing(place: Path | str) -> FolderStore | RemoteStore:
+    """Open a store to read it. Raises `StoreError` where the folder does not exist."""
+    store = open_store(place)
+    if isinstance(store, FolderStore) and not store.folder.is_dir():
+        raise StoreError(
+            f"there is no store at '{place}'. `bygones run STUDY --store {place}` makes one."
+        )
+    return store
+
+
 __all__ = [
     "AbstractStore",
     "Damaged",
@@ -35,6 +45,7 @@ __all__ = [
     "Record",
     "RemoteStore",
     "is_remote",
+    "open_existing",
     "open_store",
     "pack",
     "unpack",

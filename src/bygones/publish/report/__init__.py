@@ -43,7 +43,7 @@ from bygones.publish.report.forest import forest
 from bygones.publish.report.html import render
 from bygones.publish.report.latex import write_latex
 from bygones.publish.report.svg import save_figure
-from bygones.publish.report.verdicts import HEADLINES, readings
+from bygones.publish.verdicts import HEADLINES, readings
 
 __all__ = [
     "write_report",

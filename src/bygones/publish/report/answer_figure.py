@@ -31,7 +31,7 @@ from bygones.publish.report.drawing import (
     figure_style,
 )
 from bygones.publish.report.scales import Scale, scale
-from bygones.publish.report.verdicts import (
+from bygones.publish.verdicts import (
     GONE_SHARE,
     Reading,
     format_effect_share,

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Transform, blended_transform_factory
 
-from bygones.publish.report.verdicts import number
+from bygones.publish.verdicts import number
 
 INK, MUTED, HAIR = "#1d1d1b", "#63635e", "#d6d4cc"
 EFFECT, NULL = "#0b5fae", "#b3500b"

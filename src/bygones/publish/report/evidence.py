@@ -23,7 +23,7 @@ from bygones.analysis.observed_models import observing
 from bygones.analysis.pairing import PairingGain, pairing_gains
 from bygones.core.study_facts import facts_of
 from bygones.core.text import capitalize
-from bygones.publish.report.verdicts import Kind, Reading, steps
+from bygones.publish.verdicts import Kind, Reading, steps
 
 _STANDING: tuple[tuple[Kind, ...], ...] = (
     ("beyond",), ("like", "less", "alone", "unclear"), ("gone", "never"),

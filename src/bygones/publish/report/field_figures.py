@@ -38,7 +38,7 @@ from bygones.publish.report.drawing import (
     figure_style,
     format_signed,
 )
-from bygones.publish.report.verdicts import format_estimate, number
+from bygones.publish.verdicts import format_estimate, number
 
 _TILE, _GAP, _UNDER = 0.74, 0.16, 0.48  # inches: a picture, between two, for the words below one
 _LEAST_SHARE = 0.002  # share of all predictions from which a bin is part of the curve

@@ -39,7 +39,7 @@ from bygones.publish.report.drawing import (
     format_signed,
 )
 from bygones.publish.report.scales import Scale, distance_scale, horizon_scale
-from bygones.publish.report.verdicts import (
+from bygones.publish.verdicts import (
     Reading,
     format_estimate,
     number,

@@ -27,7 +27,7 @@ from bygones.publish.report.drawing import (
     draw_title,
     figure_style,
 )
-from bygones.publish.report.verdicts import format_estimate, number, percent
+from bygones.publish.verdicts import format_estimate, number, percent
 
 
 def forest(pooled: Pooled, label: str = "", *, width: float = WIDE) -> Figure:

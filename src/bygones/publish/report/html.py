@@ -24,7 +24,7 @@ from bygones.publish.report.evidence import Evidence
 from bygones.publish.report.page import draw_inline, inline, render_template, slug
 from bygones.publish.report.scales import distance_scale
 from bygones.publish.report.sections import PageData, render_sections
-from bygones.publish.report.verdicts import (
+from bygones.publish.verdicts import (
     GONE_SHARE,
     GROUPS,
     Reading,

@@ -16,7 +16,7 @@ from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS
 from bygones.core.text import capitalize
 from bygones.publish.report.tables import Row, Table
-from bygones.publish.report.verdicts import format_estimate, format_share, number, percent
+from bygones.publish.verdicts import format_estimate, format_share, number, percent
 
 _LONG = 35  # rows from which a table goes over pages
 _WIDE = 6  # columns from which its letters are smaller

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from bygones.core.text import capitalize, format_bytes, format_count
 from bygones.publish.report import svg
-from bygones.publish.report.verdicts import (
+from bygones.publish.verdicts import (
     format_effect_share,
     format_estimate,
     number,

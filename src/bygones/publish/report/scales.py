@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from bygones.publish.report.verdicts import GONE_SHARE, Reading
+from bygones.publish.verdicts import GONE_SHARE, Reading
 
 
 @dataclass(frozen=True)

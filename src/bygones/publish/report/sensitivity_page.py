@@ -15,7 +15,7 @@ from bygones.core.files import whole_folder
 from bygones.publish.report.drawing import EFFECT, HAIR, INK, MUTED, PAPER, WIDE, figure_style
 from bygones.publish.report.page import draw_inline, render_template
 from bygones.publish.report.tables import Table, write_csv
-from bygones.publish.report.verdicts import number
+from bygones.publish.verdicts import number
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bygones.analysis.arms import Arms
 from bygones.analysis.effect import Effect
 from bygones.analysis.estimators import Estimate
 from bygones.core.study_facts import ArmFacts, OrderFacts, SourceFacts
-from bygones.publish.report.verdicts import Reading, share
+from bygones.publish.verdicts import Reading, share
 
 Row = Mapping[str, Any]
 

@@ -29,7 +29,7 @@ from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.latex import write_latex
 from bygones.publish.report.page import draw_inline, inline, render_template
 from bygones.publish.report.tables import write_csv
-from bygones.publish.report.verdicts import Reading, format_effect_share
+from bygones.publish.verdicts import Reading, format_effect_share
 
 __all__ = ["Cell", "Entry", "make_entry", "picture", "write_atlas"]
 

@@ -12,7 +12,7 @@ from bygones.analysis.observed_models import observing
 from bygones.analysis.signature import Signature
 from bygones.core.study_facts import ArmFacts, StudyFacts, facts_of
 from bygones.core.values import Digest
-from bygones.publish.report.verdicts import Reading, readings
+from bygones.publish.verdicts import Reading, readings
 
 
 @dataclass(frozen=True)

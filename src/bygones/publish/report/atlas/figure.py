@@ -31,7 +31,7 @@ from bygones.publish.report.drawing import (
     figure_style,
 )
 from bygones.publish.report.scales import Scale, horizon_scale, scale
-from bygones.publish.report.verdicts import GONE_SHARE, format_effect_share, share
+from bygones.publish.verdicts import GONE_SHARE, format_effect_share, share
 
 _LASTS = 3.0  # inches of the panel of lifetimes, on a wide page
 _GAP = 1.8  # inches between the panels: the numbers stand there

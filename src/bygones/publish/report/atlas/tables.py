@@ -9,7 +9,7 @@ from typing import Any
 
 from bygones.publish.report.atlas.entry import Cell, Entry
 from bygones.publish.report.tables import Table, estimate_cells
-from bygones.publish.report.verdicts import Reading, format_effect_share, share
+from bygones.publish.verdicts import Reading, format_effect_share, share
 
 _ATLAS_COLUMNS = (
     "regime", "source", "arm", "stands_for_source", "share", "share_low", "share_high", "null_share",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bygones.publish.report.evidence import Evidence
-from bygones.publish.report.verdicts import Reading
+from bygones.publish.verdicts import Reading
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from bygones.publish.report.evidence import Moved
 from bygones.publish.report.field_figures import reliability_diagram
 from bygones.publish.report.page import draw_inline
 from bygones.publish.report.sections.base import PageData
-from bygones.publish.report.verdicts import format_estimate
+from bygones.publish.verdicts import format_estimate
 
 _CHANGES = ("total", "reliability", "generalised_resolution")
 

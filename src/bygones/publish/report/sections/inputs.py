@@ -9,7 +9,7 @@ from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.field_figures import breakdown_figure, field_picture
 from bygones.publish.report.page import draw_inline, inline
 from bygones.publish.report.sections.base import PageData
-from bygones.publish.report.verdicts import Reading
+from bygones.publish.verdicts import Reading
 
 
 def inputs(page: PageData) -> dict[str, Any] | None:
