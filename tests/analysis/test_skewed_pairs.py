@@ -183,7 +183,7 @@ def cell(kind: str) -> Cell:
     return measure_cell(kind, 8, 400)
 
 
-@pytest.mark.parametrize("kind", ["normal", "lognormal 0.5"])
+@pytest.mark.parametrize("kind", ["normal", pytest.param("lognormal 0.5", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", ["effect", "excess", "share", "ceiling"])
 def test_intervals_cover(kind, name):
     assert 0.93 - 0.026 <= cell(kind).rates[name] <= 0.97 + 0.018  # two standard errors of 400

@@ -103,6 +103,7 @@ def test_a_batch_that_was_drawn_ahead_is_no_memory(check):
     assert why["trainer.noise"] == drawn
 
 
+@pytest.mark.long
 def test_what_is_an_epoch_behind_is_said_to_be(check):
     failed, why = check(EPOCHS, "saved before the epoch ends")
     assert failed == ["scheduler", "weight"]

@@ -121,6 +121,7 @@ def test_a_place_inside_an_epoch_can_be_kept(check, at, start):
     assert {"weights", "moments", "batchnorm", "scheduler", "streams/torch"} <= passed(found)
 
 
+@pytest.mark.long
 def test_the_generator_alone_does_not_keep_the_place(check):
     """The page on mending says what is then seen: an epoch that is begun again draws another shuffle."""
     found = check(
@@ -176,6 +177,7 @@ def test_transformers_checkpoint_holds_everything(check, hugging_face):
     assert passed(found) == {"weights", "moments", "scheduler", "streams/torch", "order"}
 
 
+@pytest.mark.long
 def test_transformers_told_to_keep_less_loses_the_optimizer_and_the_position(check, hugging_face):
     found = check(
         "huggingface_trainer.py",

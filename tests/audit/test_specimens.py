@@ -38,7 +38,7 @@ def observers(commands, tmp_path):
     return run
 
 
-# Every other loss; `make test-long` runs the rest, and `benchmarks/specimens.py` all of them.
+# Every other loss and clean twin; `make test-long` runs the rest, and `benchmarks/specimens.py` all of them.
 LOSSES = [
     pytest.param(one, id=one.id, marks=[pytest.mark.long] if number % 2 else [])
     for number, one in enumerate(SPECIMENS)
@@ -58,7 +58,10 @@ def test_a_loss_is_caught_and_named(check, specimen):
 
 @pytest.mark.parametrize(
     "setting",
-    SETTINGS,
+    [
+        pytest.param(one, marks=[pytest.mark.long] if n % 2 else [])
+        for n, one in enumerate(SETTINGS)
+    ],
     ids=lambda setting: " ".join([Path(setting.script).stem, *setting.arguments]),
 )
 def test_a_clean_twin_has_no_failure(check, setting):

@@ -31,7 +31,7 @@ def twin(commands, folder, before="", within="pass"):
     return commands(folder, "twin", "--at", 10, "--json", "--", "train.py", "{seed}")
 
 
-@pytest.mark.parametrize("bar", [BAR, NAMED_BAR])
+@pytest.mark.parametrize("bar", [BAR, pytest.param(NAMED_BAR, marks=pytest.mark.long)])
 def test_a_progress_bar_starts_no_thread_and_is_forked(bar, commands, tmp_path):
     said = twin(commands, tmp_path, bar)
     assert said.code == 0, said.err

@@ -14,8 +14,8 @@ from tests.publish.test_report import outside_references
 
 from bygones.analysis.effects import effect
 from bygones.analysis.signature import Signature
-from bygones.cli.resources import load_outcomes
 from bygones.core.errors import RecipeError
+from bygones.publish.result import load
 from bygones.publish.verdicts import format_effect_share
 from bygones.study.design import Study
 from bygones.training.recipe import Parts
@@ -76,7 +76,7 @@ def test_the_page_holds_what_was_measured(atlas):
     rows = list(csv.DictReader((PAGE / "tables" / "atlas.csv").read_text().splitlines()))
     assert [(row["regime"], row["source"]) for row in rows if row["regime"] == "first"]
     for name in ("first", "last"):
-        outcomes = load_outcomes(str(PAGE / "stores" / name), None)
+        outcomes = load(PAGE / "stores" / name).outcomes
         assert outcomes.sizes["seed"] == 3
         for arm in ("reset", "hold batchnorm"):
             found = effect(outcomes, arm, 11)

@@ -84,7 +84,10 @@ def test_plan_run_report_and_the_same_again(bygones, tmp_path):
 
     first = bygones("run", "study.py", *SERIAL)
     assert first.code == 0
-    assert "resetting moments at step 4" in first.out.lower()
+    assert first.out.startswith("Effect ")
+    assert "The sham, an arm that changes nothing, moves it by exactly 0." in first.out
+    said = bygones("run", "study.py", "--verbose", *SERIAL)
+    assert "resetting moments at step 4" in said.out.lower()
     assert "138 steps to train" in first.err
     assert "\x1b" not in first.out + first.err
 

@@ -189,6 +189,7 @@ def whole(tmp_path_factory) -> xr.Dataset:
 # ------------------------------------------------------------------ killed
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     server, file, whole, tmp_path
 ):

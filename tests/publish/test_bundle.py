@@ -903,6 +903,7 @@ def with_former_addresses(attributes: dict) -> None:
     attributes["design"] = json.loads(text)
 
 
+@pytest.mark.long
 def test_a_bundle_with_addresses_of_an_earlier_version_runs_again_to_the_bit(
     store, tmp_path, rerun_here
 ):

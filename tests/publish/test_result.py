@@ -28,7 +28,7 @@ def test_the_summary_has_each_arms_numbers_and_verdict(result: Result) -> None:
     rows = {row[0]: row for row in result.summary.rows}
     assert list(rows) == [reading.arm for reading in result.readings]
     for reading in result.readings:
-        arm, effect, share, _, verdict = rows[reading.arm]
+        _, effect, share, _, verdict = rows[reading.arm]
         assert verdict == reading.verdict
         assert reading.last.estimate.number.replace("-", "−") in effect or "exactly" in effect
         assert share

@@ -61,9 +61,12 @@ SCRIPTS = {
 # ------------------------------------------------------------------ the way through
 
 
+STUDIED = ("accumulate_ema.py", "torchs_ema.py")  # the others with `make test-long`
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.long) if n == "loader_workers.py" else n for n in SCRIPTS],
+    [n if n in STUDIED else pytest.param(n, marks=pytest.mark.long) for n in SCRIPTS],
 )
 def test_an_example_is_studied_and_its_sham_is_exactly_zero(bygones, tmp_path, name):
     arguments, expected = SCRIPTS[name]
@@ -226,7 +229,9 @@ def test_donors_probes_and_environment(bygones, tmp_path):
     assert not bool((given == outcomes["values"].sel(arm="control", step=10)).any())
 
 
-@pytest.mark.parametrize("how", [(), ("--replay",)], ids=["forked", "replayed"])
+@pytest.mark.parametrize(
+    "how", [(), pytest.param(("--replay",), marks=pytest.mark.long)], ids=["forked", "replayed"]
+)
 def test_the_null_of_a_window_is_displaced_as_far_as_its_treated_arm(bygones, tmp_path, how):
     arms = (
         "--arm",

@@ -40,6 +40,7 @@ def objects(folder: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.long
 def test_ray_gives_the_same_bits_as_serial(tmp_path):
     study = small(ARMS[:2], seeds=(0, 1))
     outcomes = measure(study, FolderStore(tmp_path / "here"))

@@ -330,7 +330,9 @@ def test_a_grown_study_is_bit_equal_to_one_from_scratch(before, after):
     assert counted(plan(study, store))[1] == 0
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (2, 4, 3, 1, 0)])
+@pytest.mark.parametrize(
+    "order", [pytest.param((0, 1, 2, 3, 4), marks=pytest.mark.long), (2, 4, 3, 1, 0)]
+)
 def test_a_study_grown_in_any_order_gives_the_same_bits(order):
     """Five cuts of one design into one store, then the whole of it."""
     cuts: list[dict[str, Any]] = [

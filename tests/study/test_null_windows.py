@@ -97,7 +97,7 @@ def windowed(length: int, source: str) -> list[Arm]:
 
 @pytest.mark.parametrize("recipe", [sgd, adam, rmsprop])
 @pytest.mark.parametrize("source", ["moments", "batchnorm", "weights", "averages"])
-@pytest.mark.parametrize("length", [1, 5, 20])
+@pytest.mark.parametrize("length", [1, 5, pytest.param(20, marks=pytest.mark.long)])
 def test_a_null_is_displaced_as_far_as_its_treated_arm(recipe, source: str, length: int):
     """Seen in the carriers of the study's arms, at every boundary of the window; and so it is recorded."""
     arms = windowed(length, source)

@@ -31,6 +31,7 @@ def half_width(outcomes) -> float:
     return (found.high - found.low) / 2
 
 
+@pytest.mark.long
 def test_it_stops_as_soon_as_the_interval_is_narrow_enough():
     store = MemoryStore()
     wanted = half_width(measure_until(study(), 1e-9, store=store, max_seeds=12)) * 1.0001

@@ -233,6 +233,7 @@ def a_study(seeds: Sequence[int] = range(5), arms: Sequence[Arm] = ARMS[2:4]) ->
     return Study(lane_recipes.adamw, arms, fork_at=4, horizons=(0, 1, 6), seeds=seeds)
 
 
+@pytest.mark.long
 def test_a_study_in_lanes_finds_what_single_runs_find() -> None:
     study = a_study(arms=ARMS)
     alone, together = measure(study), measure(study, lanes=8)

@@ -24,7 +24,7 @@ from bygones.cli.options import (
     StudyName,
     Until,
 )
-from bygones.cli.resources import existing_store, path_beside
+from bygones.cli.resources import existing_store, path_beside, read_result
 
 
 def write_ledger(
@@ -262,9 +262,8 @@ def checklist(
     """
     from bygones.cli import terminal
     from bygones.publish.checklist import checklist, to_markdown
-    from bygones.publish.result import load
 
-    filled = checklist(load(store, study).outcomes)
+    filled = checklist(read_result(store, study).outcomes)
     if as_json:
         print(json.dumps(filled, indent=2))
     elif as_markdown:

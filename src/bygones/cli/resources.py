@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bygones.publish.result import Result
     from bygones.store import FolderStore, RemoteStore
     from bygones.study.executors import AbstractExecutor
 
@@ -100,6 +101,14 @@ def existing_store(place: str) -> FolderStore:
     return local_store(place)
 
 
+def read_result(place: str, study: str | None = None, observe: str = "") -> Result:
+    """Read a study from the store at a folder or URL that lasts. `observe`: the model that leads."""
+    from bygones.publish.result import load
+
+    lasting_store(place)
+    return load(place, study, observe)
+
+
 def print_effects(
     place: str, study: str | None, *, as_json: bool, observe: str = "", verbose: bool = False
 ) -> None:
@@ -107,9 +116,8 @@ def print_effects(
     from bygones.cli import terminal
     from bygones.core.study_facts import facts_of
     from bygones.publish.bundle.derived import effects_json
-    from bygones.publish.result import load
 
-    result = load(place, study, observe)
+    result = read_result(place, study, observe)
     if as_json:
         print(effects_json(result.outcomes).decode(), end="")
         return

@@ -51,6 +51,7 @@ from bygones.cli.resources import (
     path_beside,
     print_effects,
     print_to_stderr,
+    read_result,
 )
 
 if TYPE_CHECKING:
@@ -291,9 +292,8 @@ def compare(
     from bygones.analysis.compare_studies import side_by_side
     from bygones.cli import terminal
     from bygones.publish.report import write_comparison
-    from bygones.publish.result import load
 
-    pooled = side_by_side([load(store).outcomes for store in stores])
+    pooled = side_by_side([read_result(store).outcomes for store in stores])
     for one in pooled:
         terminal.out.print(str(one))
     terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
@@ -481,7 +481,8 @@ def _print_designs(planned: Plan) -> None:
 def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:
     from bygones.cli import terminal
     from bygones.publish.report import write_report
-    from bygones.publish.result import load
 
-    path = write_report(load(store, study, observe).outcomes, out or path_beside(store, "report"))
+    path = write_report(
+        read_result(store, study, observe).outcomes, out or path_beside(store, "report")
+    )
     terminal.out.print(f"Report: {path}")
