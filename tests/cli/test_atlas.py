@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from tests.helpers.commands import Said, run_here
@@ -15,6 +17,7 @@ from tests.publish.test_report import outside_references
 from bygones.analysis.effects import effect
 from bygones.analysis.signature import Signature
 from bygones.core.errors import RecipeError
+from bygones.core.extras import import_extra
 from bygones.publish.result import load
 from bygones.publish.verdicts import format_effect_share
 from bygones.study.design import Study
@@ -27,7 +30,8 @@ NOWHERE = {"missing": True, "broken": True}
 
 def lacks_a_package(seed: int) -> Parts:
     if NOWHERE["missing"]:
-        import mnist1d.nowhere  # type: ignore[import-not-found] # noqa: F401
+        with patch.dict(sys.modules, {"mnist1d": None}):
+            import_extra("mnist1d.data", "it")
     return classifier(seed)
 
 
@@ -135,7 +139,9 @@ def test_a_regime_that_fails_costs_no_finished_work_and_is_named(atlas):
 
 
 def test_a_regime_whose_package_is_missing_is_left_out_with_the_command_that_installs_it(atlas):
-    command = "it needs mnist1d. Install it with: pip install 'bygones[regimes]'"
+    command = (
+        "it needs mnist1d, which is not installed. Install it with: pip install 'bygones[regimes]'"
+    )
     said = atlas("--quick", "lacking", "last")
     assert said.code == 0
     assert f"lacking is left out: {command}" in said.err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from bygones.core.errors import RecipeError, UnknownName
+from bygones.core.errors import MissingExtra, UnknownName
 from bygones.training.recipe import Recipe
 from bygones.training.run import Run
 from bygones.zoo.regimes import optimizers
@@ -44,9 +46,8 @@ def test_another_name_and_a_missing_package_are_said_in_a_sentence(
     with pytest.raises(UnknownName, match="optimizer called 'AdmaW'; did you mean 'AdamW'"):
         build_optimizer("AdmaW")
 
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(optimizers.importlib, "import_module", missing)
-    with pytest.raises(RecipeError, match=r"Lion is in pytorch_optimizer, .*bygones\[optimizers\]"):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(
+        MissingExtra, match=r"Lion needs pytorch_optimizer, .*bygones\[optimizers\]"
+    ):
         build_optimizer("Lion")

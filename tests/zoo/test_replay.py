@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -9,13 +10,12 @@ import pytest
 import torch
 
 from bygones.core.digest import digest
-from bygones.core.errors import RecipeError
+from bygones.core.errors import MissingExtra, RecipeError
 from bygones.core.values import Window
 from bygones.training.interventions import Permute, Reset, Roll
 from bygones.training.recipe import Recipe
 from bygones.training.run import Run
 from bygones.training.treatment import Treatment
-from bygones.zoo import environment
 from bygones.zoo.environment import Environment
 from bygones.zoo.prioritized_replay import (
     SumTree,
@@ -117,11 +117,8 @@ def test_a_missing_package_or_environment_is_said_in_a_sentence(monkeypatch: pyt
     with pytest.raises(RecipeError, match="gymnasium cannot make the environment 'CartPool-v1'"):
         Environment("CartPool-v1", 0)
 
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(environment.importlib, "import_module", missing)
-    with pytest.raises(RecipeError, match=r"needs gymnasium, .* pip install 'bygones\[reinforc"):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(MissingExtra, match=r"needs gymnasium, .* pip install 'bygones\[reinforc"):
         Environment("CartPole-v1", 0)
 
 

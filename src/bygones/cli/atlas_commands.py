@@ -14,7 +14,7 @@ import typer
 
 from bygones.cli.options import Lanes, Workers
 from bygones.cli.resources import default_workers, make_executor, print_to_stderr
-from bygones.core.errors import BygonesError, WorkerError
+from bygones.core.errors import BygonesError, MissingExtra, WorkerError
 from bygones.core.files import write_whole
 from bygones.core.text import describe_error, format_count
 
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 
 NUM_SEEDS = 16
 QUICK_SEEDS, QUICK_STEPS = 4, 100
-# The extra of bygones that brings a package which a regime imports.
-EXTRAS = {
-    "sklearn": "regimes",
-    "mnist1d": "regimes",
-    "schedulefree": "optimizers",
-    "pytorch_optimizer": "optimizers",
-    "gymnasium": "reinforcement",
-    "transformers": "huggingface",
-}
 
 
 def atlas(
@@ -152,11 +143,11 @@ def _plan_all(
             study = _study(name, quick=quick)
             planned = plan(study, store, lanes=parse_lanes(lanes), workers=num_workers)
         except Exception as error:
-            if why := _missing_package(name, error):
-                missing[name] = why
+            if isinstance(error, MissingExtra):
+                missing[name] = str(error)
             else:
                 failed[name] = error
-            terminal.console.print(f"{name} is left out: {why or _sentence(error)}")
+            terminal.console.print(f"{name} is left out: {_sentence(error)}")
             continue
         plans[name] = planned
         terminal.console.print(terminal.atlas_plan_line(name, planned, num_workers))
@@ -168,27 +159,6 @@ def _plan_all(
         f"{num_workers} worker{'s' if num_workers > 1 else ''}; {size} in {folder} when finished."
     )
     return plans, missing, failed
-
-
-def _missing_package(name: str, error: BaseException) -> str:
-    """Return the sentence for a regime that needs a package which is not installed; "" if that is not it.
-
-    >>> try:
-    ...     import a_package_that_is_nowhere
-    ... except ImportError as error:
-    ...     print(_missing_package("mine", error))
-    it needs a_package_that_is_nowhere. Install it with: pip install a_package_that_is_nowhere
-    """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ModuleNotFoundError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return ""
-    if "pip install" in str(cause):  # it says so itself
-        return str(cause)
-    module = (cause.name or name).partition(".")[0]
-    package = f"'bygones[{EXTRAS[module]}]'" if module in EXTRAS else module
-    return f"it needs {module}. Install it with: pip install {package}"
 
 
 def _enter(

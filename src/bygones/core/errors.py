@@ -30,6 +30,10 @@ class RecipeError(BygonesError):
     exit_code = 3
 
 
+class MissingExtra(RecipeError):
+    """A built-in recipe needs a package that is not installed; the message has the command."""
+
+
 class ForkError(BygonesError):
     """A restored run did not continue like the original: some state was not captured."""
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bygones.core.extras import import_extra
+
 NUM_TRAIN = 1437
 SIDE = 8  # pixels
 
@@ -23,9 +25,8 @@ def load_digit_images() -> tuple[Tensor, Tensor]:
     The first `NUM_TRAIN` are for training. The order is the same for all seeds. The tensors are shared, so
     copy what is to be changed. Needs scikit-learn (the extra `regimes`).
     """
-    from sklearn.datasets import load_digits  # optional dependency
-
-    images, labels = load_digits(return_X_y=True)
+    datasets = import_extra("sklearn.datasets", "the data of handwritten digits")
+    images, labels = datasets.load_digits(return_X_y=True)
     split = np.random.default_rng(0).permutation(len(images))
     return torch.tensor(images[split] / 16.0, dtype=torch.float32), torch.tensor(labels[split])
 

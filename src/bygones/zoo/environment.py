@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bygones.core.errors import RecipeError
+from bygones.core.extras import import_extra
 
-INSTALL = "pip install 'bygones[reinforcement]'"
 # Attributes that describe an environment or draw it on a screen, and decide nothing of what it does next.
 _FIXED = ("spec", "render_mode", "screen", "clock", "metadata", "action_space", "observation_space")
 
@@ -98,12 +97,7 @@ def _is_plain(value: Any) -> bool:
 
 def _make(name: str) -> Any:
     """Make an environment, without its wrappers; raises `RecipeError` with what to do."""
-    try:
-        gymnasium = importlib.import_module("gymnasium")
-    except ImportError:
-        raise RecipeError(
-            f"the environment {name} needs gymnasium, which is not installed. Install it: {INSTALL}"
-        ) from None
+    gymnasium = import_extra("gymnasium", f"the environment {name}")
     try:
         return gymnasium.make(name).unwrapped
     except gymnasium.error.Error as error:

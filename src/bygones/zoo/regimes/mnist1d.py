@@ -14,6 +14,7 @@ import xarray as xr
 from torch import nn
 
 from bygones.analysis.signature import Signature, effect_at, is_share_above, share_of
+from bygones.core.extras import import_extra
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Nudge, Reseed, Reset, SwapWindows
@@ -66,10 +67,9 @@ def study() -> Study:
 @cache
 def _generate_data() -> dict[str, np.ndarray]:
     """Generate the data set: signals float32 [N, 40], labels int64 [N]."""
-    from mnist1d.data import get_dataset_args, make_dataset  # optional dependency
-
+    mnist1d = import_extra("mnist1d.data", "the data of MNIST-1D")
     # make_dataset seeds numpy's and python's global generators itself, and draws from them.
-    signals = make_dataset(get_dataset_args())
+    signals = mnist1d.make_dataset(mnist1d.get_dataset_args())
     return {
         "x": signals["x"].astype(np.float32),
         "y": signals["y"].astype(np.int64),

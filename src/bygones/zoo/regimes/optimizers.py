@@ -14,7 +14,6 @@ matrices alone. torch's own, schedule-free (arXiv:2405.15682) and those of pytor
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from torch.optim import Optimizer
 from bygones.analysis.signature import Signature
 from bygones.core.catalogue import unknown_name
 from bygones.core.errors import RecipeError
+from bygones.core.extras import import_extra
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Nudge, Reset, Scale, Transplant
@@ -86,13 +86,7 @@ def build_optimizer(name: str) -> Callable[[Any], Optimizer]:
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
     package, kind, settings = OPTIMIZERS[name]
-    try:
-        found = getattr(importlib.import_module(package), kind, None)
-    except ImportError:
-        raise RecipeError(
-            f"the optimizer {name} is in {package}, which is not installed. Install it: "
-            f"pip install 'bygones[optimizers]'"
-        ) from None
+    found = getattr(import_extra(package, f"the optimizer {name}"), kind, None)
     if found is None:
         raise RecipeError(f"{package}, as it is installed, has no {kind}. Install a newer one.")
     return lambda parameters: found(parameters, **settings)
