@@ -16,6 +16,7 @@ import typer
 from bygones.cli import (
     atlas_commands,
     audit_commands,
+    doctor,
     dynamics_commands,
     process,
     record_commands,
@@ -39,9 +40,9 @@ _ORDER: list[str] = [
         "compare",
         "atlas",
         "sensitivity",
-        "script",
     ),
-    *("audit", "ledger", "bundle", "checklist", "list"),
+    *("audit", "ledger", "bundle", "checklist", "list", "doctor"),
+    "script",  # not shown: `run -- SCRIPT` says the same
 ]
 
 
@@ -89,8 +90,9 @@ for command in (
     app.command(cls=TargetCommand, rich_help_panel=STUDIES)(command)
 app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
 app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
+app.command(cls=Command, rich_help_panel=RECORDS)(doctor.doctor)
 for name, group in GROUPS.items():
-    app.add_typer(group, name=name, rich_help_panel=STUDIES if group is script else RECORDS)
+    app.add_typer(group, name=name, rich_help_panel=RECORDS, hidden=group is script)
 
 audit.command("resume", cls=Command)(audit_commands.resume)
 audit.command("inventory", cls=Command)(audit_commands.inventory)

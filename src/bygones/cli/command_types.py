@@ -72,6 +72,8 @@ class Group(TyperGroup):
         longest = max(map(len, self.commands))
         for name in self.list_commands(ctx):
             command = self.commands[name]
+            if command.hidden:
+                continue
             row = (name.ljust(longest), command.get_short_help_str(formatter.width - longest - 6))
             sections.setdefault(panel_of(command) or "Commands", []).append(row)
         sections["Options"] = [row for p in self.get_params(ctx) for row in _help_rows(p, ctx)]
