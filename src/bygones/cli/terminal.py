@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -24,15 +24,29 @@ if TYPE_CHECKING:
     from bygones.study.plan import Plan
 
 
+_ROOMY = 110  # columns from which there is room for a digest
+_PIPED = 10_000  # columns of output that goes to no terminal: nothing is wrapped there
+
+
 class _Console(Console):
-    """A console that leaves a closed pipe to the command line; rich itself would exit with 1."""
+    """A console that wraps only in a terminal, and leaves a closed pipe to the command line.
+
+    rich itself would take 80 columns for a pipe, and exit with 1 where its reader has gone.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+
+    @property
+    def size(self) -> ConsoleDimensions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().size if self.is_terminal else ConsoleDimensions(_PIPED, 25)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
-console = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # for people
-out = _Console(highlight=False, markup=False, soft_wrap=True)  # for results, which may be piped
+console = _Console(stderr=True)  # for people
+out = _Console()  # for results, which may be piped
 
 
 def columns() -> int | None:
@@ -117,12 +131,13 @@ def _watch(over: threading.Event, every: float, look: Any) -> threading.Thread:
 
 
 def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num_unwrapped: int = 1
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], wrapped: int = -1
 ) -> Table:
-    """Make a table without lines; the first `num_unwrapped` columns are never wrapped."""
+    """Make a table without lines; the column at index `wrapped` alone may be wrapped, at words."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, overflow="fold", no_wrap=index < num_unwrapped)
+        may_wrap = index == wrapped % len(columns)
+        made.add_column(column, overflow="fold", no_wrap=not may_wrap)
     for row in rows:
         made.add_row(*row)
     return made
@@ -161,7 +176,7 @@ def print_designs(found: Sequence[Design], num_seeds: int) -> None:
 def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
     """Make a table of sources: class, visibility, lifetime of the carrier, leaves and size."""
     columns = ["source", "class", "seen in", "carrier lasts", "leaves", "size"]
-    hashed = all("digest" in source for source in sources)
+    hashed = out.width >= _ROOMY and all("digest" in source for source in sources)
     rows = [
         [
             source["name"],
@@ -174,7 +189,7 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for source in sources
     ]
-    return table("", [*columns, *(["digest"] if hashed else [])], rows, num_unwrapped=3)
+    return table("", [*columns, *(["digest"] if hashed else [])], rows, wrapped=3)
 
 
 def print_terms(terms: Contracts) -> None:
