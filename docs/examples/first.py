@@ -8,5 +8,6 @@ arms = [
     Arm("reset batchnorm", Treatment("batchnorm", Reset(), at)),
 ]
 study = Study(digits.recipe, arms, fork_at=100, horizons=(1, 50), seeds=range(5))
-for effect in bygones.all_effects(bygones.measure(study)):
-    print(effect)
+result = bygones.Result(bygones.measure(study))
+print(result, end="\n\n")
+print(result.effects.select(arm="reset momentum", horizon=50, metric="tv"))

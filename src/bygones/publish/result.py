@@ -117,7 +117,7 @@ class Result:
         return write_report(self.outcomes, folder, effects=self.effects)
 
     def __str__(self) -> str:
-        return f"{facts_of(self.outcomes).study}\n{self.summary}"
+        return str(self.summary)
 
     def __repr__(self) -> str:
         sizes = self.outcomes.sizes
