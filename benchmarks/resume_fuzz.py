@@ -25,7 +25,8 @@ from bygones.attach.isolation.fork import run_in_fork  # noqa: E402
 from bygones.attach.isolation.fresh_interpreter import FreshInterpreter, other_hashes  # noqa: E402
 from bygones.attach.isolation.script import Script  # noqa: E402
 from bygones.attach.isolation.warmup import warm  # noqa: E402
-from bygones.audit.resume_check import ResumeRequest, audit_resume  # noqa: E402
+from bygones.audit.resume_check import audit_resume  # noqa: E402
+from bygones.audit.resuming.request import ResumeRequest  # noqa: E402
 
 
 def main(count: int, first: int) -> None:

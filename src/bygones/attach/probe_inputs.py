@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -250,12 +251,12 @@ class _Call:
             answer.untyped_storage().data_ptr()
         )  # the storage is kept alive, so no other tensor gets this address
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the outputs of one input."""
         return _shape_of(self.answer, [self.args, self.kwargs])
 
-    @property
+    @cached_property
     def is_single(self) -> bool:
         return _is_single(self.answer, [self.args, self.kwargs])
 

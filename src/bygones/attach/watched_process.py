@@ -253,20 +253,19 @@ def run_in_child(
     empty: bool = True,
     killed: str = "the script was killed (out of memory?).",
     interpreter: FreshInterpreter | None = None,
-    libraries: tuple[str, ...] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Run a watched process in a forked child and return its reply.
 
-    With another `interpreter` it is forked there, after its `libraries` are imported there too. With other
-    variables in the `environment` it is a new Python, which is not forked: they may start threads.
+    With another `interpreter` it is forked there. With other variables in the `environment` it is a new
+    Python, which is not forked: they may start threads.
     Raises the `BygonesError` that it replied, and `ScriptError` with the sentence `killed` if it died.
     """
     if environment:
         with FreshInterpreter(environment, forks=False) as interpreter:
-            reply = _run_elsewhere(make, interpreter, (), empty)
+            reply = _run_elsewhere(make, interpreter, empty)
     elif interpreter is not None:
-        reply = _run_elsewhere(make, interpreter, libraries, empty)
+        reply = _run_elsewhere(make, interpreter, empty)
     else:
         side = fork()
         if isinstance(side, Parent):
@@ -282,13 +281,12 @@ def run_in_child(
 def _run_elsewhere(
     make: Callable[[Parent], WatchedProcess],
     interpreter: FreshInterpreter,
-    libraries: tuple[str, ...],
     empty: bool,
 ) -> Any:
     """Run a watched process in another Python, with the states that the global generators have here."""
     reader, writer = os.pipe()
     states = {name: generator_state(g) for name, g in global_generators().items()}
-    interpreter.run(make(Parent(writer)), writer, libraries, empty=empty, states=states)
+    interpreter.run(make(Parent(writer)), writer, empty=empty, states=states)
     os.close(writer)
     return read_reply(reader)
 

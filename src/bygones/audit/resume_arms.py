@@ -9,7 +9,6 @@ where that makes another run.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -57,7 +56,6 @@ from bygones.core.errors import DesignError, RecipeError, ScriptError
 from bygones.core.values import State
 from bygones.training.sources import AbstractSource
 
-_ARMS_AT_ONCE = min(2, os.cpu_count() or 1)
 _BRIEF_STEPS = 2
 _LARGE = ("weights", "moments", "gradients", "batchnorm", "buffers")
 RESULTS = ("variable", "result")  # kinds of sources that may be mere results
@@ -131,17 +129,23 @@ class ForkingRun(AuditedRun):
     """Run the whole run again, and fork its arms at the boundary where the resumed run begins.
 
     `only`: for a process that cannot be forked, the one arm that this process becomes. If it is empty, the
-    run only replies the names of the arms.
+    run only replies the names of the arms. `at_once`: how many arms run side by side.
     """
 
     def __init__(
-        self, whole: ReferenceRun, resumed: ResumedState, end: int, only: str | None, *given: Any
+        self,
+        whole: ReferenceRun,
+        resumed: ResumedState,
+        end: int,
+        only: str | None,
+        at_once: int,
+        *given: Any,
     ) -> None:
         assert resumed.start is not None
         self.epoch_ago = resumed.start.step - _epoch_length(whole, resumed.start.step)
         stops = {resumed.start.step, *({self.epoch_ago} if self.epoch_ago > 0 else ())}
         super().__init__(*given, stops=frozenset(stops))
-        self.only = only
+        self.only, self.at_once = only, at_once
         self.whole, self.start, self.resumed, self.end = whole, resumed.start, resumed, end
         self.clock.delay = resumed.start.passes
         self.streams_later: State = {}
@@ -261,10 +265,10 @@ class ForkingRun(AuditedRun):
         found: dict[str, Continuation] = {}
         running: deque[tuple[str, Child]] = deque()
         for index, name in enumerate(names):
-            if len(running) == _ARMS_AT_ONCE:
+            if len(running) == self.at_once:
                 earlier, child = running.popleft()
                 found[earlier] = self.continuation_from(child)
-            child = self.fork_arm(self.folder / f"arm{index % _ARMS_AT_ONCE}")
+            child = self.fork_arm(self.folder / f"arm{index % self.at_once}")
             if child is None:
                 self._become(name, arms)
                 raise _IsArm

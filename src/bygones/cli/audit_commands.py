@@ -6,6 +6,7 @@ directory on the import path. So torch is imported only after that.
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 from dataclasses import asdict, replace
@@ -108,8 +109,10 @@ def resume(
     """
     begin_alone()
     with other_hashes() as interpreter:  # a new Python imports torch while this one does
+        gc.disable()  # until `warm`, when all is imported
         from bygones.attach.isolation.script import Script
-        from bygones.audit.resume_check import ResumeRequest, audit_resume
+        from bygones.audit.resume_check import audit_resume
+        from bygones.audit.resuming.request import ResumeRequest
         from bygones.cli import terminal
         from bygones.cli.load import parse_seeds, parse_variables
         from bygones.cli.resume_text import print_check

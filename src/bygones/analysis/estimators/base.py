@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from bygones.core.errors import DesignError
 
@@ -214,9 +214,9 @@ def estimate_from_t(
     >>> print(found, round(found.p_value, 3))
     1.0 [95% CI -0.2, 2.2] 0.086
     """
-    half = float(special.stdtrit(degrees, 0.5 * (1.0 + level))) * error
+    half = float(scipy.special.stdtrit(degrees, 0.5 * (1.0 + level))) * error
     ratio = abs(value) / error if error > 0.0 else math.inf if value else 0.0
-    p_value = 2.0 * float(special.stdtr(degrees, -ratio))
+    p_value = 2.0 * float(scipy.special.stdtr(degrees, -ratio))
     ends = (value - half, value + half)
     return Estimate(value, *ends, level, num_pairs, method, num_dropped, note, p_value, error)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from bygones.analysis.estimators.base import Estimate, estimate_by_student, finite_pairs
 from bygones.analysis.skewness import SKEWED_FROM, lengthening, sample_skewness, undone
@@ -58,5 +58,5 @@ def _lengthened(student: Estimate, skewness: float, error: float) -> Estimate:
         low=mean - below * (mean - student.low),
         high=mean + above * (student.high - mean),
         method=SKEWED,
-        p_value=2.0 * float(special.stdtr(n - 1, -ratio)),
+        p_value=2.0 * float(scipy.special.stdtr(n - 1, -ratio)),
     )

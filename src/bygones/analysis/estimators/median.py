@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from bygones.analysis.estimators.base import (
     Estimate,
@@ -42,9 +42,9 @@ def median(differences: ArrayLike, *, level: float = 0.95) -> Estimate:
     if n < 2 or np.all(kept == kept[0]):
         return estimate_without_interval(value, **facts)
     ordered = np.sort(kept)
-    k = int(np.sum(2.0 * special.bdtr(np.arange(n), n, 0.5) <= (1.0 - level) * (1.0 + 1e-12)))
+    k = int(np.sum(2.0 * scipy.special.bdtr(np.arange(n), n, 0.5) <= (1.0 - level) * (1.0 + 1e-12)))
     low, high = (float(ordered[k - 1]), float(ordered[n - k])) if k else (-math.inf, math.inf)
     fewest = min(int(np.sum(kept <= 0.0)), int(np.sum(kept >= 0.0)))
-    p_value = min(1.0, 2.0 * float(special.bdtr(fewest, n, 0.5)))
+    p_value = min(1.0, 2.0 * float(scipy.special.bdtr(fewest, n, 0.5)))
     note = "" if k else infinite_interval_note(n, fewest_for_sign_flips(level))
     return Estimate(value, low, high, **facts, note=note, p_value=p_value)

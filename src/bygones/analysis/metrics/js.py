@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import rel_entr
+import scipy  # loads `special` when it is used, which takes longer than all else here
 
 from bygones.analysis.metrics.base import Metric, mean_over_inputs, not_negative
 
@@ -23,7 +23,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     0.693147
     """
     m = 0.5 * (p + q)
-    per_input = 0.5 * (rel_entr(p, m) + rel_entr(q, m)).sum(axis=-1)
+    per_input = 0.5 * (scipy.special.rel_entr(p, m) + scipy.special.rel_entr(q, m)).sum(axis=-1)
     return not_negative(mean_over_inputs(per_input))
 
 

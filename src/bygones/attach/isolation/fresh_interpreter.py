@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from bygones.attach.isolation.environment import HASH_SEED, other_hash_seed
 
-_SERVER = "bygones.attach.isolation.interpreter_server"
-_SIZE = struct.Struct("!Q")  # of a message, before it
+# Garbage collection is off until all is imported (see `warm`), which takes a fifth less time so.
+_SERVER = (
+    "import gc, sys; gc.disable(); "
+    "from bygones.attach.isolation.interpreter_server import main; main(sys.argv[1:])"
+)
 
 
 class FreshInterpreter:
@@ -35,7 +37,7 @@ class FreshInterpreter:
         self._socket, theirs = socket.socketpair()
         number = str(theirs.fileno())
         self._python = subprocess.Popen(
-            [sys.executable, "-P", "-m", _SERVER, number, str(os.getpid())],
+            [sys.executable, "-P", "-c", _SERVER, number, str(os.getpid())],
             env={**os.environ, **environment},
             pass_fds=(theirs.fileno(),),
         )
@@ -49,18 +51,31 @@ class FreshInterpreter:
         self._python.kill()
         self._python.wait()
 
-    def run(self, process: Any, writer: int, libraries: tuple[str, ...], **how: Any) -> None:
-        """Run a process that replies to the pipe `writer`; `libraries` are imported before, once.
+    def run(self, process: Any, writer: int, **how: Any) -> None:
+        """Run a process that replies to the pipe `writer`.
 
         The process begins with the states of the global generators in `how["states"]`. If the new Python is
         gone, nothing replies.
         """
-        message = pickle.dumps((process, libraries, {**how, "forks": self._forks}))
+        self._send((process, {**how, "forks": self._forks}), writer)
+
+    def warm(self, libraries: tuple[str, ...]) -> None:
+        """Import libraries there, for the processes to come; this process goes on meanwhile."""
+        if libraries:
+            self._send(libraries)
+
+    def _send(self, message: Any, *descriptors: int) -> None:
+        """Send a message by a pipe of its own, so that several processes may ask at once."""
+        reader, writer = os.pipe()
         try:
-            socket.send_fds(self._socket, [_SIZE.pack(len(message))], [writer])
-            self._socket.sendall(message)
+            socket.send_fds(self._socket, [b"?"], [reader, *descriptors])
         except (BrokenPipeError, ConnectionResetError):
+            os.close(writer)
             return
+        finally:
+            os.close(reader)
+        with suppress(BrokenPipeError), os.fdopen(writer, "wb") as pipe:
+            pickle.dump(message, pipe)
 
 
 def other_hashes() -> AbstractContextManager[FreshInterpreter | None]:
@@ -69,14 +84,11 @@ def other_hashes() -> AbstractContextManager[FreshInterpreter | None]:
     return nullcontext() if seed is None else FreshInterpreter({HASH_SEED: seed})
 
 
-def receive(connection: socket.socket) -> tuple[bytes, int] | None:
-    """Return the next message and the pipe that came with it; None when the other side is gone."""
-    head, descriptors, _, _ = socket.recv_fds(connection, _SIZE.size, 1)
-    if len(head) < _SIZE.size:
+def receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
+    """Return the next message and the descriptors that came with it; None when the other side is gone."""
+    said, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+    if not said:
         return None
-    (size,), message = _SIZE.unpack(head), bytearray()
-    while len(message) < size:
-        message += (chunk := connection.recv(min(size - len(message), 1 << 20)))
-        if not chunk:
-            return None
-    return bytes(message), descriptors[0]
+    reader, *others = descriptors
+    with os.fdopen(reader, "rb") as pipe:
+        return pipe.read(), others

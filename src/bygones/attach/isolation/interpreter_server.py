@@ -1,14 +1,10 @@
-"""Interpreter server: the side of a fresh interpreter that runs what it is given.
-
-python -P -m bygones.attach.isolation.interpreter_server FILE_DESCRIPTOR PARENT
-"""
+"""Interpreter server: the side of a fresh interpreter that runs what it is given."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import socket
-import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -20,28 +16,28 @@ from bygones.training.generators import global_generators, set_generator_state
 
 
 def main(arguments: list[str]) -> None:
-    """Serve the process that started this one, until it is gone."""
+    """Serve the process that started this one, until it is gone. Arguments: a socket, and the parent's id."""
     descriptor, parent = map(int, arguments)
     die_with_parent(parent)
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     warm()
-    imported: tuple[str, ...] = ()
     while (request := receive(connection)) is not None:
         # The bytes were written by our own parent; pickles are never read from a file.
-        process, libraries, how = pickle.loads(request[0])
-        process.parent = Parent(request[1])
+        message, writers = pickle.loads(request[0]), request[1]
+        if not writers:
+            warm(message)
+            continue
+        process, how = message
+        process.parent = Parent(writers[0])
         if not how.pop("forks"):
             _run(process, **how)
-        if libraries != imported:
-            imported = libraries
-            warm(libraries)
         side = fork()
         if isinstance(side, Parent):
             os.close(side.pipe)
             connection.close()
             _run(process, **how)
-        os.close(request[1])
+        os.close(writers[0])
         side.wait()
 
 
@@ -49,7 +45,3 @@ def _run(process: WatchedProcess, *, empty: bool, states: Mapping[str, Any]) -> 
     for name, generator in global_generators().items():
         set_generator_state(generator, states[name])
     process.run(empty=empty)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
