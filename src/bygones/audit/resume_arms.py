@@ -3,8 +3,8 @@
     carried   as it was           sham      all sources captured and restored
     reset     a source made new   resumed   a source as the resumed run held it
 
-What may be a mere result (a log, a counter) is tried together with others of its kind, and separately only
-where that makes another run.
+What is often without effect (a log, a counter, a random stream from which few draw) is tried together with
+others of its kind, and separately only where that makes another run.
 """
 
 from __future__ import annotations
@@ -241,10 +241,19 @@ class ForkingRun(AuditedRun):
         )
 
     def _groups(self, live: Live, arms: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-        """Return the arms of what may be mere results: those made new, and those as resumed."""
-        results = [name for name, source in live.sources.items() if source.is_result]
-        named = [tuple(f"{how} {name}" for name in results) for how in ("reset", "resumed")]
-        return tuple(tuple(name for name in names if name in arms) for names in named)
+        """Return the arms of what is often without effect: those made new, and those as resumed.
+
+        These are mere results, and random streams other than torch's, from which few scripts draw.
+        """
+        results = {name for name, source in live.sources.items() if source.is_result}
+
+        def is_quiet(name: str) -> bool:
+            return name in results or (name.startswith("streams/") and name != "streams/torch")
+
+        return tuple(
+            tuple(arm for arm in arms if arm.startswith(how) and is_quiet(arm.removeprefix(how)))
+            for how in ("reset ", "resumed ")
+        )
 
     def _run_arms(
         self, arms: _Treatments, groups: tuple[tuple[str, ...], ...]
