@@ -22,7 +22,9 @@ def variable(root: str, held: Any, inner: str = "") -> ScriptVariables:
     """The source of what a variable holds: a dict or a list of tensors, at `inner` from the variable."""
     steps = held.items() if isinstance(held, dict) else enumerate(held)
     places = {
-        f"{inner}[{key!r}]": Place(f"{root}{inner}[{key!r}]", held, f"[{key!r}]", root, value)
+        f"{inner}[{key!r}]".lstrip("."): Place(
+            f"{root}{inner}[{key!r}]", held, f"[{key!r}]", root, value
+        )
         for key, value in steps
     }
     return ScriptVariables(root, places, {})
@@ -51,7 +53,7 @@ def test_an_average_in_a_dict_is_swapped_in_and_the_weights_get_their_memory_bac
     model = model_of()
     shadow = weights(model)
     before = [(p.data_ptr(), p.detach().clone()) for p in model.parameters()]
-    seen = observe_models(inputs_of(), live_with(model, variable("ema", shadow, "shadow")))
+    seen = observe_models(inputs_of(), live_with(model, variable("ema", shadow, ".shadow")))
     assert list(seen) == ["", "ema.shadow"]
     assert all(
         p.data_ptr() == at and torch.equal(p, value)
@@ -62,6 +64,18 @@ def test_an_average_in_a_dict_is_swapped_in_and_the_weights_get_their_memory_bac
     wanted = observe_models(inputs_of(), live_with(other))[""]
     assert seen["ema.shadow"].tobytes() == wanted.tobytes()
     assert seen[""].tobytes() != wanted.tobytes()
+
+
+def test_weights_under_a_key_are_named_as_the_script_writes_them():
+    model = model_of()
+    shadow = weights(model)
+    held = {"saved": {"model": shadow, "epoch": 3}}
+    saved = Place("saved", held, "saved", "saved", held["saved"])
+    for source in (
+        variable("saved", shadow, "['model']"),
+        ScriptVariables("saved", {"value": saved}, {}),
+    ):
+        assert [*weights_in_variables(live_with(model, source), model)] == ["saved['model']"]
 
 
 def test_a_list_in_the_order_of_the_parameters_is_one_too():

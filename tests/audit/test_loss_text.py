@@ -43,3 +43,9 @@ def test_items_of_a_value_are_named():
     one, other = ({"value": copy_plain({"w": 1, "b": b})} for b in (1, 2))
     assert name_leaves(one, other, whole_source=True) == "['b']"
     assert name_leaves({"value": 1}, {"value": 2}, whole_source=True) == ""
+
+
+def test_paths_of_leaves_are_written_with_whole_brackets():
+    one = {"rates/[0": 1, "pairs/(1/#3": 2, "same": 0}
+    other = {"rates/[0": 3, "pairs/(1/#3": 4, "same": 0}
+    assert name_leaves(one, other, whole_source=True) == "pairs[1][3], rates[0]"

@@ -94,15 +94,16 @@ def weights_in_variables(live: Live, model: nn.Module) -> dict[str, Swap]:
             continue
         held: dict[str, dict[str | int, Tensor]] = {}
         for leaf, value in source.held().items():
-            last = _LAST_KEY.match(leaf)
+            path = source.locations[leaf].path
+            last = _LAST_KEY.match(path)
             if is_container(value):
-                held |= _tensors_within("" if leaf == "value" else leaf, value)
+                held |= _tensors_within(path, value)
             elif isinstance(value, Tensor) and value.is_floating_point() and last is not None:
                 held.setdefault(last["owner"], {})[_key(last["key"])] = value
         for owner, tensors in held.items():
             swap = _pairs(tensors, model)
             if swap and _cosine(swap) > _LEAST_COSINE:
-                found[f"{source.name}.{owner}" if owner else source.name] = swap
+                found[owner] = swap
     return found
 
 

@@ -13,6 +13,7 @@ from bygones.attach.sources.plain_data import Container, differing_items
 from bygones.core.digest import is_array, same_bits
 from bygones.core.text import format_count, join_names
 from bygones.core.values import State
+from bygones.training.nested_state import write_path
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -105,7 +106,7 @@ def _elsewhere(mine: State, changed: Mapping[str, Any]) -> str:
         if is_array(value) and value.ndim > 0:
             origin = [name for name in mine if name != leaf and same_bits(mine[name], value)]
             if origin and bool((value != 0).any()):
-                return f"that of {origin[0]} lies on {leaf}"
+                return f"that of {write_path(origin[0])} lies on {write_path(leaf)}"
     return ""
 
 
@@ -125,4 +126,4 @@ def name_leaves(mine: Mapping[str, Any], other: Mapping[str, Any], *, whole_sour
         return "all of it"
     ends = sorted({name.rpartition("/")[2] for name in names})
     short = [f"*/{end}" for end in ends] if len(names) > len(ends) and len(ends) <= 4 else names
-    return join_names(short, limit=4)
+    return join_names(map(write_path, short), limit=4)

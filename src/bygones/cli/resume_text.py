@@ -13,6 +13,8 @@ from bygones.audit.resuming.changed_settings import describe_changed
 from bygones.audit.resuming.costs import Cost
 from bygones.cli import terminal
 
+_DOT = re.compile(r"\.(?![^\[]*\])")  # not within brackets, where it may be part of a key
+
 
 def print_check(check: ResumeReport) -> None:
     """Print all of it to the terminal."""
@@ -127,14 +129,13 @@ def _number(moved: Mapping[str, float] | None) -> str:
 
 
 def _why(verdict: Verdict) -> str:
-    """Return the reason with the leaves, whose names are written `rates[0]` instead of `rates/[0`."""
-    leaves = re.sub(r"/?[\[(](\d+)[\])]?", r"[\1]", verdict.leaves)
-    return verdict.why.rstrip(".") + (f" ({leaves})" if leaves else "")
+    """Return the reason with the leaves."""
+    return verdict.why.rstrip(".") + (f" ({verdict.leaves})" if verdict.leaves else "")
 
 
 def _short(source: str) -> str:
     """Shorten a long dotted path to its first and its last two parts."""
-    pieces = source.split(".")
+    pieces = _DOT.split(source)
     long = len(source) > 40 and len(pieces) > 4
     return ".".join([pieces[0], "…", *pieces[-2:]]) if long else source
 

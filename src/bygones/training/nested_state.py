@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
@@ -30,6 +31,15 @@ def flatten(value: Any, where: str) -> dict[str, Leaf]:
     leaves: dict[str, Leaf] = {}
     _flatten(value, "", leaves, where)
     return leaves
+
+
+def write_path(leaf: str) -> str:
+    """Write a leaf's path as a reader expects it, with indices in brackets.
+
+    >>> write_path("groups/[0/betas/(1"), write_path("state/#3/step")
+    ('groups[0]/betas[1]', 'state[3]/step')
+    """
+    return re.sub(r"(?:/|^)[\[(#](-?\d+)(?=/|$)", r"[\1]", leaf)
 
 
 def unflatten(state: State) -> Any:

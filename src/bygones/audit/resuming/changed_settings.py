@@ -37,6 +37,7 @@ from bygones.audit.resume_runs import (
 from bygones.core.digest import is_array, same_bits
 from bygones.core.first_difference import first_differing_index
 from bygones.core.text import format_count, join_names
+from bygones.training.nested_state import write_path
 
 Effect = Literal["set", "overwritten", "made new", "other"]
 _LEFT_OUT = ("gradients",)  # drawn and made anew in each step
@@ -222,7 +223,7 @@ def _changed_sources(
             if effect is not None and not (effect == "overwritten" and source == "streams"):
                 found.setdefault(effect, []).append(leaf)
         for effect, leaves in found.items():
-            yield ChangedSource(source, effect, tuple(sorted(leaves)))
+            yield ChangedSource(source, effect, tuple(map(write_path, sorted(leaves))))
 
 
 def _effect(changed: Any, resumed: Any, fresh: Any, first: Any) -> Effect | None:
