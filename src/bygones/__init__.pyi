@@ -114,7 +114,7 @@ from .scripts.plan import ScriptRequest as ScriptRequest
 from .scripts.plan import plan_script as plan_script
 from .scripts.measure import measure_script as measure_script
 from .scripts.record import record_script as record_script
-from .audit.resume_check import ResumeRequest as ResumeRequest
+from .audit.resuming.request import ResumeRequest as ResumeRequest
 from .audit.resume_check import audit_resume as audit_resume
 from .audit.resuming.function_check import check_resume as check_resume
 from .audit.sufficiency import check_sufficiency as check_sufficiency

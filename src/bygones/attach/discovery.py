@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
@@ -301,7 +302,7 @@ def _walk(*roots: _Roots) -> Iterator[Place]:
         if generator_state(value) is not None or _is_machinery(value):
             continue
         try:
-            for step, inner in children_of(value):
+            for step, inner in _children(value):
                 if step.startswith(" using ") and id(value.__globals__) in spaces:
                     continue  # a variable among the roots, under its own name
                 path = f"{place.path}{step}"
@@ -309,6 +310,14 @@ def _walk(*roots: _Roots) -> Iterator[Place]:
                 pending.append((inner_place, depth + 1))
         except Exception:  # an object whose attributes cannot be read
             continue
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object holds. A wrapper's own attributes are torch's bookkeeping of buckets and calls."""
+    if isinstance(value, DistributedDataParallel):
+        yield ".module", value.module
+    else:
+        yield from children_of(value)
 
 
 def _is_machinery(value: Any) -> bool:

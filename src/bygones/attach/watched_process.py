@@ -32,6 +32,7 @@ from bygones.attach.isolation.fresh_interpreter import FreshInterpreter
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
 from bygones.attach.isolation.progress_bars import without_monitor
 from bygones.attach.isolation.script import Script, run_script
+from bygones.attach.job.rank import Rank
 from bygones.attach.live_run import Baseline, KnownMemory, Live
 from bygones.attach.sources.liveness import carried_names
 from bygones.attach.step_clock import Clock, ClockCallbacks, own_errors
@@ -77,13 +78,15 @@ class WatchedScript(ClockCallbacks):
         )
         self.file = home / script.path
         self.clock = Clock(script.clock, self, **clock)
+        self.rank: Rank | None = None  # of a job of several processes
         self.baseline: Baseline | None = None
 
     def execute(self) -> Ending:
         """Run the script to its end. Raises `BygonesError` for what bygones refuses."""
         try:
             with self.watching():
-                run_script(self.script, self.seed, self.home)
+                number = 0 if self.rank is None else self.rank.number
+                run_script(self.script, self.seed, self.home, number)
         except BygonesError:
             raise
         except SystemExit as leaving:
@@ -146,13 +149,20 @@ class WatchedProcess(WatchedScript, ABC):
     # ------------------------------------------------------------------ running
 
     def run(self, *, empty: bool = True) -> NoReturn:
-        """Run the script, and exit with a reply. `empty`: delete what earlier runs left in the folder."""
+        """Run the script, and exit with a reply. `empty`: delete what earlier runs left in the folder.
+
+        The ranks of a job share one overlay: what one of them writes is there for all.
+        """
         if empty:
             shutil.rmtree(self.folder, ignore_errors=True)
-        redirect_output(self.folder)
+        redirect_output(self.folder if self.rank is None else self.rank.output)
         Overlay(self.home, self.folder / "files", allowed=self.allowed).enter()
         try:
+            if self.rank is not None:
+                self.rank.begin()
             ending = self.execute()
+            if self.rank is not None and ending.failed:
+                self.rank.note_failure(ending.error)
             with own_errors:
                 self.finish(ending)
         except BygonesError as error:
@@ -162,7 +172,8 @@ class WatchedProcess(WatchedScript, ABC):
     def watching(self) -> Iterator[None]:
         """Install the hooks that are active while the script runs."""
         workers = emulating() if self.emulates else nullcontext()
-        with super().watching(), guarding_native_writes(), without_monitor(), workers:
+        steps = nullcontext() if self.rank is None else self.rank.counting_steps()
+        with super().watching(), guarding_native_writes(), without_monitor(), workers, steps:
             yield
 
     def refuse(self, error: BygonesError) -> NoReturn:

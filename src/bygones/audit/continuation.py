@@ -41,6 +41,7 @@ class Continuation:
     roots           the variables of the script at the last boundary
     streams_later   the random streams at the first step's call of the model
     variables       of an arm of two steps: digests of the script's variables after each of them
+    ranks           of a job: how each process went on
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -53,6 +54,7 @@ class Continuation:
     roots: frozenset[str] = frozenset()
     streams_later: State = field(default_factory=dict)
     variables: tuple[Mapping[str, str], ...] = ()
+    ranks: tuple[Continuation, ...] = ()
 
 
 NOT_RUN = Continuation({}, {}, (), (), (), "was not run")
@@ -237,8 +239,11 @@ def same_continuation(one: Continuation, other: Continuation, but: str = "") -> 
     """Test two continuations for equality to the bit: data, losses, states (except source `but`), outputs.
 
     Sources in a variable that only one of them has are ignored (a checkpoint still held after it was
-    written), and so are functions (of a model that nothing uses).
+    written), and so are functions (of a model that nothing uses). Those of a job are compared rank by rank.
     """
+    if one.ranks and len(one.ranks) == len(other.ranks):
+        pairs = zip(one.ranks, other.ranks, strict=True)
+        return all(same_continuation(mine, theirs, but) for mine, theirs in pairs)
     size = min(len(one.losses), len(other.losses))
     return (
         one.ended == other.ended

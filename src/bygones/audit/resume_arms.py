@@ -74,6 +74,7 @@ class ForkedArms:
     causes      what explains the resumed run, where no source alone does
     digests     of the script's variables at the boundary; empty where no arm of two steps can be run
     epoch_ago   what the uninterrupted run held one epoch before, but for its weights and moments
+    lost_in     of a job: the ranks that hold a piece otherwise in the resumed run, by its name
     """
 
     states: States
@@ -87,6 +88,7 @@ class ForkedArms:
     causes: Causes = field(default_factory=Causes)
     digests: Mapping[str, str] = field(default_factory=dict)
     epoch_ago: States = field(default_factory=dict)
+    lost_in: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def search_causes(self, resumed: ResumedState) -> Search[Causes]:
         """Search for what explains the resumed run; see `find_causes`."""
@@ -300,8 +302,13 @@ class ForkingRun(AuditedRun):
             self._module_hook = register_module_forward_pre_hook(self._before_module)
         try:
             for one in [name] if name in arms else name.split(TOGETHER):
-                arms[one]()
+                if (
+                    one in arms or self.rank is None
+                ):  # an arm of a job may treat some of its ranks only
+                    arms[one]()
         except (RecipeError, KeyError) as error:
+            if self.rank is not None:
+                self.rank.note_failure()
             self.parent.reply_and_exit(untried(str(error)))
 
     def _kind_of(self, source: AbstractSource) -> str:

@@ -23,7 +23,7 @@ from bygones.audit.resuming.notes import write_notes
 from bygones.audit.resuming.remedies import Remedy, suggest_remedies
 from bygones.audit.resuming.request import ResumeRequest
 from bygones.audit.resuming.seed_check import SeedCheck
-from bygones.core.errors import ScriptError
+from bygones.core.errors import DesignError, ScriptError
 from bygones.core.text import to_plain
 
 # Without --seeds, these are run if something is lost and the later ones take less than a minute.
@@ -47,6 +47,7 @@ class ResumeReport:
     notes: tuple[str, ...] = ()
     remedies: Mapping[str, Remedy] = field(default_factory=dict)  # what to write, by lost source
     settings: ChangedSettings | None = None  # a resume under other settings
+    processes: int = 0  # of a job
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -68,8 +69,25 @@ def audit_resume(
     """
     for script in (request.whole, request.resumed, request.interrupted or request.whole):
         check_script(script)
+    if request.whole.processes:
+        _check_job(request)
+        return _audit(request, home, on_run, None)
     with other_hashes() if interpreter is None else nullcontext(interpreter) as other:
         return _audit(request, home, on_run, other)
+
+
+def _check_job(request: ResumeRequest) -> None:
+    """Raise `DesignError` for what is not compared in a job of several processes."""
+    sizes = request.whole.processes, request.resumed.processes
+    if sizes[0] != sizes[1]:
+        raise DesignError(
+            f"the job has {sizes[0]} processes and the resumed one {sizes[1]}. Expected as many: what "
+            f"another number of processes changes is not compared."
+        )
+    if request.again is not None or request.other_settings:
+        raise DesignError(
+            "--again, --then and --then-env are for a script of one process. Leave them out for a job."
+        )
 
 
 def _audit(
@@ -90,7 +108,8 @@ def _audit(
                 rest = [*_SEEDS[1:]]
             else:
                 found[first].notes += (_why_one_seed(needed),)
-        at_once = _CORES if found[first].whole.can_fork else 1
+        whole = found[first].whole
+        at_once = _CORES if whole.can_fork and not whole.ranks else 1
         for begin in range(0, len(rest), at_once):
             some = rest[begin : begin + at_once]
             on_run(
@@ -103,6 +122,8 @@ def _audit(
 
 def _check_at_once(checks: Sequence[SeedCheck]) -> list[SeedResult]:
     """Make several checks side by side, each in a fork of this process. Raises the first error."""
+    if len(checks) == 1:
+        return [checks[0].check()]
     children = [spawn_fork(check.check) for check in checks]
     killed = ScriptError("a process was killed while it checked a seed (out of memory?).")
     found = []
@@ -152,6 +173,7 @@ def _report(request: ResumeRequest, found: Mapping[int, SeedResult]) -> ResumeRe
             [mine.ceiling[""] for mine in found.values() if "" in mine.ceiling],
             kinds,
         ),
+        processes=request.whole.processes,
     )
 
 

@@ -78,6 +78,7 @@ class ReferenceRun:
     heads: Mapping[
         int, tuple[int, ...]
     ]  # levels of the loops whose heads a boundary passes, in order
+    ranks: tuple[ReferenceRun, ...] = ()  # of a job: each process's own
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class ResumedState:
 
     `again`: its state at a second interruption; `weights`, `moments`: digests at every boundary. `finished`:
     whether it went to the end of its script, with no more steps than the whole run; None if not tried.
+    `ranks`: of a job, each process's own.
     """
 
     start: ResumePoint | None
@@ -119,6 +121,7 @@ class ResumedState:
     weights: dict[int, frozenset[str]] = field(default_factory=dict)
     moments: dict[int, frozenset[str]] = field(default_factory=dict)
     finished: bool | None = None
+    ranks: tuple[ResumedState, ...] = ()
 
 
 # ------------------------------------------------------------------ the whole run
@@ -352,6 +355,8 @@ class ResumedRun(AuditedRun):
         self.watch.stop()
         self.clock.record.batches.begin_here()
         step, placed_by = self._match_boundary()
+        if self.rank is not None:  # the boundary of rank 0 is that of the job
+            step = self.rank.roster.agree(self.rank.number, step)
         streams = now.states["streams"]
         self.start = ResumePoint(step, 0, placed_by, before, streams, self.at_heads)
         self.last = max(self.end - step, 1)

@@ -41,7 +41,7 @@ class Verdict:
     """The verdict on one source, and how far the function moves, by observed module.
 
     `lost`: with the source as the resumed run held it; `fresh`: with the source made new. None where there
-    was no such arm.
+    was no such arm. `ranks`: of a job, those in which the source is not as it was.
     """
 
     source: str
@@ -51,6 +51,7 @@ class Verdict:
     lost: Mapping[str, float] | None = None
     fresh: Mapping[str, float] | None = None
     first_loss: int | None = None  # the first step whose loss differs with the source as resumed
+    ranks: tuple[int, ...] = ()
 
 
 def judge(
@@ -394,14 +395,28 @@ def _of_order(
     return Verdict(
         "order",
         "FAIL",
-        _other_batches(whole, mine, begin, first, steps),
+        _other_batches(*_of_first_rank(whole, control, mine), begin, steps),
         lost=None if lost is None else distance(control, lost, kind),
         first_loss=None if lost is None else first_unequal_loss(control, lost, begin),
     )
 
 
+def _of_first_rank(
+    whole: ReferenceRun, control: Continuation, mine: Continuation
+) -> tuple[ReferenceRun, Continuation, int]:
+    """Return both runs (of a job, of the first rank with other batches), and the first step that differs."""
+    pairs = [(whole, control, mine)]
+    if whole.ranks:
+        pairs = [*zip(whole.ranks, control.ranks, mine.ranks, strict=True)]
+    for own, expected, seen in pairs:
+        first = first_differing_index(expected.contents, seen.contents)
+        if first is not None or len(seen.contents) < len(expected.contents):
+            return own, seen, len(seen.contents) if first is None else first
+    return whole, mine, len(mine.contents)
+
+
 def _other_batches(
-    whole: ReferenceRun, mine: Continuation, begin: int, first: int, steps: int
+    whole: ReferenceRun, mine: Continuation, first: int, begin: int, steps: int
 ) -> str:
     """Say which batches the resumed run trained on instead."""
     where = f"from step {begin + first} on"

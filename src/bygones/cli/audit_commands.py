@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import shlex
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +18,9 @@ import typer
 
 from bygones.attach.isolation.environment import begin_alone
 from bygones.attach.isolation.fresh_interpreter import other_hashes
-from bygones.cli.options import Json, ScriptTarget, Seed, SeedEnv
-from bygones.cli.script_study import make_script
+from bygones.attach.job.launch import is_launch
+from bygones.cli.options import Json, PatienceSeconds, ScriptTarget, Seed, SeedEnv
+from bygones.cli.script_study import make_job, make_script
 
 
 def resume(
@@ -94,6 +96,7 @@ def resume(
         ),
     ] = None,
     seed_env: SeedEnv = None,
+    patience: PatienceSeconds = 60.0,
     as_json: Json = False,
 ) -> None:
     """Find which state a checkpoint fails to restore.
@@ -108,20 +111,21 @@ def resume(
           examples/resuming/plain.py --seed {seed}
     """
     begin_alone()
-    with other_hashes() as interpreter:  # a new Python imports torch while this one does
+    # A new Python imports torch while this one does.
+    with nullcontext() if is_launch(script) else other_hashes() as interpreter:
         gc.disable()  # until `warm`, when all is imported
-        from bygones.attach.isolation.script import Script
+        from bygones.attach.job.run import Patience
         from bygones.audit.resume_check import audit_resume
         from bygones.audit.resuming.request import ResumeRequest
         from bygones.cli import terminal
         from bygones.cli.load import parse_seeds, parse_variables
         from bygones.cli.resume_text import print_check
 
-        whole = make_script(script, seed_env)
+        whole = make_job(script, seed_env)
         resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
         if resume_script is not None:
-            path, *arguments = shlex.split(resume_script)
-            resumed = Script(path, tuple(arguments), seed_env)
+            other = make_job(shlex.split(resume_script), seed_env)
+            resumed = replace(other, processes=other.processes or whole.processes)
         interrupted = (
             None
             if interrupt is None
@@ -137,6 +141,7 @@ def resume(
             again,
             tuple(shlex.split(then)),
             parse_variables(then_env or []),
+            Patience(idle=patience),
         )
         found = audit_resume(
             request,

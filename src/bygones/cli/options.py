@@ -189,6 +189,16 @@ SeedEnv = Annotated[
         "the global generators are seeded before the script starts.",
     ),
 ]
+PatienceSeconds = Annotated[
+    float,
+    typer.Option(
+        "--patience",
+        metavar="SECONDS",
+        min=1.0,
+        rich_help_panel=FOR_SCRIPTS,
+        help="For a job of several processes: end it if none of them steps or works for so long.",
+    ),
+]
 ForkAt = Annotated[
     int,
     typer.Option(

@@ -12,6 +12,7 @@ from bygones.audit.resume_verdicts import Verdict
 from bygones.audit.resuming.changed_settings import describe_changed
 from bygones.audit.resuming.costs import Cost
 from bygones.cli import terminal
+from bygones.core.text import join_names
 
 _DOT = re.compile(r"\.(?![^\[]*\])")  # not within brackets, where it may be part of a key
 
@@ -40,7 +41,7 @@ def headline(check: ResumeReport) -> str:
     if len(check.failed) == 1 and check.failed[0] in rows:
         return f"{check.script}, {where}: {rows[check.failed[0]]}."
     if check.failed:
-        lost = [_short(name) for name in check.failed]
+        lost = [_named(check, v) for v in check.verdicts if v.outcome == "FAIL"]
         return f"{check.script}, {where}: its checkpoint does not carry {_listed(lost)}."
     passed = sum(v.outcome == "PASS" and v.source not in rows for v in check.verdicts)
     open_ = [_short(v.source) for v in check.verdicts if v.outcome == "ABSTAIN"]
@@ -66,7 +67,7 @@ def as_table(check: ResumeReport) -> Table:
     said: dict[tuple[str, ...], list[str]] = {}
     for verdict in check.verdicts:
         rest = (verdict.outcome, _why(verdict), _number(verdict.lost), _number(verdict.fresh))
-        said.setdefault(rest, []).append(_short(verdict.source))
+        said.setdefault(rest, []).append(_named(check, verdict))
     rows = [
         [outcome, "\n".join(names), why, lost, fresh]
         for (outcome, why, lost, fresh), names in said.items()
@@ -89,7 +90,7 @@ def other_settings(check: ResumeReport) -> Iterator[str]:
 
 def _failure(check: ResumeReport, verdict: Verdict) -> str:
     costs = [_cost(check, cost) for cost in check.costs if cost.source == verdict.source]
-    said = f"FAIL {_short(verdict.source)}: {_why(verdict)}."
+    said = f"FAIL {_named(check, verdict)}: {_why(verdict)}."
     if not costs:
         return f"{said} What that costs was not measured."
     losses = (
@@ -131,6 +132,17 @@ def _number(moved: Mapping[str, float] | None) -> str:
 def _why(verdict: Verdict) -> str:
     """Return the reason with the leaves."""
     return verdict.why.rstrip(".") + (f" ({verdict.leaves})" if verdict.leaves else "")
+
+
+def _named(check: ResumeReport, verdict: Verdict) -> str:
+    """Return the name of a source, and of a job the ranks in which it is not as it was.
+
+    Where these are all ranks, as with what all hold alike, they are not listed.
+    """
+    if not 0 < len(verdict.ranks) < check.processes:
+        return _short(verdict.source)
+    noun = "rank" if len(verdict.ranks) == 1 else "ranks"
+    return f"{_short(verdict.source)} of {noun} {join_names(verdict.ranks)}"
 
 
 def _short(source: str) -> str:

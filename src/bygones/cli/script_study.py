@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bygones.attach.isolation.environment import begin_alone
 from bygones.cli.resources import NUM_CORES, local_store, print_effects
+from bygones.core.errors import DesignError
 
 if TYPE_CHECKING:
     from bygones.attach.isolation.script import Script
@@ -19,10 +20,25 @@ if TYPE_CHECKING:
 
 
 def make_script(words: list[str], seed_env: str | None, optimizer: int = 0) -> Script:
-    """Make the script from the words after `--`: its path, then its arguments."""
-    from bygones.attach.isolation.script import Script
+    """Make the script from the words after `--`: its path, then its arguments. Refuses a job."""
+    script = make_job(words, seed_env, optimizer)
+    if script.processes:
+        raise DesignError(
+            f"this command follows a script of one process, and {words[0]} starts several. `bygones sources` "
+            f"and `bygones audit resume` take such jobs too."
+        )
+    return script
 
-    return Script(words[0], tuple(words[1:]), seed_env, optimizer)
+
+def make_job(words: list[str], seed_env: str | None, optimizer: int = 0) -> Script:
+    """Make the script from the words after `--`; with a launcher before its path, a job of processes."""
+    from bygones.attach.isolation.script import Script
+    from bygones.attach.job.launch import read_launch
+
+    launch = read_launch(words)
+    if launch is None:
+        return Script(words[0], tuple(words[1:]), seed_env, optimizer)
+    return Script(launch.script, launch.arguments, seed_env, optimizer, processes=launch.processes)
 
 
 def print_sources(
@@ -34,8 +50,14 @@ def print_sources(
     from bygones.cli import terminal
     from bygones.scripts.pilot import run_pilot
 
-    script = make_script(words, seed_env)
+    script = make_job(words, seed_env)
     check_script(script)
+    if script.processes:
+        from bygones.scripts.job_sources import find_job_sources
+
+        job = find_job_sources(script, Path.cwd(), seed, at)
+        terminal.print_job_sources(str(script), at, job.rows, job.findings, as_json=as_json)
+        return
     found = run_pilot(script, Path.cwd(), seed, at)
     terminal.print_sources(str(found.script), at, found.sources, as_json=as_json)
     if found.why_not_fork and not as_json:

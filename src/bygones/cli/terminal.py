@@ -154,6 +154,23 @@ def print_sources(
     out.print(inventory_table(sources))
 
 
+def print_job_sources(
+    name: str,
+    step: int,
+    sources: Sequence[Mapping[str, Any]],
+    findings: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the memory that a job carries across a step, with the ranks that hold it alike."""
+    if as_json:
+        print(json.dumps({"step": step, "sources": sources, "findings": findings}, indent=2))
+        return
+    print_sources(name, step, sources, as_json=False)
+    for finding in findings:
+        out.print(f"Finding: {finding}")
+
+
 def print_plan(planned: Plan, lines: Sequence[str]) -> None:
     """Print a study's cost in sentences, then the memory found in its run."""
     for line in lines:
@@ -177,6 +194,7 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
     """Make a table of sources: class, visibility, lifetime of the carrier, leaves and size."""
     columns = ["source", "class", "seen in", "carrier lasts", "leaves", "size"]
     hashed = out.width >= _ROOMY and all("digest" in source for source in sources)
+    shared = any("ranks" in source for source in sources)  # a job of several processes
     rows = [
         [
             source["name"],
@@ -186,10 +204,12 @@ def inventory_table(sources: Sequence[Mapping[str, Any]]) -> Table:
             str(source["leaves"]),
             size(source["bytes"]),
             *([source["digest"][:12]] if hashed else []),
+            *([source["ranks"]] if shared else []),
         ]
         for source in sources
     ]
-    return table("", [*columns, *(["digest"] if hashed else [])], rows, wrapped=3)
+    columns += [*(["digest"] if hashed else []), *(["over the ranks"] if shared else [])]
+    return table("", columns, rows, wrapped=3)
 
 
 def print_terms(terms: Contracts) -> None:

@@ -149,7 +149,8 @@ class PilotProcess(WatchedProcess):
         """Let one step pass in two forks, and compare what it keeps. Returns False in a fork."""
         live = self.find_live()
         names = decaying_sources(live)
-        if not names or why_not_fork() is not None:
+        # A step of one rank alone would wait for the others.
+        if not names or self.rank is not None or why_not_fork() is not None:
             return True
         before = {name: live.sources[name].capture() for name in names}
         after = []

@@ -47,9 +47,11 @@ def other_hash_seed() -> str | None:
     return str(int(value) + 1 if value.isdigit() else 1)
 
 
-def describe_circumstances() -> str:
+def describe_circumstances(*, is_job: bool = False) -> str:
     """Say what was the same in all runs of a resume check, and what was not."""
     held = "host name, time zone, folder for temporary files and number of threads"
+    if is_job:
+        return f"All runs had the same {held}, and the same hash seed (PYTHONHASHSEED)."
     if other_hash_seed() is None:
         return f"All runs had the same {held}, and the hash seed that PYTHONHASHSEED sets."
     return f"All runs had the same {held}; the resumed run had another hash seed (PYTHONHASHSEED)."

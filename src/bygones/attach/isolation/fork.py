@@ -55,9 +55,20 @@ class Parent:
         """Send a reply and exit at once, without exit handlers: the parent runs them too."""
         if flush:
             flush_all()
-        data = memoryview(pickle.dumps(message))
-        while data:
-            data = data[os.write(self.pipe, data) :]
+        self.send_and_exit(pickle.dumps(message))
+
+    def send_and_exit(self, data: bytes) -> NoReturn:
+        """Send the bytes of a reply and exit."""
+        self.write(data)
+        self.leave()
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.pipe, rest) :]
+
+    def leave(self) -> NoReturn:
+        """Exit at once."""
         _EXIT(0)
 
 

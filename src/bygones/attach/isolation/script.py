@@ -16,6 +16,7 @@ import torch
 from bygones.attach.isolation.environment import HASH_SEED
 from bygones.core.code_digest import SCRIPTS, package_digest, source_digest
 from bygones.core.errors import DesignError, ScriptError
+from bygones.core.keyed_rng import mix
 from bygones.core.script_digest import script_digest
 from bygones.core.values import Digest
 
@@ -29,7 +30,7 @@ class Script:
     `{seed}` in an argument stands for the seed; `seed_env` names an environment variable that is set to
     it. With neither, bygones seeds the global generators of python, numpy and torch before the script runs.
     `files` are the digests of the script and of the modules of its folder, `versions` those of the
-    packages it imports; both are known once it has run.
+    packages it imports; both are known once it has run. `processes`: of a job; 0 if no launcher starts it.
     """
 
     path: str
@@ -38,9 +39,11 @@ class Script:
     clock: int = 0
     files: tuple[tuple[str, Digest], ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
+    processes: int = 0
 
     def __str__(self) -> str:
-        return " ".join([self.path, *self.arguments])
+        job = [f"torchrun --nproc-per-node {self.processes}"] if self.processes else []
+        return " ".join([*job, self.path, *self.arguments])
 
     @property
     def seeded_by(self) -> str:
@@ -57,7 +60,8 @@ class Script:
 
     def parts(self) -> dict[str, Any]:
         """Return the fields by name: what the script's digest is made of, and its path."""
-        return asdict(self)
+        parts = asdict(self)
+        return parts if self.processes else {k: v for k, v in parts.items() if k != "processes"}
 
     def arguments_for(self, seed: int) -> list[str]:
         return [argument.replace(SEED, str(seed)) for argument in self.arguments]
@@ -75,10 +79,11 @@ def check_script(script: Script) -> None:
         raise ScriptError(f"{script.path} is no Python program{where}: {error}.") from None
 
 
-def run_script(script: Script, seed: int, home: Path) -> None:
+def run_script(script: Script, seed: int, home: Path, rank: int = 0) -> None:
     """Run the script as the main program. Raises what it raises.
 
-    `home` is the folder that it was called from: `script.path` is relative to it.
+    `home` is the folder that it was called from: `script.path` is relative to it. `rank`: of this process in
+    a job. Ranks have generators of their own; where bygones seeds them, each is seeded otherwise.
     """
     path = (home / script.path).resolve()
     main = ModuleType("__main__")
@@ -89,9 +94,9 @@ def run_script(script: Script, seed: int, home: Path) -> None:
     if script.seed_env is not None:
         os.environ[script.seed_env] = str(seed)
     if script.seeded_by.startswith("the global"):
-        seed_everything(seed)
+        seed_everything(seed if rank == 0 else mix(seed, "rank", rank))
     else:
-        begin_unseeded()
+        begin_unseeded(rank)
     exec(compile(path.read_bytes(), str(path), "exec"), vars(main))
 
 
@@ -102,14 +107,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def begin_unseeded() -> None:
+def begin_unseeded(rank: int = 0) -> None:
     """Put the global generators of python and numpy where they stay if the script does not seed them.
 
     A new Python begins them anywhere. Here the seed of string hashes decides, which is the same in every run
     of a store, and another one in a resumed run, as in a Python of its own. Seeds of a study do not decide:
     a script that does not use its seed is still the same run for each.
     """
-    drawn = random.Random(f"unseeded {os.environ.get(HASH_SEED, '')}")
+    drawn = random.Random(
+        f"unseeded {os.environ.get(HASH_SEED, '')}" + (f" {rank}" if rank else "")
+    )
     random.seed(drawn.getrandbits(64))
     np.random.seed(drawn.getrandbits(32))
 

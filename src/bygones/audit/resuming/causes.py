@@ -146,6 +146,13 @@ def is_restored_later(name: str, control: Continuation, resumed: ResumedState) -
     If the first batch is another one by its contents alone, the stream was needed for it. If its indices
     differ too, the order is at fault, not the stream.
     """
+    if control.ranks:
+        pairs = zip(control.ranks, resumed.ranks, strict=True)
+        return all(_is_alike_later(name, mine, theirs) for mine, theirs in pairs)
+    return _is_alike_later(name, control, resumed)
+
+
+def _is_alike_later(name: str, control: Continuation, resumed: ResumedState) -> bool:
     assert resumed.start is not None
     leaf = f"{name.partition('/')[2]}/state"
     mine, theirs = control.streams_later.get(leaf), resumed.start.streams_later.get(leaf)

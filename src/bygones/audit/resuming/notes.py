@@ -32,7 +32,7 @@ def write_notes(one: SeedResult) -> list[str]:
             "script by {seed} in its arguments or by --seed-env."
         )
     notes += one.notes
-    notes.append(describe_circumstances())
+    notes.append(describe_circumstances(is_job=bool(one.whole.ranks)))
     if one.whole.why_no_inputs:
         notes.append(f"The function is not observed: {one.whole.why_no_inputs}")
     return notes

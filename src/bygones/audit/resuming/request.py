@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bygones.attach.isolation.script import Script
+from bygones.attach.job.run import Patience
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class ResumeRequest:
     steps after the interruption are compared; to the end of the run if None. `again`: the step (of the whole
     run) after which the resumed run is interrupted too, and resumed a second time. `seeds`: if there are
     none, seed 0, and two more where something is lost and that takes less than a minute. `then`, `then_env`:
-    arguments and environment variables of a resume under other settings, which is measured too.
+    arguments and environment variables of a resume under other settings, which is measured too. `patience`:
+    when the ranks of a job count as hanging.
     """
 
     whole: Script
@@ -28,6 +30,7 @@ class ResumeRequest:
     again: int | None = None
     then: tuple[str, ...] = ()
     then_env: Mapping[str, str] = field(default_factory=dict)
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def other_settings(self) -> str:

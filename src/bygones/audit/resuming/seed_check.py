@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bygones.attach.isolation.fork import Parent
 from bygones.attach.isolation.fresh_interpreter import FreshInterpreter
 from bygones.attach.isolation.script import Script
 from bygones.attach.isolation.warmup import warm_for
+from bygones.attach.job.watched import run_ranks
 from bygones.attach.watched_process import (
     CannotFork,
     WatchedProcess,
@@ -39,6 +41,7 @@ from bygones.audit.resuming.changed_settings import ChangedRunner
 from bygones.audit.resuming.costs import SeedResult
 from bygones.audit.resuming.files_verdict import FinishedRuns, judge_files
 from bygones.audit.resuming.other_seed import OtherSeedRun
+from bygones.audit.resuming.ranks import gather_ranks, name_ranks, of_rank
 from bygones.audit.resuming.request import ResumeRequest
 from bygones.core.errors import DesignError, ForkError, ScriptError
 from bygones.core.first_difference import first_differing_index
@@ -87,6 +90,7 @@ class SeedCheck:
             return _begun_anew(whole, resumed, at, end)
         arms = self._fork_arms(whole, resumed, end)
         verdicts = [*depends, *judge(whole, resumed, arms, end)]
+        verdicts = name_ranks(verdicts, whole, resumed, arms)
         verdicts, notes = self._judge_files(verdicts, whole, resumed, arms)
         if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
@@ -110,9 +114,14 @@ class SeedCheck:
         empty: bool = True,
         interpreter: FreshInterpreter | None = None,
     ) -> Any:
-        """Run one process; resumed runs find the files of the interrupted one in their folder."""
+        """Run one process, or all of a job.
+
+        Resumed runs find the files of the interrupted one in their folder.
+        """
         self.on_run(name)
         folder = self.folder / {"resumed": "interrupted"}.get(name, name.split()[-1])
+        if script.processes:
+            return self._run_job(make, script, folder, given, empty=empty)
         _, reply = run_by_slowest(
             lambda script, parent: make(*given, script, self.home, self.seed, folder, parent),
             script,
@@ -120,6 +129,28 @@ class SeedCheck:
             interpreter=interpreter,
         )
         return reply
+
+    def _run_job(
+        self,
+        make: Callable[..., WatchedProcess],
+        script: Script,
+        folder: Path,
+        given: tuple[Any, ...],
+        *,
+        empty: bool = True,
+        seed: int | None = None,
+    ) -> Any:
+        """Run all ranks of a job, each with its own part of what earlier runs found; gather their replies."""
+        seed = self.seed if seed is None else seed
+
+        def make_rank(script: Script, number: int, parent: Parent) -> WatchedProcess:
+            own = (of_rank(value, number) for value in given)
+            return make(*own, script, self.home, seed, folder, parent)
+
+        _, replies = run_ranks(
+            make_rank, script, folder, empty=empty, patience=self.request.patience
+        )
+        return gather_ranks(replies)
 
     def _run_whole(self, look_at: int) -> ReferenceRun:
         whole: ReferenceRun = self._run(WholeRun, self.request.whole, "uninterrupted", look_at)
@@ -301,8 +332,10 @@ class SeedCheck:
     # -------------------------------------------------------------- arms and references
 
     def _fork_arms(self, whole: ReferenceRun, resumed: ResumedState, end: int) -> ForkedArms:
-        """Run the arms of one forked process; where that is impossible, each from the start."""
+        """Run the arms of one forked process; where that is impossible, as for a job, each from the start."""
         try:
+            if whole.ranks:
+                raise CannotFork(str(whole.script), "a fork of a job's process has no other ranks")
             given = (whole, resumed, end, None, self.arms_at_once)
             arms = self._run(ForkingRun, whole.script, "carried", *given)
         except CannotFork as error:
@@ -335,9 +368,14 @@ class SeedCheck:
             return {}
         self.on_run("another seed")
         seed, folder = self.seed + _OTHER_SEED, self.folder / "other"
-        other = run_in_child(
-            lambda parent: OtherSeedRun(whole, end, whole.script, self.home, seed, folder, parent)
-        )
+        if whole.ranks:
+            other = self._run_job(OtherSeedRun, whole.script, folder, (whole, end), seed=seed)
+        else:
+            other = run_in_child(
+                lambda parent: OtherSeedRun(
+                    whole, end, whole.script, self.home, seed, folder, parent
+                )
+            )
         mine = arms.continuations["carried"].outputs
         return {
             name: function_distance(mine[name], other[name], whole.inputs.kind)
