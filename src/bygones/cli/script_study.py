@@ -35,6 +35,11 @@ def make_job(words: list[str], seed_env: str | None, optimizer: int = 0) -> Scri
     from bygones.attach.isolation.script import Script
     from bygones.attach.job.launch import read_launch
 
+    if words[0] == "accelerate":
+        raise DesignError(
+            "`accelerate launch` is not followed. Start the same script with `torchrun --nproc-per-node N`, "
+            "which sets the same variables for it."
+        )
     launch = read_launch(words)
     if launch is None:
         return Script(words[0], tuple(words[1:]), seed_env, optimizer)
@@ -42,9 +47,18 @@ def make_job(words: list[str], seed_env: str | None, optimizer: int = 0) -> Scri
 
 
 def print_sources(
-    words: list[str], at: int, seed: int, seed_env: str | None, *, as_json: bool
+    words: list[str],
+    at: int,
+    seed: int,
+    seed_env: str | None,
+    patience: float,
+    *,
+    as_json: bool,
 ) -> None:
-    """Run the script up to a step and list the memory that it carries there."""
+    """Run the script, or the ranks of a job, up to a step, and list the memory that is carried there.
+
+    `patience`: seconds after which ranks that neither step nor work count as hanging.
+    """
     begin_alone()
     from bygones.attach.isolation.script import check_script
     from bygones.cli import terminal
@@ -53,9 +67,10 @@ def print_sources(
     script = make_job(words, seed_env)
     check_script(script)
     if script.processes:
+        from bygones.attach.job.run import Patience
         from bygones.scripts.job_sources import find_job_sources
 
-        job = find_job_sources(script, Path.cwd(), seed, at)
+        job = find_job_sources(script, Path.cwd(), seed, at, Patience(idle=patience))
         terminal.print_job_sources(str(script), at, job.rows, job.findings, as_json=as_json)
         return
     found = run_pilot(script, Path.cwd(), seed, at)

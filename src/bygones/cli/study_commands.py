@@ -27,6 +27,7 @@ from bygones.cli.options import (
     Name,
     NoMerge,
     Observe,
+    PatienceSeconds,
     Probe,
     RecipeTarget,
     Replay,
@@ -99,6 +100,7 @@ def sources(
     seed: Seed = 0,
     as_json: Json = False,
     seed_env: SeedEnv = None,
+    patience: PatienceSeconds = 60.0,
 ) -> None:
     """List the memory that a recipe or a script carries.
 
@@ -111,7 +113,7 @@ def sources(
       bygones sources -- examples/scripts/torchs_ema.py
     """
     if takes_script(ctx, target):
-        script_study.print_sources(target, at, seed, seed_env, as_json=as_json)
+        script_study.print_sources(target, at, seed, seed_env, patience, as_json=as_json)
         return
     from bygones.cli import terminal
     from bygones.cli.load import load_recipe

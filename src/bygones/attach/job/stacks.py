@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
-_LIBRARY = ("site-packages", "/lib/python", "/bygones/")
+_LIBRARY = ("site-packages", "/lib/python", "/bygones/", "<frozen ")
 _MOST = 3  # frames of the script
 
 
