@@ -298,7 +298,7 @@ def test_a_marked_model_is_what_is_observed(bygones, tmp_path):
 
 def test_every_model_that_is_alive_is_observed_and_one_may_lead(bygones, tmp_path):
     script = (EXAMPLES / "accumulate_ema.py", "--seed", "{seed}", "--epochs", "1")
-    ask = ("script", *SMALL, "--arm", "reset ema=reset:ema.shadow", *RESET)
+    ask = ("script", *SMALL, "--verbose", "--arm", "reset ema=reset:ema.shadow", *RESET)
     said = bygones(*ask, "--", *script)
     assert said.code == 0, said.err
     assert "at step 10 does not reach model, which is observed" in said.out
