@@ -94,7 +94,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(outcomes: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report(outcomes, folder)
+    write_report(outcomes, folder, for_print=True)
     return folder
 
 
@@ -204,7 +204,7 @@ def test_tables_hold_the_effects(folder: Path, outcomes: xr.Dataset) -> None:
 def test_equal_inputs_give_equal_bytes(outcomes: xr.Dataset, folder: Path, tmp_path: Path) -> None:
     with matplotlib.rc_context({"font.size": 31, "lines.linewidth": 9, "text.usetex": False}):
         before = dict(matplotlib.rcParams)
-        write_report(outcomes, tmp_path)
+        write_report(outcomes, tmp_path, for_print=True)
         assert dict(matplotlib.rcParams) == before
     first = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
     again = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")}
@@ -212,13 +212,36 @@ def test_equal_inputs_give_equal_bytes(outcomes: xr.Dataset, folder: Path, tmp_p
     assert [name for name in first if first[name] != again[name]] == []
 
 
-def test_every_figure_comes_in_three_forms(folder: Path) -> None:
+def test_for_print_every_figure_comes_in_three_forms(folder: Path) -> None:
     names = {path.stem for path in (folder / "figures").glob("*.svg")}
     assert {"answer", "score-accuracy", "score-nll"} < names
     assert len([name for name in names if name.startswith("course-")]) == 3
     for name in names:
         for form in ("pdf", "png"):
             assert (folder / "figures" / f"{name}.{form}").stat().st_size > 1000
+
+
+def test_without_print_each_figure_is_an_svg_alone(tmp_path: Path) -> None:
+    write_report(make_outcomes(num_seeds=3, num_inputs=4), tmp_path)
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".svg"}
+
+
+def test_the_contents_lead_to_every_heading(page: str) -> None:
+    headings = re.findall(r'<h2 id="(.*?)">', page)
+    assert len(headings) > 6
+    contents = re.search(r'<nav class="contents".*?</nav>', page)
+    assert contents is not None
+    assert re.findall(r'href="#(.*?)"', contents[0]) == headings
+
+
+def test_the_page_says_how_good_the_control_is(plain: Path) -> None:
+    outcomes = make_outcomes(num_seeds=6, num_inputs=8)
+    right = outcomes["logits"].sel(arm="control").argmax("class") == outcomes["labels"]
+    share = 100 * float(right.isel(step=-1).mean())
+    said = text_of((plain / "report.html").read_text("utf-8"))
+    found = re.search(r"is right on ([\d.]+)", said)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(share, rel=0.05)
 
 
 def test_colours_in_the_page_follow_light_and_dark(page: str) -> None:
@@ -298,7 +321,7 @@ def test_small_beside_large_gets_a_logarithm() -> None:
 
 def section(page: str, heading: str) -> str:
     """What a reader can read of one section."""
-    found = re.search(rf"<h2>{re.escape(heading)}</h2>.*?</section>", page, flags=re.DOTALL)
+    found = re.search(rf"<h2[^>]*>{re.escape(heading)}</h2>.*?</section>", page, flags=re.DOTALL)
     assert found is not None, heading
     return text_of(found[0])
 
@@ -539,7 +562,7 @@ def test_a_figure_that_finds_no_room_says_so(
         figure = Figure()
         figure.subplots().plot(np.random.default_rng(0).random(3000))
         try:
-            svg.save_figure(figure, tmp_path, "figure")
+            svg.save_figure(figure, svg.FigureFolder(tmp_path, for_print=True), "figure")
         except Exception as error:
             return type(error).__name__
         return "written"

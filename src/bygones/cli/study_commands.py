@@ -258,6 +258,9 @@ def report(
             help="Lead with this one of the models that were observed (default: the study's).",
         ),
     ] = "",
+    for_print: Annotated[
+        bool, typer.Option("--for-print", help="Save each figure as PDF and PNG too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write the HTML report of a stored study.
@@ -271,7 +274,7 @@ def report(
     if as_json:
         print_effects(store, study, as_json=True, observe=observe)
     else:
-        _write_report(store, out, study, observe)
+        _write_report(store, out, study, observe, for_print=for_print)
 
 
 def compare(
@@ -480,11 +483,20 @@ def _print_designs(planned: Plan) -> None:
         terminal.out.print(how_to_tell(pilot))
 
 
-def _write_report(store: str, out: Path | None, study: str | None, observe: str = "") -> None:
+def _write_report(
+    store: str,
+    out: Path | None,
+    study: str | None,
+    observe: str = "",
+    *,
+    for_print: bool = False,
+) -> None:
     from bygones.cli import terminal
     from bygones.publish.report import write_report
 
     path = write_report(
-        read_result(store, study, observe).outcomes, out or path_beside(store, "report")
+        read_result(store, study, observe).outcomes,
+        out or path_beside(store, "report"),
+        for_print=for_print,
     )
     terminal.out.print(f"Report: {path}")

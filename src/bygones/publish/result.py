@@ -110,11 +110,14 @@ class Result:
 
         return answer(self.readings)
 
-    def write_report(self, folder: str | Path) -> Path:
-        """Write the report into a folder, and return the path of its HTML file."""
+    def write_report(self, folder: str | Path, *, for_print: bool = False) -> Path:
+        """Write the report into a folder, and return the path of its HTML file.
+
+        `for_print`: save the figures as PDF and PNG too.
+        """
         from bygones.publish.report import write_report
 
-        return write_report(self.outcomes, folder, effects=self.effects)
+        return write_report(self.outcomes, folder, effects=self.effects, for_print=for_print)
 
     def __str__(self) -> str:
         return str(self.summary)

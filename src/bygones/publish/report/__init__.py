@@ -1,11 +1,12 @@
 """A study's report: one HTML file that reads offline, its figures and its tables as files.
 
-    report.html    figures/*.pdf, *.png, *.svg    tables/*.csv, *.tex
+    report.html    figures/*.svg    tables/*.csv, *.tex
+
+With `for_print` figures/*.pdf and *.png too.
 
 `write_comparison` does the same for several studies pooled: comparison.html.
 
-Each figure also comes from one public call that returns a matplotlib Figure; `save` writes it in all
-three forms:
+Each figure also comes from one public call that returns a matplotlib Figure; `save_figure` writes it:
 
     answer(readings(effects, "tv"))                 every arm at the last horizon
     course(reading)                                 one arm over the steps after the fork
@@ -42,7 +43,7 @@ from bygones.publish.report.figures import course, score
 from bygones.publish.report.forest import forest
 from bygones.publish.report.html import render
 from bygones.publish.report.latex import write_latex
-from bygones.publish.report.svg import save_figure
+from bygones.publish.report.svg import FigureFolder, save_figure
 from bygones.publish.verdicts import HEADLINES, readings
 
 __all__ = [
@@ -56,12 +57,17 @@ __all__ = [
     "breakdown_figure",
     "reliability_diagram",
     "forest",
+    "FigureFolder",
     "save_figure",
 ]
 
 
 def write_report(
-    outcomes: xr.Dataset, folder: str | Path, *, effects: Sequence[Effect] | None = None
+    outcomes: xr.Dataset,
+    folder: str | Path,
+    *,
+    effects: Sequence[Effect] | None = None,
+    for_print: bool = False,
 ) -> Path:
     """Write a study's report into `folder` and return the path of its `report.html`.
 
@@ -70,7 +76,8 @@ def write_report(
     (name, arms, metrics, horizons, method) declares which comparisons are judged together, `margins`
     (metric -> margin, unscaled) which effects are tested for being none to speak of.
     `effects`: what to show, if not the usual metrics; must hold the headline distance (`tv`, or
-    `rms` for values). Equal outcomes and effects give equal files, byte for byte.
+    `rms` for values). `for_print`: save figures as PDF and PNG too, which takes
+    most of the time. Equal outcomes and effects give equal files, byte for byte.
     Raises DesignError where there is no treated arm or no headline distance.
     """
     if effects is None:
@@ -104,6 +111,7 @@ def write_report(
         for table in made.values():
             tables.write_csv(table, filled / "tables")
             write_latex(table, filled / "tables")
-        text = render(outcomes, effects, read, evidence, filled / "figures", made)
+        figures = FigureFolder(filled / "figures", for_print)
+        text = render(outcomes, effects, read, evidence, figures, made)
         (filled / "report.html").write_text(text, encoding="utf-8")
     return Path(folder) / "report.html"

@@ -44,11 +44,12 @@ def _fill(folder: Path, pooled: Sequence[Pooled]) -> None:
     for table in tables:
         write_csv(table, folder / "tables")
         write_latex(table, folder / "tables")
+    figures = svg.FigureFolder(folder / "figures", for_print=True)
     shown = []
     for place, one in enumerate(pooled, start=1):
         name = f"forest-{place:02d}-{slug(one.what)}"
         label = f"Forest plot. {one}"
-        wide = draw_inline(forest(one), folder / "figures", name, label)
+        wide = draw_inline(forest(one), figures, name, label)
         narrow = svg.to_svg(forest(one, width=NARROW), f"{name}-narrow")
         shown.append(
             {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from markupsafe import Markup
 
+from bygones.analysis.control_scores import control_scores
 from bygones.analysis.coverage import measured_coverage
 from bygones.analysis.effect import Effect
 from bygones.analysis.metrics import METRICS
@@ -21,7 +21,14 @@ from bygones.publish.report import figures, svg, tables
 from bygones.publish.report.answer_figure import answer
 from bygones.publish.report.drawing import NARROW
 from bygones.publish.report.evidence import Evidence
-from bygones.publish.report.page import draw_inline, inline, render_template, slug
+from bygones.publish.report.page import (
+    CONTENTS,
+    add_contents,
+    draw_inline,
+    inline,
+    render_template,
+    slug,
+)
 from bygones.publish.report.scales import distance_scale
 from bygones.publish.report.sections import PageData, render_sections
 from bygones.publish.verdicts import (
@@ -42,12 +49,14 @@ def render(
     effects: Sequence[Effect],
     readings: Sequence[Reading],
     evidence: Evidence,
-    folder: Path,
+    folder: svg.FigureFolder,
     all_tables: Mapping[str, tables.Table],
 ) -> str:
     """Render the page; every figure is also saved under `folder`."""
-    return render_template(
-        "template.html.j2", _context(outcomes, effects, readings, evidence, folder, all_tables)
+    return add_contents(
+        render_template(
+            "template.html.j2", _context(outcomes, effects, readings, evidence, folder, all_tables)
+        )
     )
 
 
@@ -56,7 +65,7 @@ def _context(
     effects: Sequence[Effect],
     readings: Sequence[Reading],
     evidence: Evidence,
-    folder: Path,
+    folder: svg.FigureFolder,
     all_tables: Mapping[str, tables.Table],
 ) -> dict[str, Any]:
     facts = facts_of(outcomes)
@@ -82,6 +91,8 @@ def _context(
         "rule_words": _rule_words(last),
         "coverage_words": _coverage_words(last),
         "ceilings": [effect.ceiling for effect in readings[0].course],
+        "control_words": _control_words(outcomes),
+        "contents": CONTENTS,
         "checklist": filled,
         "checklist_words": headline_of(filled),
         "plain": format_value,
@@ -147,10 +158,23 @@ def _coverage_words(last: Effect) -> str:
     return f"In simulated studies, {words}."
 
 
+def _control_words(outcomes: xr.Dataset) -> str:
+    """Say how good the untouched network is, at the last horizon and the first; "" without labels."""
+    if "labels" not in outcomes or "logits" not in outcomes:
+        return ""
+    scores = control_scores(outcomes, "accuracy")
+    (begin, first), (end, last) = min(scores.items()), max(scores.items())
+    now, then = (format_estimate(one, 100.0) for one in (last, first))
+    return (
+        f"The control, which nothing was done to, is right on {now} % of the {outcomes.sizes['input']} "
+        f"probe inputs at step {end}, and on {then} % at step {begin} (mean over seeds, 95% t interval)."
+    )
+
+
 # ---------------------------------------------------------------- figures
 
 
-def _answer_figures(readings: Sequence[Reading], folder: Path) -> dict[str, Markup]:
+def _answer_figures(readings: Sequence[Reading], folder: svg.FigureFolder) -> dict[str, Markup]:
     label = "Effect of every treated arm at the last horizon. " + " ".join(
         f"{reading.arm}: {_share_words(reading.last)}, {reading.verdict}." for reading in readings
     )
@@ -169,7 +193,7 @@ def _share_words(effect: Effect) -> str:
 
 
 def _course_figures(
-    readings: Sequence[Reading], arms: Sequence[ArmFacts], unit: str, folder: Path
+    readings: Sequence[Reading], arms: Sequence[ArmFacts], unit: str, folder: svg.FigureFolder
 ) -> list[dict[str, Any]]:
     vertical = distance_scale(readings)
     by_name = {arm.name: arm for arm in arms}
@@ -185,7 +209,7 @@ def _course_figures(
 
 
 def _score_figures(
-    effects: Sequence[Effect], readings: Sequence[Reading], folder: Path
+    effects: Sequence[Effect], readings: Sequence[Reading], folder: svg.FigureFolder
 ) -> list[dict[str, Any]]:
     panels = []
     for name in dict.fromkeys(effect.metric for effect in effects):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -41,7 +40,7 @@ def _template(name: str) -> str:
     return files("bygones.publish.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def draw_inline(figure: Figure, folder: Path, name: str, label: str) -> Markup:
+def draw_inline(figure: Figure, folder: svg.FigureFolder, name: str, label: str) -> Markup:
     """Save a figure, and return it for the page, with `label` as its text for screen readers."""
     return inline(svg.save_figure(figure, folder, name), name, label)
 
@@ -50,6 +49,23 @@ def inline(text: str, name: str, label: str) -> Markup:
     """Return an SVG's text for the page."""
     # Safe to mark: matplotlib escapes what it writes, and `inline_svg` escapes the label.
     return Markup(svg.inline_svg(text, name, label))
+
+
+# Stands in a template where its contents are to be.
+CONTENTS = Markup("<!-- contents -->")
+
+
+def add_contents(page: str) -> str:
+    """Give each heading of the page an id, and put links to them where the template has `CONTENTS`.
+
+    >>> add_contents("<!-- contents --><h2>A</h2>").removeprefix('<nav class="contents" ')
+    'aria-label="Contents"><a href="#a">A</a></nav><h2 id="a">A</h2>'
+    """
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    ids = {title: slug(re.sub(r"&[a-z#0-9]+;", "", title)) for title in titles}
+    links = " · ".join(f'<a href="#{ids[title]}">{title}</a>' for title in titles)
+    page = re.sub(r"<h2>(.*?)</h2>", lambda h: f'<h2 id="{ids[h[1]]}">{h[1]}</h2>', page)
+    return page.replace(CONTENTS, f'<nav class="contents" aria-label="Contents">{links}</nav>')
 
 
 def slug(name: str) -> str:

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from bygones.core.files import whole_folder
 from bygones.publish.report.drawing import EFFECT, HAIR, INK, MUTED, PAPER, WIDE, figure_style
 from bygones.publish.report.page import draw_inline, render_template
+from bygones.publish.report.svg import FigureFolder
 from bygones.publish.report.tables import Table, write_csv
 from bygones.publish.verdicts import number
 
@@ -38,16 +39,12 @@ def write_sensitivity(facts: SensitivityFacts, folder: str | Path) -> Path:
     with whole_folder(Path(folder)) as filled:
         for part in ("figures", "tables"):
             (filled / part).mkdir()
+        figures = FigureFolder(filled / "figures", for_print=True)
         shown = [
             draw_inline(
-                sensitivity_map(facts),
-                filled / "figures",
-                "map",
-                "Map of dependence by source and step",
+                sensitivity_map(facts), figures, "map", "Map of dependence by source and step"
             ),
-            draw_inline(
-                true_effects(facts), filled / "figures", "cells", "Predicted and true effects"
-            ),
+            draw_inline(true_effects(facts), figures, "cells", "Predicted and true effects"),
         ]
         for table in (_map_table(facts), _cell_table(facts)):
             write_csv(table, filled / "tables")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.style
@@ -61,21 +62,28 @@ def _escape(text: str) -> str:
     return text
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> str:
-    """Write `<folder>/<name>.pdf`, `.png` and `.svg`; the SVG's text is returned for the page.
+@dataclass(frozen=True)
+class FigureFolder:
+    """A folder for figures. `for_print`: save each as PDF and PNG too, which takes longer than all else."""
+
+    path: Path
+    for_print: bool = False
+
+
+def save_figure(figure: Figure, folder: FigureFolder, name: str) -> str:
+    """Write `<folder>/<name>.svg`, for print also `.pdf` and `.png`; return the SVG's text for the page.
 
     They are drawn in memory first: where a file cannot be written, matplotlib's PDF writer hides why.
     """
     text = to_svg(figure, name)
-    undated = {"CreationDate": None, "Creator": None, "Producer": None}
-    pdf, png = io.BytesIO(), io.BytesIO()
-    with figure_style():
-        figure.savefig(pdf, format="pdf", metadata=undated)
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-    for suffix, content in (
-        ("svg", text.encode()),
-        ("pdf", pdf.getvalue()),
-        ("png", png.getvalue()),
-    ):
-        (folder / f"{name}.{suffix}").write_bytes(content)
+    forms = {"svg": text.encode()}
+    if folder.for_print:
+        undated = {"CreationDate": None, "Creator": None, "Producer": None}
+        pdf, png = io.BytesIO(), io.BytesIO()
+        with figure_style():
+            figure.savefig(pdf, format="pdf", metadata=undated)
+            figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        forms |= {"pdf": pdf.getvalue(), "png": png.getvalue()}
+    for suffix, content in forms.items():
+        (folder.path / f"{name}.{suffix}").write_bytes(content)
     return text

@@ -56,14 +56,19 @@ def write_atlas(
             write_csv(table, filled / "tables")
             write_latex(table, filled / "tables")
         (filled / "atlas.md").write_text(markdown(entries), encoding="utf-8")
-        context = _context(entries, left_out or {}, filled / "figures", quick=quick)
+        context = _context(
+            entries,
+            left_out or {},
+            svg.FigureFolder(filled / "figures", for_print=True),
+            quick=quick,
+        )
         text = render_template("atlas/atlas.html.j2", context)
         (filled / "atlas.html").write_text(text, encoding="utf-8")
     return Path(folder) / "atlas.html"
 
 
 def _context(
-    entries: Sequence[Entry], left_out: Mapping[str, str], folder: Path, *, quick: bool
+    entries: Sequence[Entry], left_out: Mapping[str, str], folder: svg.FigureFolder, *, quick: bool
 ) -> dict[str, Any]:
     label = _label(entries)
     columns = shared_sources(entries)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bygones.publish.report.evidence import Evidence
+from bygones.publish.report.svg import FigureFolder
 from bygones.publish.verdicts import Reading
 
 
@@ -17,7 +17,7 @@ class PageData:
 
     evidence: Evidence
     readings: Sequence[Reading]
-    folder: Path
+    folder: FigureFolder
 
 
 # The values for the section's template, or None where the study has nothing for this section.
