@@ -37,6 +37,18 @@ def test_a_reset_stands_for_its_source_and_else_the_first_arm():
     }
 
 
+def test_another_draw_of_the_order_stands_for_it_before_a_swap():
+    outcomes = make_outcomes(more_arms=1)
+    arms = {arm["name"]: arm for arm in outcomes.attrs["arms"]}
+    treatment = arms["reset-moments-0"]["treatments"][0]
+    treatment["source"], treatment["intervention"] = "order", "reseed(0)"
+    cells = {cell.source: cell.arm.name for cell in make_entry("one", outcomes).cells}
+    assert cells["order"] == "reset-moments-0"
+    treatment["intervention"] = "scale(0.5)"
+    cells = {cell.source: cell.arm.name for cell in make_entry("one", outcomes).cells}
+    assert cells["order"] == "swap-order"
+
+
 def test_an_effect_lasts_from_its_last_step_above_1_percent_to_the_first_below():
     lasted = {reading.arm: effect_lasts(reading) for reading in entry("one").readings}
     # Planted: BatchNorm's decays with an e-fold of 9.5 steps from 0.8, moments' with one of 400.

@@ -21,7 +21,7 @@ def control_scores(outcomes: xr.Dataset, metric: str = "accuracy") -> dict[int, 
 
         mean_s of Y(p_s(control))
 
-    Y: a score, in its own scale. An interval is cut at the score's bounds (accuracy: 0 and 1). Where controls are repeated within a seed, the
+    Y: a score, in its own scale; an interval is cut at its bounds. Where controls are repeated, the
     mean over its repeats. Seeds whose run diverged are left out.
     Raises DesignError for a distance, and for outcomes without the labels that a score needs.
     """

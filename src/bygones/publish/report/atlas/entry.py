@@ -68,23 +68,27 @@ class Entry:
     def cells(self) -> tuple[Cell, ...]:
         """One cell a source, in the order of the study.
 
-        Of the arms that treat this source alone, the first that resets all of it, else the first.
+        Of the arms that treat this source alone, the first that resets all of it; of an order or of streams,
+        the first that draws them again; else the first.
         """
         by_name = {reading.arm: reading for reading in self.readings}
         alone: dict[str, list[ArmFacts]] = {}
         for arm in self.arms.values():
             if len({treatment.source for treatment in arm.treatments}) == 1:
                 alone.setdefault(arm.treatments[0].source, []).append(arm)
-        chosen = {source: next(filter(_resets, arms), arms[0]) for source, arms in alone.items()}
+        chosen = {source: min(arms, key=_rank) for source, arms in alone.items()}
         return tuple(
             Cell(source, arm, by_name[arm.name], self.seen_in.get(arm.name, ""))
             for source, arm in chosen.items()
         )
 
 
-def _resets(arm: ArmFacts) -> bool:
-    first = arm.treatments[0]
-    return first.intervention == "reset" and first.leaves == "*"
+def _rank(arm: ArmFacts) -> int:
+    """Return how well an arm stands for its source: 0 the best; of equal ones the study's first is taken."""
+    treatment = arm.treatments[0]
+    if treatment.intervention == "reset" and treatment.leaves == "*":
+        return 0
+    return 1 if treatment.intervention.startswith(("reseed", "resample")) else 2
 
 
 def make_entry(
