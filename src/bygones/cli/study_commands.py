@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bygones.cli import script_study
 from bygones.cli.command_types import takes_script
+from bygones.cli.design_text import (
+    designs_of,
+    print_designs,
+    print_seeds_needed,
+    stored_pilot,
+)
 from bygones.cli.options import (
     Address,
     Arms,
@@ -56,9 +62,6 @@ from bygones.cli.resources import (
 )
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from bygones.analysis.designs import Design
     from bygones.study.design import Study
     from bygones.study.executors import AbstractExecutor
     from bygones.study.plan import Plan
@@ -175,8 +178,8 @@ def plan(
     with print_to_stderr():
         planned = settings.plan()
     if as_json:
-        pilot = _pilot(planned)
-        designs = [] if pilot is None else map(asdict, _compare_designs(planned, pilot))
+        pilot = stored_pilot(planned)
+        designs = [] if pilot is None else map(asdict, designs_of(planned, pilot))
         said = {**terminal.plan_dict(planned, num_workers), "designs": [*designs]}
         print(json.dumps(said, indent=2))
         return
@@ -184,8 +187,8 @@ def plan(
     for finding in planned.facts.findings or ():
         terminal.out.print(f"Note: {finding}")
     if half_width is not None:
-        _print_seeds_needed(planned, half_width, num_workers)
-    _print_designs(planned)
+        print_seeds_needed(planned, half_width, num_workers)
+    print_designs(planned)
 
 
 def run(
@@ -429,58 +432,6 @@ def _run_until(
             f"{arm}: {estimate}, anytime-valid (adding seeds may stop at any number)."
         )
     return study.name
-
-
-def _print_seeds_needed(planned: Any, half_width: float, num_workers: int) -> None:
-    """Print how many seeds each arm's excess needs, judged by the stored seeds of the study."""
-    from bygones.analysis.power import seeds_needed
-    from bygones.cli import terminal
-    from bygones.store.outcomes import read_manifest, read_outcomes
-    from bygones.study.sequential import judged_pairs
-
-    outcomes = read_outcomes(planned.store, read_manifest(planned.store, planned.study.name))
-    steps_a_seed = planned.steps_shared / len(planned.study.seeds)
-    for arm, pilot in judged_pairs(outcomes).items():
-        needed = seeds_needed(pilot, half_width=half_width)
-        steps = needed.num_pairs * steps_a_seed
-        time = terminal.duration(steps * planned.seconds_a_step / num_workers)
-        terminal.out.print(f"{arm}: {needed} That is {steps:,.0f} steps, about {time}.")
-
-
-def _pilot(planned: Plan) -> xr.Dataset | None:
-    """Return the study's stored outcomes, None below the three seeds that designs are judged from."""
-    from bygones.core.errors import StoreError, UnknownName
-    from bygones.store.outcomes import read_manifest, read_outcomes
-
-    try:
-        manifest = read_manifest(planned.store, planned.study.name)
-    except (StoreError, UnknownName):
-        return None
-    return read_outcomes(planned.store, manifest) if len(manifest.seeds) >= 3 else None
-
-
-def _compare_designs(planned: Plan, pilot: xr.Dataset) -> list[Design]:
-    """Return what each design takes for the planned seeds' half-width, judged by the stored ones."""
-    from bygones.analysis.designs import compare_designs
-
-    return compare_designs(pilot, planned.costs(), num_seeds=len(planned.study.seeds))
-
-
-def _print_designs(planned: Plan) -> None:
-    """Print which design pays, judged by the study's stored seeds, or how to tell where there are none."""
-    from bygones.analysis.designs import how_to_tell
-    from bygones.cli import terminal
-
-    pilot = _pilot(planned)
-    if pilot is None:
-        terminal.out.print(
-            f"Which design pays (siblings, several forks) is told from three stored seeds: run "
-            f"{planned.study.name} with --seeds 0-3 --siblings 2 as a pilot, and plan again."
-        )
-        return
-    terminal.print_designs(_compare_designs(planned, pilot), pilot.sizes["seed"])
-    if how_to_tell(pilot):
-        terminal.out.print(how_to_tell(pilot))
 
 
 def _write_report(
