@@ -8,6 +8,7 @@ import xarray as xr
 from bygones.analysis.arms import Arms
 from bygones.analysis.repeats import repeats
 from bygones.core.catalogue import unknown_name
+from bygones.core.errors import UnknownName
 from bygones.core.study_facts import facts_of
 from bygones.core.text import format_count
 
@@ -19,6 +20,11 @@ def observing(outcomes: xr.Dataset, model: str) -> xr.Dataset:
     UnknownName where it was not observed.
     """
     models = facts_of(outcomes).models
+    if not models:
+        raise UnknownName(
+            f"this study observed the model that is trained, and no other; there is none called '{model}'. "
+            f"Leave the name out."
+        )
     if model not in models:
         raise unknown_name("observed model", model, models)
     if model == models[0]:

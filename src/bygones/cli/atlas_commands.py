@@ -74,9 +74,11 @@ def atlas(
       bygones atlas digits charlm --out digits-and-charlm
     """
     from bygones.cli import terminal
+    from bygones.cli.load import parse_lanes
     from bygones.publish.report.atlas import write_atlas
 
     names = _chosen(regimes)
+    parse_lanes(lanes)  # what is wrong in all regimes is said once
     folder = out or Path("bygones-atlas-quick" if quick else "bygones-atlas")
     num_workers = workers or default_workers("cpu")
     with print_to_stderr():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shlex
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -118,18 +117,20 @@ def resume(
         from bygones.audit.resume_check import audit_resume
         from bygones.audit.resuming.request import ResumeRequest
         from bygones.cli import terminal
-        from bygones.cli.load import parse_seeds, parse_variables
+        from bygones.cli.load import parse_seeds, parse_variables, split_words
         from bygones.cli.resume_text import print_check
 
         whole = make_job(script, seed_env)
-        resumed = replace(whole, arguments=(*whole.arguments, *shlex.split(resume)))
+        resumed = replace(whole, arguments=(*whole.arguments, *split_words(resume, "--resume")))
         if resume_script is not None:
-            other = make_job(shlex.split(resume_script), seed_env)
+            other = make_job(split_words(resume_script, "--resume-script") or [""], seed_env)
             resumed = replace(other, processes=other.processes or whole.processes)
         interrupted = (
             None
             if interrupt is None
-            else replace(whole, arguments=(*whole.arguments, *shlex.split(interrupt)))
+            else replace(
+                whole, arguments=(*whole.arguments, *split_words(interrupt, "--interrupt"))
+            )
         )
         request = ResumeRequest(
             whole,
@@ -139,7 +140,7 @@ def resume(
             () if seeds is None else parse_seeds(seeds),
             horizon,
             again,
-            tuple(shlex.split(then)),
+            tuple(split_words(then, "--then")),
             parse_variables(then_env or []),
             Patience(idle=patience),
         )
@@ -302,14 +303,15 @@ def divergence(
     from bygones.attach.isolation.script import Script
     from bygones.audit.operations.divergence import find_divergence
     from bygones.cli import terminal
+    from bygones.cli.load import split_words
     from bygones.core.errors import DesignError
 
     if (against is None) == (add is None):
         raise DesignError("give the other run either by --against or by --add.")
     one = make_script(script, seed_env)
-    other = replace(one, arguments=(*one.arguments, *shlex.split(add or "")))
+    other = replace(one, arguments=(*one.arguments, *split_words(add or "", "--add")))
     if against is not None:
-        path, *arguments = shlex.split(against) or [""]
+        path, *arguments = split_words(against, "--against") or [""]
         other = Script(path, tuple(arguments), seed_env)
     found = find_divergence(
         one, other, Path.cwd(), (seed, seed), until, lambda run: terminal.console.print(f"{run} …")

@@ -8,6 +8,7 @@ page lists it under that heading, and `takes_script` refuses it for the other ki
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -16,11 +17,16 @@ from bygones.core.errors import DesignError
 
 FOR_RECIPES = "For a recipe"
 FOR_SCRIPTS = "For a script"
+_PLACES = ("DIR", "FILE", "PATH")  # metavars of options that name something on the disk
 _WORDS_AFTER_DASHES = "bygones.words_after_dashes"
 
 
 class Command(TyperCommand):
     """A command with a help page of plain text: usage, description, arguments, options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        refuse_empty_places(self.params, args)
+        return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [p for p in self.params if p.param_type_name == "argument"]
@@ -78,6 +84,25 @@ class Group(TyperGroup):
             sections.setdefault(panel_of(command) or "Commands", []).append(row)
         sections["Options"] = [row for p in self.get_params(ctx) for row in _help_rows(p, ctx)]
         _write_sections(formatter, sections)
+
+
+def refuse_empty_places(parameters: Sequence[Any], arguments: Sequence[str]) -> None:
+    """Raise `DesignError` for an option that names a file or folder and was given no name.
+
+    It would mean the working directory, and what is there would be written over.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours = arguments[:end]
+    for parameter in parameters:
+        if parameter.param_type_name == "argument" or parameter.metavar not in _PLACES:
+            continue
+        for option in parameter.opts:
+            empty = any(pair == (option, "") for pair in pairwise(ours)) or f"{option}=" in ours
+            if empty:
+                raise DesignError(
+                    f"{option} is empty: expected the name of a file or folder. Write {option} . for the "
+                    f"working directory."
+                )
 
 
 def _help_rows(parameter: Any, ctx: Any) -> list[tuple[str, str]]:

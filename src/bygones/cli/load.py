@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ def load_study(text: str) -> Study:
     if text in REGIMES:
         return REGIMES[text]()
     place, colon, name = text.partition(":")
+    if colon and not name:
+        raise DesignError(
+            f"'{text}' ends with a colon: expected a name after it, like {place}:study, or no colon."
+        )
     if place.endswith(".py"):
         if not Path(place).is_file():
             raise DesignError(
@@ -93,6 +98,20 @@ def _call_study(function: Any, text: str) -> Study:
             f"{text} must return a bygones.Study; it returned a {type(study).__name__}."
         )
     return study
+
+
+def split_words(text: str, option: str) -> list[str]:
+    """Split the words of an option as a shell would. Raises `DesignError` for a quote that is not closed.
+
+    >>> split_words("--resume 'last one.pt'", "--resume")
+    ['--resume', 'last one.pt']
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise DesignError(
+            f"{option} {text!r} cannot be split into words: {str(error).lower()}. Close the quotation."
+        ) from None
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

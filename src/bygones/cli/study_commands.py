@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,6 +61,7 @@ from bygones.cli.resources import (
     print_to_stderr,
     read_result,
 )
+from bygones.core.errors import DesignError
 
 if TYPE_CHECKING:
     from bygones.study.design import Study
@@ -173,6 +175,10 @@ def plan(
         return
     from bygones.cli import terminal
 
+    if half_width is not None and not 0 < half_width < math.inf:
+        raise DesignError(
+            f"a half-width is a number above 0, in the metric's unit; got {half_width}."
+        )
     num_workers = workers or default_workers(device)
     settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
     with print_to_stderr():
@@ -322,8 +328,6 @@ def check(
     Example:
       bygones check digits
     """
-    from bygones.core.errors import DesignError
-
     if takes_script(ctx, target):
         raise DesignError(
             f"check is for a recipe, and {target[0]} is a script. `bygones audit inventory -- "

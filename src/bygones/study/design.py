@@ -379,10 +379,18 @@ def _check(study: Study) -> None:
     _check_declared(study)
 
 
+_MOST_SIBLINGS = 1000
+
+
 def _check_repeats(study: Study) -> None:
     """Check siblings and later forks, and refuse them of a script."""
     if study.siblings < 1:
         raise DesignError(f"siblings are 1 (no repeats) or more; got {study.siblings}.")
+    if study.siblings > _MOST_SIBLINGS:
+        raise DesignError(
+            f"siblings are at most {_MOST_SIBLINGS:,} a fork; got {study.siblings:,}. They narrow what "
+            f"varies within a seed alone: add seeds instead."
+        )
     if list(study.forks) != sorted(set(study.forks)):
         raise DesignError(f"forks must ascend without repeats; got {list(study.forks)}.")
     if len(study.repeats) > 1 and isinstance(study.recipe, ScriptProgram):

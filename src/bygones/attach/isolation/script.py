@@ -69,13 +69,19 @@ class Script:
 
 def check_script(script: Script) -> None:
     """Raise unless the script is a Python file that compiles."""
+    name = script.seed_env
+    if name is not None and (not name or "=" in name or "\0" in name):
+        raise DesignError(
+            f"'{name}' is no name of an environment variable (--seed-env): expected one like SEED."
+        )
     path = Path(script.path)
     if not path.is_file():
         raise DesignError(f"there is no script '{script.path}'. Expected a Python file after `--`.")
     try:
         compile(path.read_bytes(), str(path), "exec")
     except (SyntaxError, ValueError) as error:
-        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        line = getattr(error, "lineno", None)
+        where = f" (line {line})" if line else ""
         raise ScriptError(f"{script.path} is no Python program{where}: {error}.") from None
 
 

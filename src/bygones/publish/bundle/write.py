@@ -13,7 +13,7 @@ from typing import Any
 
 from bygones.core.code_digest import source_digest
 from bygones.core.errors import BundleError, DesignError
-from bygones.core.files import scratch_beside
+from bygones.core.files import remove_leftovers, scratch_beside
 from bygones.core.importing import current_address
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
@@ -57,6 +57,7 @@ def write_bundle(
     """
     out = Path(out)
     if out.exists():
+        remove_leftovers(out.parent)  # of one that was killed once its bundle was in place
         raise DesignError(f"there is something at '{out}' already; choose another --out.")
     manifest = read_manifest(store, study)
     published = _checked_date(date) or _last_stored(store, manifest)
