@@ -171,14 +171,18 @@ def judge_again(
                 verdict = replace(verdict, outcome="FAIL", why=why, leaves=named)
                 lost.append(verdict.source)
         now.append(verdict)
-    now.append(_of_second_run(row, resumed, twice, lost))
+    known = [v.source for v in verdicts if v.outcome == "FAIL"]
+    now.append(_of_second_run(row, resumed, twice, lost, known))
     return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
 
 
 def _of_second_run(
-    row: str, resumed: ResumedState, twice: ResumedState, lost: list[str]
+    row: str, resumed: ResumedState, twice: ResumedState, lost: list[str], known: list[str]
 ) -> Verdict:
-    """Judge how the run goes on that was resumed twice, against the one that was resumed once."""
+    """Judge how the run goes on that was resumed twice, against the one that was resumed once.
+
+    `lost`: what is lost the second time only; `known`: what is lost the first time already.
+    """
     assert resumed.start is not None
     assert twice.start is not None
     begin, passes = twice.start.step, twice.start.passes
@@ -197,6 +201,8 @@ def _of_second_run(
     why = f"resumed again from step {begin}, {seen}"
     if lost:
         return Verdict(row, "ABSTAIN", f"{why}, which follows from {join_names(lost, limit=4)}")
+    if known:
+        return Verdict(row, "ABSTAIN", f"{why}, which may follow from {join_names(known, limit=4)}")
     return Verdict(row, "FAIL", why, first_loss=loss)
 
 
@@ -259,8 +265,12 @@ class _Piece:
 
     @property
     def is_left_over(self) -> bool:
-        """Whether it is a variable that did not exist before the first update."""
-        return self.arms.kinds.get(self.source) == RESULTS[1]
+        """Whether it is a variable that did not exist before the first update, or part of a display."""
+        return self.arms.kinds.get(self.source) in ("result", "display")
+
+    @property
+    def is_display(self) -> bool:
+        return self.arms.kinds.get(self.source) == "display"
 
     @property
     def is_restored_later(self) -> bool:
@@ -334,8 +344,11 @@ def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
 
 
 def _of_untried(piece: _Piece, leaves: str) -> Verdict | None:
-    """Judge a piece that differs, but could not be put in: lost, unless a new one makes no difference."""
-    if piece.reset is not None and not piece.is_needed:
+    """Judge a piece that differs, but could not be put in: lost, unless a new one makes no difference.
+
+    A display counts only if a new one makes a difference: it holds bars and rows of its own.
+    """
+    if (piece.reset is not None or piece.is_display) and not piece.is_needed:
         return _of_no_difference(piece)
     why = f"not restored; what that costs could not be tried: {piece.why_untried}"
     return Verdict(piece.name, "FAIL", why, leaves, fresh=piece.apart(piece.reset))

@@ -20,6 +20,8 @@ _DOT = re.compile(r"\.(?![^\[]*\])")  # not within brackets, where it may be par
 def print_check(check: ResumeReport) -> None:
     """Print all of it to the terminal."""
     terminal.out.print(headline(check))
+    if check.failed == ("everything",):  # nothing was compared
+        return
     for sentence in sentences(check):
         terminal.out.print(sentence)
     terminal.out.print(as_table(check))
@@ -33,8 +35,10 @@ def headline(check: ResumeReport) -> str:
         f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
         f"and compared up to step {check.until}"
     )
+    if check.failed == ("everything",):
+        why = check.verdicts[0].why.rstrip(".")
+        return f"{check.script}, interrupted after step {check.interrupted_at} and started again: {why}."
     rows = {
-        "everything": "it began anew",
         "second resume": "resumed a second time, it is another run",
         "written files": "it goes on as if it had never stopped, but writes other weights",
     }
@@ -45,7 +49,7 @@ def headline(check: ResumeReport) -> str:
         return f"{check.script}, {where}: its checkpoint does not carry {_listed(lost)}."
     passed = sum(v.outcome == "PASS" and v.source not in rows for v in check.verdicts)
     open_ = [_short(v.source) for v in check.verdicts if v.outcome == "ABSTAIN"]
-    rest = f" Not shown either way: {_listed(open_)}." if open_ else ""
+    rest = f" Not shown either way: {join_names(open_, limit=6)}." if open_ else ""
     return (
         f"{check.script}, {where}: it goes on as if it had never stopped, to the bit. Restored and needed: "
         f"{passed} sources.{rest}"
@@ -69,11 +73,12 @@ def as_table(check: ResumeReport) -> Table:
         rest = (verdict.outcome, _why(verdict), _number(verdict.lost), _number(verdict.fresh))
         said.setdefault(rest, []).append(_named(check, verdict))
     rows = [
-        [outcome, "\n".join(names), why, lost, fresh]
+        [outcome, "\n".join(dict.fromkeys(names)), why, lost, fresh]
         for (outcome, why, lost, fresh), names in said.items()
     ]
     columns = ("verdict", "source", "why", "as resumed", "made new")
-    return terminal.table("How far the function moves, by source", columns, rows)
+    title = "How far the function moves, by source"
+    return terminal.table(title, columns, rows, wrapped=columns.index("why"))
 
 
 def advice(check: ResumeReport) -> Iterator[str]:
@@ -148,7 +153,7 @@ def _named(check: ResumeReport, verdict: Verdict) -> str:
 def _short(source: str) -> str:
     """Shorten a long dotted path to its first and its last two parts."""
     pieces = _DOT.split(source)
-    long = len(source) > 40 and len(pieces) > 4
+    long = len(source) > 40 and len(pieces) > 3
     return ".".join([pieces[0], "…", *pieces[-2:]]) if long else source
 
 
