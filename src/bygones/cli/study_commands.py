@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ import typer
 from bygones.cli import script_study
 from bygones.cli.command_types import takes_script
 from bygones.cli.design_text import (
+    check_half_width,
     designs_of,
     print_designs,
     print_seeds_needed,
@@ -175,10 +175,7 @@ def plan(
         return
     from bygones.cli import terminal
 
-    if half_width is not None and not 0 < half_width < math.inf:
-        raise DesignError(
-            f"a half-width is a number above 0, in the metric's unit; got {half_width}."
-        )
+    check_half_width(half_width)
     num_workers = workers or default_workers(device)
     settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
     with print_to_stderr():
