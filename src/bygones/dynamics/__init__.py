@@ -5,13 +5,18 @@ from bygones.dynamics.adjoint import AdjointMap, adjoint
 from bygones.dynamics.barrier import Barrier, barrier, losses_on_line
 from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
+from bygones.dynamics.dose_response import DoseCurve, DoseResponse
 from bygones.dynamics.lifetime import half_life
 from bygones.dynamics.linear import TangentCertificate, check_tangent
 from bygones.dynamics.sensitivity import Sensitivity, sensitivity
 from bygones.dynamics.tangent import Tangent, tangent
 
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
-    "quantity", {"carrier-half-life": CarrierHalfLife}
+    "quantity",
+    {
+        "carrier-half-life": CarrierHalfLife,
+        "dose-response": DoseResponse,
+    },
 )
 
 __all__ = [
@@ -20,6 +25,8 @@ __all__ = [
     "AdjointMap",
     "Barrier",
     "CarrierHalfLife",
+    "DoseCurve",
+    "DoseResponse",
     "Sensitivity",
     "Tangent",
     "TangentCertificate",

@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import xarray as xr
 
-from bygones.analysis.estimators import Estimate
 from bygones.study.design import Study
 from bygones.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class AbstractQuantity(ABC):
-    """One number that says what kind of memory it is. Its fields are its settings.
+    """One quantity that says what kind of memory it is. Its fields are its settings.
 
     To add a quantity, implement the two methods in a file, add a line to `QUANTITIES`, and give its test a
     world in which the exact answer is known.
@@ -26,5 +26,8 @@ class AbstractQuantity(ABC):
         """Return the study whose outcomes the quantity is estimated from."""
 
     @abstractmethod
-    def estimate(self, outcomes: xr.Dataset) -> Estimate:
-        """Estimate the quantity from the outcomes of its study: an interval over seeds."""
+    def estimate(self, outcomes: xr.Dataset) -> Any:
+        """Estimate the quantity from the outcomes of its study, with intervals over seeds.
+
+        Returns an `Estimate`, or a record of several whose `str` is a sentence.
+        """
