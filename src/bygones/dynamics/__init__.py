@@ -8,6 +8,7 @@ from bygones.dynamics.carrier_half_life import CarrierHalfLife
 from bygones.dynamics.dose_response import DoseCurve, DoseResponse
 from bygones.dynamics.lifetime import half_life
 from bygones.dynamics.linear import TangentCertificate, check_tangent
+from bygones.dynamics.lyapunov import Lyapunov, lyapunov
 from bygones.dynamics.sensitivity import Sensitivity, sensitivity
 from bygones.dynamics.tangent import Tangent, tangent
 
@@ -27,6 +28,7 @@ __all__ = [
     "CarrierHalfLife",
     "DoseCurve",
     "DoseResponse",
+    "Lyapunov",
     "Sensitivity",
     "Tangent",
     "TangentCertificate",
@@ -35,6 +37,7 @@ __all__ = [
     "check_tangent",
     "half_life",
     "losses_on_line",
+    "lyapunov",
     "sensitivity",
     "tangent",
 ]
