@@ -10,7 +10,7 @@ from tests.dynamics.test_linear import network
 
 from bygones.core.errors import DesignError, TangentError
 from bygones.core.values import Window
-from bygones.dynamics.lyapunov import Way, lyapunov
+from bygones.dynamics.lyapunov import Twins, Way, lyapunov, random_direction
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Nudge
 from bygones.training.recipe import Recipe
@@ -96,3 +96,13 @@ def test_twins_do_not_depend_on_how_often_they_are_renormalised() -> None:
     one = study(Recipe.of(heavy_ball.recipe), (30,))
     often, rarely = (lyapunov(one, every=every).by_seed for every in (1, 7))
     np.testing.assert_allclose(often, rarely, rtol=1e-5)
+
+
+def test_the_norm_counts_moments_times_the_learning_rate() -> None:
+    lr, momentum = 0.3, 0.9
+    pair = Twins.at(Recipe.of(heavy_ball.recipe, lr=lr, momentum=momentum), 0, 2)
+    drawn = random_direction(pair.start, 0)
+    before = np.stack([drawn["weights"]["w"], drawn["moments"]["w/momentum_buffer"]], axis=-1)
+    after = np.einsum("dij,dj->di", heavy_ball.transition(lr, momentum), before)
+    exact = np.log(np.linalg.norm(after * [1, lr]) / np.linalg.norm(before * [1, lr]))
+    assert pair.log_growth((1,))[0] == pytest.approx(exact, abs=1e-6)

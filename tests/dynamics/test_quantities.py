@@ -11,8 +11,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import bygones
 from bygones.analysis.estimators import Estimate
-from bygones.dynamics import QUANTITIES, AbstractQuantity, CarrierHalfLife, DoseResponse
+from bygones.core.values import Window
+from bygones.dynamics import (
+    QUANTITIES,
+    AbstractQuantity,
+    CarrierHalfLife,
+    DoseResponse,
+    Superposition,
+)
+from bygones.study.design import Arm
+from bygones.training.interventions import Kick
 from bygones.training.probes import Carrier
+from bygones.training.treatment import Treatment
 
 FORK_AT, SEEDS = 8, range(2)
 DECAY = 0.8
@@ -41,13 +51,29 @@ class Case(NamedTuple):
     read: Callable[[Any], Estimate] = lambda found: found
 
 
+def kicked(at: int) -> Arm:
+    kick = Treatment("averages", Kick({"module.0.weight": 0.3}), Window(at, at + 1))
+    return Arm(f"kicked at {at}", kick)
+
+
 # A change of the statistics or of the EMA, which never feed back, is a linear memory of the EMA's outputs.
-AVERAGED = {"horizons": (3,), "probe": Carrier("averages", "*weight"), "leaves": "*weight"}
+AVERAGED: dict[str, Any] = {
+    "horizons": (3,),
+    "probe": Carrier("averages", "*weight"),
+    "leaves": "*weight",
+}
 
 CASES = {
     "dose-response": [
         Case(DoseResponse("averages", **AVERAGED), 1.0, read=lambda found: found.exponent[0]),
         Case(DoseResponse("averages", **AVERAGED), 0.0, read=lambda found: found.even_share[0]),
+    ],
+    "superposition": [
+        Case(
+            Superposition((kicked(8), kicked(9)), (4,), AVERAGED["probe"]),
+            0.0,
+            read=lambda found: found.sizes["kicked at 8", "kicked at 9"][0],
+        )
     ],
     "carrier-half-life": [
         Case(CarrierHalfLife("batchnorm", "*running*"), 6.578813478960585),

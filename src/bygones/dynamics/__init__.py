@@ -10,6 +10,7 @@ from bygones.dynamics.lifetime import half_life
 from bygones.dynamics.linear import TangentCertificate, check_tangent
 from bygones.dynamics.lyapunov import Lyapunov, lyapunov
 from bygones.dynamics.sensitivity import Sensitivity, sensitivity
+from bygones.dynamics.superposition import Interactions, Superposition
 from bygones.dynamics.tangent import Tangent, tangent
 
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
@@ -17,6 +18,7 @@ QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
     {
         "carrier-half-life": CarrierHalfLife,
         "dose-response": DoseResponse,
+        "superposition": Superposition,
     },
 )
 
@@ -28,8 +30,10 @@ __all__ = [
     "CarrierHalfLife",
     "DoseCurve",
     "DoseResponse",
+    "Interactions",
     "Lyapunov",
     "Sensitivity",
+    "Superposition",
     "Tangent",
     "TangentCertificate",
     "adjoint",

@@ -67,8 +67,8 @@ class Lyapunov:
         return (
             f"{self.study}: largest finite-time Lyapunov exponent from step {self.at} over {horizon} steps: "
             f"{largest} a step, so λ·h = {largest.scaled(horizon)}; "
-            f"{format_count(largest.num_pairs, 'seed')}, {largest.method}.{further} By {self.way}; norm of the weights, and of the moments times the "
-            f"learning rate."
+            f"{format_count(largest.num_pairs, 'seed')}, {largest.method}.{further} By {self.way}; "
+            f"norm of the weights, and of the moments times the learning rate."
         )
 
 
