@@ -45,7 +45,7 @@ MOST_ERROR, LEAST_COSINE = 0.25, 0.95  # within which a horizon counts as linear
 # loss (ReLU) lies between the first two: it is met less often, and its tangent is good to fewer digits.
 _KICKS = (1e-6, 1e-9)
 _MOST_KICK = 1e-3  # of the treatment
-_SETTLED = 1e-2
+SETTLED = 1e-2
 
 Outputs = dict[str, np.ndarray]  # by space
 
@@ -79,7 +79,7 @@ class Tangent:
             if not error.num_pairs:  # no effect in this space yet
                 continue
             within = error.high <= MOST_ERROR and cosine.low >= LEAST_COSINE
-            if not within or not unsettled <= _SETTLED:
+            if not within or not unsettled <= SETTLED:
                 break
             found = horizon
         return found
@@ -122,8 +122,8 @@ def tangent(
     >>> tangent(study).validated()
     20
     """
-    chosen = _choose(study, arm)
-    at = _boundary(chosen)
+    chosen = choose_arm(study, arm)
+    at = boundary_of(chosen)
     horizons = tuple(step - at for step in study.steps if step >= at)
     rows: list[list[dict[str, tuple[float, float, float]]]] = []
     with Contract.here(device=device).in_force():
@@ -147,7 +147,8 @@ def tangent(
     return Tangent(chosen.name, at, horizons, over_seeds(0), over_seeds(1), unsettled)
 
 
-def _choose(study: Study, name: str | None) -> Arm:
+def choose_arm(study: Study, name: str | None) -> Arm:
+    """Return an arm of a study by its name; the first one for None."""
     names = [arm.name for arm in study.arms]
     if name is None:
         return study.arms[0]
@@ -156,7 +157,7 @@ def _choose(study: Study, name: str | None) -> Arm:
     return study.arms[names.index(name)]
 
 
-def _boundary(arm: Arm) -> int:
+def boundary_of(arm: Arm) -> int:
     """Return the one boundary at which an arm acts; raise `DesignError` if there are several."""
     boundaries = {step for treatment in arm.treatments for step in treatment.boundaries}
     donors = [treatment for treatment in arm.treatments if treatment.needs_donor]
@@ -222,26 +223,27 @@ def _one_seed(
     start = snapshot_in_float64(run.snapshot())
     treated, moves = displaced(exact, arm, start)
     of = getattr(study.probe, "of", "model")
-    control, effect = (_follow(exact, one, at, horizons, of) for one in (start, treated))
+    control, effect = (follow(exact, one, at, horizons, of) for one in (start, treated))
     found: list[dict[str, tuple[float, float, float]]] = []
     for kick in _KICKS:
-        size = min(_MOST_KICK, kick * _size_of_treated(start, moves) / norm(moves))
-        twins = [_kicked(start, moves, sign * size) for sign in (1.0, -1.0)]
-        above, below = (_follow(exact, one, at, horizons, of) for one in twins)
+        size = min(_MOST_KICK, kick * size_of_treated(start, moves) / norm(moves))
+        twins = [kicked(start, moves, sign * size) for sign in (1.0, -1.0)]
+        above, below = (follow(exact, one, at, horizons, of) for one in twins)
         rows = [
             {
-                space: _compare([one[i][space] for one in (control, effect, above, below)], size)
+                space: compare([one[i][space] for one in (control, effect, above, below)], size)
                 for space in control[i]
             }
             for i in range(len(horizons))
         ]
         found = [_more_settled(*pair) for pair in zip(found or rows, rows, strict=True)]
-        if all(not space[2] > _SETTLED / 10 for row in found for space in row.values()):
+        if all(not space[2] > SETTLED / 10 for row in found for space in row.values()):
             break
     return found
 
 
-def _kicked(start: Snapshot, moves: Vector, size: float) -> Snapshot:
+def kicked(start: Snapshot, moves: Vector, size: float) -> Snapshot:
+    """Return a state moved by `size` times a vector."""
     return replaced(start, moved(vector_of(start.states), moves, size))
 
 
@@ -252,7 +254,7 @@ def _more_settled(
     return {space: other[space] if other[space][2] < one[space][2] else one[space] for space in one}
 
 
-def _size_of_treated(start: Snapshot, moves: Vector) -> float:
+def size_of_treated(start: Snapshot, moves: Vector) -> float:
     """Return the norm of the leaves that are moved; where these are zeros, the norm of the move."""
     states = vector_of(start.states)
     held = {
@@ -262,7 +264,8 @@ def _size_of_treated(start: Snapshot, moves: Vector) -> float:
     return norm(held) or norm(moves)
 
 
-def _follow(run: Run, start: Snapshot, at: int, horizons: Sequence[int], of: str) -> list[Outputs]:
+def follow(run: Run, start: Snapshot, at: int, horizons: Sequence[int], of: str) -> list[Outputs]:
+    """Train from a state; return the weights and the outputs on the probe set at each horizon."""
     run.restore(replace(start, entries={}))
     found: list[Outputs] = []
     for horizon in horizons:
@@ -286,7 +289,7 @@ def _spaces(run: Run, of: str) -> Outputs:
     return {space: vector.cpu().numpy() for space, vector in found.items()}
 
 
-def _compare(vectors: Sequence[np.ndarray], size: float) -> tuple[float, float, float]:
+def compare(vectors: Sequence[np.ndarray], size: float) -> tuple[float, float, float]:
     """Return error, cosine and second difference of control, treated and the two twins of one space."""
     control, treated, above, below = vectors
     effect, first = treated - control, (above - below) / (2.0 * size)
