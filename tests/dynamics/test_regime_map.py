@@ -54,9 +54,11 @@ def study(recipe: Recipe, by: float, horizons: tuple[int, ...], seeds: int = 3) 
 def test_a_heavy_ball_is_linear_at_every_rate_and_dose_and_is_stored() -> None:
     store, done = MemoryStore(), list[int]()
     one = study(Recipe.of(heavy_ball.recipe), 0.5, (3, 20))
-    for _ in range(2):
-        found = regime_map(one, store, rates=(0.05, 0.5), on_job=done.append)
+    found = regime_map(one, store, rates=(0.05, 0.5), on_job=done.append)
     assert done == [0, 1, 2, 0, 1, 2]
+    again = regime_map(one, store, rates=(0.05, 0.5), on_job=done.append)
+    assert len(done) == 6
+    assert str(again) == str(found)
     assert {cell.regime for cell in found.cells} == {"linear"}
     assert len(found.cells) == 2 * 5 * 2
     assert max(abs(cell.exponent.value - 1.0) for cell in found.cells) < 1e-6

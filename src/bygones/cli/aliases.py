@@ -12,6 +12,7 @@ ALIASES: Mapping[str, tuple[str, str]] = {
     "diff": ("ledger", "diff"),
     "contract": ("ledger", "contract"),
     "verify": ("bundle", "verify"),
+    "sensitivity": ("dynamics", "sensitivity"),
     # Groups today, commands before: `bundle STORE` means `bundle write STORE`.
     "script": ("script", "run"),
     "ledger": ("ledger", "write"),

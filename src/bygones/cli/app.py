@@ -39,7 +39,7 @@ _ORDER: list[str] = [
         "report",
         "compare",
         "atlas",
-        "sensitivity",
+        "dynamics",
     ),
     *("audit", "ledger", "bundle", "checklist", "list", "doctor"),
     "script",  # not shown: `run -- SCRIPT` says the same
@@ -71,14 +71,20 @@ script = _make_group("Study an unmodified script: run, plan, sources, ledger.")
 audit = _make_group("Audit a script: its checkpoints, inventory and evaluations.")
 ledger = _make_group("Write a run's ledger, compare two, read contracts.")
 bundle = _make_group("Write a study as a self-contained archive, or verify one.")
-GROUPS = {"script": script, "audit": audit, "ledger": ledger, "bundle": bundle}
+dynamics = _make_group("What kind of memory: maps of regimes and sensitivity.")
+GROUPS = {
+    "dynamics": dynamics,
+    "script": script,
+    "audit": audit,
+    "ledger": ledger,
+    "bundle": bundle,
+}
 
 for command in (
     study_commands.demo,
     study_commands.report,
     study_commands.compare,
     atlas_commands.atlas,
-    dynamics_commands.sensitivity,
 ):
     app.command(cls=Command, rich_help_panel=STUDIES)(command)
 for command in (
@@ -92,7 +98,8 @@ app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
 app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
 app.command(cls=Command, rich_help_panel=RECORDS)(doctor.doctor)
 for name, group in GROUPS.items():
-    app.add_typer(group, name=name, rich_help_panel=RECORDS, hidden=group is script)
+    panel = STUDIES if group is dynamics else RECORDS
+    app.add_typer(group, name=name, rich_help_panel=panel, hidden=group is script)
 
 audit.command("resume", cls=Command)(audit_commands.resume)
 audit.command("inventory", cls=Command)(audit_commands.inventory)
@@ -102,6 +109,8 @@ audit.command("divergence", cls=Command)(audit_commands.divergence)
 ledger.command("write", cls=TargetCommand)(record_commands.write_ledger)
 ledger.command("diff", cls=Command)(record_commands.diff)
 ledger.command("contract", cls=Command)(record_commands.contract)
+dynamics.command("map", cls=Command)(dynamics_commands.map_regimes)
+dynamics.command("sensitivity", cls=Command)(dynamics_commands.sensitivity)
 bundle.command("write", cls=Command)(record_commands.write_bundle)
 bundle.command("verify", cls=Command)(record_commands.verify_bundle)
 

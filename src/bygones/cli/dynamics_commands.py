@@ -1,4 +1,4 @@
-"""Commands on the kind of memory: sensitivity."""
+"""Commands on the kind of memory: map, sensitivity."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bygones.cli.resources import (
 )
 
 if TYPE_CHECKING:
+    from bygones.dynamics.regime_map import Cell, RegimeMap
     from bygones.dynamics.sensitivity import Sensitivity
 
 
@@ -50,7 +51,7 @@ def sensitivity(
 
     \b
     Example:
-      bygones sensitivity digits --seeds 0-3 --cells 8
+      bygones dynamics sensitivity digits --seeds 0-3 --cells 8
     """
     from bygones.cli import terminal
     from bygones.cli.load import load_study, parse_seeds
@@ -122,3 +123,98 @@ def _as_json(found: Sensitivity) -> dict[str, Any]:
         "cost": found.cost,
         "sentences": found.sentences(),
     }
+
+
+def map_regimes(
+    name: StudyTarget,
+    seeds: Seeds = None,
+    store: StorePlace = "bygones-store",
+    workers: Workers = None,
+    arm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The arm (default: the study's first).")
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Learning rates, like 0.05,0.1 (default: an eighth to 8 times its own).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The page's folder (default: STORE-regimes).")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what it costs, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Map where an effect is linear, non-linear or chaotic.
+
+    By learning rate, dose and horizon, with the rules on the page. The same command continues one that was
+    stopped.
+
+    \b
+    Example:
+      bygones dynamics map docs/examples/digits_regimes.py:tanh --rates 0.05,0.2
+    """
+    from bygones.cli import terminal
+    from bygones.cli.load import load_study, parse_seeds
+    from bygones.dynamics.regime_map import default_rates, is_done, jobs_of, regime_map
+    from bygones.publish.report.regime_page import write_regimes
+
+    with print_to_stderr():
+        study = load_study(name[0])
+        study = study if seeds is None else study.with_seeds(parse_seeds(seeds))
+        chosen = default_rates(study) if rates is None else _parse_rates(rates)
+        place = lasting_store(store)
+        jobs = jobs_of(study, place, rates=chosen, arm=arm)
+        left = [job for job in jobs if not is_done(job)]
+        steps = jobs[0].at + (len(jobs[0].doses) + 5) * jobs[0].horizons[-1]
+        terminal.console.print(
+            f"{study.name}: {len(left)} of {len(jobs)} runs left (learning rates times seeds), each of "
+            f"{steps:,} steps in float64."
+        )
+        if plan:
+            return
+        executor = make_executor(None, workers or default_workers("cpu"), None, store, "cpu")
+        done: list[int] = []
+
+        def show(seed: int) -> None:
+            done.append(seed)
+            terminal.console.print(f"{study.name}: {len(done)} of {len(left)} runs done.")
+
+        found = regime_map(study, place, executor, rates=chosen, arm=arm, on_job=show)
+    page = write_regimes(_regime_facts(found), out or path_beside(store, "regimes"))
+    if as_json:
+        facts = _regime_facts(found)
+        print(json.dumps({"study": found.study, "cells": facts.cells}, indent=2, default=str))
+        return
+    for sentence in found.sentences():
+        terminal.out.print(sentence)
+    terminal.out.print(f"Page: {page}")
+
+
+def _parse_rates(text: str) -> list[float]:
+    from bygones.core.errors import DesignError
+
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise DesignError(
+            f"--rates are numbers with commas, like 0.05,0.1; got '{text}'."
+        ) from None
+
+
+def _regime_facts(found: RegimeMap) -> Any:
+    from bygones.dynamics.regime_map import RULES
+    from bygones.publish.report.regime_page import RegimeFacts
+
+    cells = [_regime_row(cell) for cell in found.cells]
+    return RegimeFacts(f"{found.study}, {found.arm}", cells, found.sentences(), RULES)
+
+
+def _regime_row(cell: Cell) -> dict[str, Any]:
+    row: dict[str, Any] = {"rate": cell.rate, "dose": cell.dose, "horizon": cell.horizon}
+    row["regime"] = cell.regime
+    for name in ("error", "cosine", "exponent", "growth", "churn"):
+        estimate = getattr(cell, name)
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return row

@@ -9,6 +9,7 @@ from bygones.dynamics.dose_response import DoseCurve, DoseResponse
 from bygones.dynamics.lifetime import half_life
 from bygones.dynamics.linear import TangentCertificate, check_tangent
 from bygones.dynamics.lyapunov import Lyapunov, lyapunov
+from bygones.dynamics.regime_map import RegimeMap, regime_map
 from bygones.dynamics.sensitivity import Sensitivity, sensitivity
 from bygones.dynamics.superposition import Interactions, Superposition
 from bygones.dynamics.tangent import Tangent, tangent
@@ -32,6 +33,7 @@ __all__ = [
     "DoseResponse",
     "Interactions",
     "Lyapunov",
+    "RegimeMap",
     "Sensitivity",
     "Superposition",
     "Tangent",
@@ -42,6 +44,7 @@ __all__ = [
     "half_life",
     "losses_on_line",
     "lyapunov",
+    "regime_map",
     "sensitivity",
     "tangent",
 ]

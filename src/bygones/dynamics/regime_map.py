@@ -55,6 +55,23 @@ Regime = Literal["linear", "non-linear, stable", "chaotic", "cannot tell"]
 FLAT, DECADES, LEAST_CHURN = 0.25, 2.0, 0.8
 DOSES = tuple(10.0 ** (k / 2) for k in range(-8, 1))  # 1e-4 to 1; mapped from two decades up
 _KICK = 1e-6
+RULES = (
+    (
+        "linear",
+        "tangent error at most .25 and cosine at least .95, whole intervals, and settled twins.",
+    ),
+    (
+        "chaotic",
+        "the interval of the Lyapunov exponent (growth) lies above 0; and that of the amplitude exponent "
+        "over the two decades up to the dose lies below .25, or churn is at least .8 of that between seeds.",
+    ),
+    (
+        "non-linear, stable",
+        "the whole interval of the error above .25 or of the cosine below .95, and that of the Lyapunov "
+        "exponent not above 0: no growth of small differences was shown.",
+    ),
+    ("cannot tell", "anything else."),
+)
 
 
 @dataclass(frozen=True)
@@ -329,6 +346,6 @@ def _labels(outputs: np.ndarray) -> np.ndarray:
     return np.nan_to_num(outputs).argmax(axis=-1)
 
 
-def _doses(cells: Sequence[Cell], regime: Regime) -> str:
+def _doses(cells: Sequence[Cell], regime: str) -> str:
     doses = [cell.dose for cell in cells if cell.regime == regime]
     return f"dose {doses[0]:.2g}" if len(doses) == 1 else f"doses {doses[0]:.2g} to {doses[-1]:.2g}"
