@@ -1,9 +1,11 @@
 """The parts that a script's study is made of, each on its own."""
 
+import io
 import sys
 import types
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from bygones.attach import discovery as find
 from bygones.attach.batch_hashes import DeliveredBatches
-from bygones.attach.discovery import Place, discover_objects
+from bygones.attach.discovery import HeldObjects, Place, discover_objects
 from bygones.attach.live_run import named_parameters, sources_of
 from bygones.attach.sources.carried_streams import CarriedStreams
 from bygones.attach.sources.liveness import carried_names
@@ -29,6 +31,7 @@ from bygones.attach.sources.variables import (
     write,
 )
 from bygones.attach.step_clock import Clock, ClockCallbacks
+from bygones.audit.resume_arms import ForkingRun
 from bygones.core.digest import same_bits
 from bygones.core.errors import DesignError, Unexpected
 from bygones.core.values import Window
@@ -393,3 +396,25 @@ def test_a_stream_is_put_back_and_drawn_again():
     streams.restore({**streams.capture(), "mine/key": 99})  # the same key again changes nothing
     again = streams.capture()
     assert again["mine/key"] == 99
+
+
+class Wrapped:
+    """Passes text on, as tqdm does."""
+
+    def __init__(self) -> None:
+        self.write, self.flush = sys.stderr.write, sys.stderr.flush
+
+
+@pytest.mark.parametrize("stream", [sys.stderr, io.StringIO(), Wrapped()])
+def test_what_writes_text_is_a_display_unless_it_holds_what_is_trained(stream):
+    bar = SimpleNamespace(shown=stream, n=3, rate=SimpleNamespace(last=0.5))
+    trainer = SimpleNamespace(log=stream, model=nn.Linear(2, 2), bar=bar)
+    roots = (("trainer", {}, trainer), ("reader", {}, SimpleNamespace(file=io.BytesIO())))
+    assert discover_objects([], HeldObjects(roots), {}, with_data=True).displays == ("trainer.bar",)
+
+
+def test_a_number_that_is_only_shown_is_a_mere_result():
+    run: Any = SimpleNamespace(baseline=SimpleNamespace(data={"bar.rate.last": 0, "bars.n": 0}))
+    for path, kind in (("bar.rate.last", "result"), ("bars.n", "variable")):
+        source = ScriptVariables(path, {"value": Place(path, {}, path, path, 1)}, {})
+        assert ForkingRun._kind_of(run, source, ["bar"]) == kind

@@ -9,6 +9,7 @@ from the script's own variables where there is one.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections import deque
@@ -71,6 +72,7 @@ class LiveObjects:
     data: tuple[Place, ...] = ()  # plain data that does not either; a container of it is one place
     roots: frozenset[str] = frozenset()  # the script's variables
     names: Mapping[int, str] = field(default_factory=dict)  # of everything with a path, by identity
+    displays: tuple[str, ...] = ()  # paths of objects that write text: progress bars, logs
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def discover_objects(
         tuple(_plain_places(places, held)) if with_data else (),
         frozenset(name for name, _, _ in mine),
         names,
+        tuple(p.path for p in places if _is_display(p.value)) if with_data else (),
     )
 
 
@@ -324,6 +327,26 @@ def _is_machinery(value: Any) -> bool:
     """Test for an object of the standard library (pool, logger, parser), which holds no memory."""
     module = type(value).__module__.partition(".")[0]
     return module in sys.stdlib_module_names and module not in _CONTAINERS
+
+
+def _is_display(value: Any) -> bool:
+    """Test for an object that writes to a text stream, and does not itself hold what is trained."""
+    held = getattr(value, "__dict__", None)
+    if not isinstance(held, dict) or isinstance(value, (type, ModuleType, *_KINDS)):
+        return False
+    inner = list(held.values())
+    return any(map(_is_text_stream, inner)) and not any(isinstance(one, _KINDS) for one in inner)
+
+
+def _is_text_stream(value: Any) -> bool:
+    """Test for a text file or a terminal, or an object of the script or a library that wraps one."""
+    if isinstance(value, io.IOBase):
+        return isinstance(value, io.TextIOBase)
+    own = getattr(value, "__dict__", ())
+    writes, flushes, seeks = (
+        name in own or hasattr(type(value), name) for name in ("write", "flush", "seek")
+    )
+    return writes and flushes and not seeks
 
 
 def _is_bygones(value: Any) -> bool:

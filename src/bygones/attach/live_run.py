@@ -115,7 +115,7 @@ class Live:
         self.averaging = {**found.averaged, **found.others}
         sources += _averaging(found, parameters, first, expected, _names(sources))
         weights = {**parameters, **_named_buffers(found)}
-        self.roots = found.roots
+        self.roots, self.displays = found.roots, found.displays
         taken = _names(sources)
         changed = changed_paths(found.data, first.data)
         averages = averaged_paths(found.data, changed, weights)

@@ -10,7 +10,7 @@ others of its kind, and separately only where that makes another run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -67,7 +67,8 @@ class ForkedArms:
     """State of the whole run at the same boundary, and the continuations of its arms by name.
 
     theirs      the state of the resumed run that it is compared with
-    kinds       by source: "variable" or, if bound after the first update, "result"; else its origin
+    kinds       by source: "variable" or, if bound after the first update or part of a progress bar or a
+                log that is written, "result"; else its origin
     no_reset    why a source cannot be made new
     differing   the pieces that the resumed run holds otherwise, as it held them
     groups      the names of arms that are tried together first
@@ -206,7 +207,9 @@ class ForkingRun(AuditedRun):
         differing: dict[str, State] = {}
         arms = dict(self._arms(live, held, no_reset, differing))
         groups = self._groups(live, arms)
-        kinds = {name: self._kind_of(source) for name, source in live.sources.items()}
+        kinds = {
+            name: self._kind_of(source, live.displays) for name, source in live.sources.items()
+        }
         try:
             continuations = self._run_arms(arms, groups)
             found = ForkedArms(
@@ -311,12 +314,14 @@ class ForkingRun(AuditedRun):
                 self.rank.note_failure()
             self.parent.reply_and_exit(untried(str(error)))
 
-    def _kind_of(self, source: AbstractSource) -> str:
+    def _kind_of(self, source: AbstractSource, displays: Collection[str]) -> str:
         assert self.baseline is not None
         if not source.is_result:
             return source.origin
-        first = self.baseline.data
-        return RESULTS[0] if any(p.path in first for p in source.locations.values()) else RESULTS[1]
+        first, shows = self.baseline.data, tuple(f"{path}." for path in displays)
+        paths = [place.path for place in source.locations.values()]
+        is_memory = any(path in first and not path.startswith(shows) for path in paths)
+        return RESULTS[0] if is_memory else RESULTS[1]
 
     def finish(self, ending: Ending) -> NoReturn:
         if self.is_arm:

@@ -259,7 +259,7 @@ class _Piece:
 
     @property
     def is_left_over(self) -> bool:
-        """Whether it is a variable that did not exist before the first update."""
+        """Whether it is a variable that did not exist before the first update, or part of a display."""
         return self.arms.kinds.get(self.source) == RESULTS[1]
 
     @property
