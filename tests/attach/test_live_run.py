@@ -413,8 +413,8 @@ def test_what_writes_text_is_a_display_unless_it_holds_what_is_trained(stream):
     assert discover_objects([], HeldObjects(roots), {}, with_data=True).displays == ("trainer.bar",)
 
 
-def test_a_number_that_is_only_shown_is_a_mere_result():
+def test_a_number_that_is_only_shown_is_part_of_a_display():
     run: Any = SimpleNamespace(baseline=SimpleNamespace(data={"bar.rate.last": 0, "bars.n": 0}))
-    for path, kind in (("bar.rate.last", "result"), ("bars.n", "variable")):
+    for path, kind in (("bar.rate.last", "display"), ("bars.n", "variable"), ("m", "result")):
         source = ScriptVariables(path, {"value": Place(path, {}, path, path, 1)}, {})
         assert ForkingRun._kind_of(run, source, ["bar"]) == kind

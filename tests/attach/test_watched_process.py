@@ -1,13 +1,16 @@
 """A watched process: how its script ended, what it replies, and which errors come back to the parent."""
 
 import pickle
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+from rich.live import _RefreshThread
 
 from bygones.attach.index_override import IndexOverride, QueuedIndices
+from bygones.attach.isolation.progress_bars import without_redrawing
 from bygones.attach.isolation.script import Script
 from bygones.attach.watched_process import (
     CannotFork,
@@ -125,3 +128,17 @@ def test_an_error_of_our_own_after_the_script_has_ended_comes_back_with_its_plac
     with pytest.raises(Unexpected, match="KeyError: 'nothing there'") as caught:
         run(Broken, tmp_path, "")
     assert "in finish" in caught.value.place
+
+
+def test_threads_that_only_redraw_a_bar_are_not_started():
+    class Derived(_RefreshThread):
+        """As Lightning's."""
+
+    bar: Any = SimpleNamespace(_lock=threading.RLock(), refresh=lambda: None)
+    with without_redrawing():
+        redrawing, other = Derived(bar, 9), threading.Thread(target=lambda: None)
+        redrawing.stop()  # it ends at once where it is started
+        for thread in (redrawing, other):
+            thread.start()
+            thread.join()
+    assert (redrawing.ident, other.ident is not None) == (None, True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from tests.helpers.specimen_checks import AHEAD, BY_HAND, EPOCHS
 
-from bygones.audit.continuation import Continuation
+from bygones.audit.continuation import Continuation, untried
 from bygones.audit.resume_runs import Held, ResumedState, ResumePoint
-from bygones.audit.resuming.causes import BRIEF, find_causes, run_search
+from bygones.audit.resuming.causes import BRIEF, find_causes, note_unexplained, run_search
 
 
 def run(*losses, variables=()) -> Continuation:
@@ -78,6 +78,25 @@ def test_a_variable_is_drawn_anew_if_only_the_stream_changes_it(of_batch, after_
     same = replace(run(), variables=({"batch": "d0"}, {"batch": "d2"}))
     causes, _ = search(alone, lambda _: same, results=["batch"], now={"batch": "d0"})
     assert causes.drawn == {}  # it is not another one at each boundary
+
+
+@pytest.mark.parametrize(
+    ("lost", "together", "said"),
+    [
+        (["moments"], None, "This loss does not explain"),
+        (["moments", "count"], run(9, 9, 8), "These losses together do not explain"),
+        (["moments", "count"], RESUMED.continuation, ""),
+        (["moments", "count"], untried("of another shape"), ""),
+        ([], None, ""),
+    ],
+    ids=["one", "several", "explained", "not tried", "none"],
+)
+def test_a_difference_that_is_not_explained_has_a_note(lost, together, said):
+    alone = {"moments": run(9, 9, 7), "count": run(1, 9, 3)}
+    causes, _ = search({name: alone[name] for name in lost}, lambda _: together)
+    note = " ".join(note_unexplained(lost, causes, RESUMED))
+    assert note.startswith(said)
+    assert ("in step 7. Something else is lost as well" in note) == bool(said)
 
 
 @pytest.fixture

@@ -343,10 +343,11 @@ def _is_text_stream(value: Any) -> bool:
     if isinstance(value, io.IOBase):
         return isinstance(value, io.TextIOBase)
     own = getattr(value, "__dict__", ())
-    writes, flushes, seeks = (
-        name in own or hasattr(type(value), name) for name in ("write", "flush", "seek")
-    )
-    return writes and flushes and not seeks
+
+    def has(*names: str) -> bool:
+        return all(name in own or hasattr(type(value), name) for name in names)
+
+    return (has("write", "flush") and not has("seek")) or has("print", "file")
 
 
 def _is_bygones(value: Any) -> bool:

@@ -30,7 +30,7 @@ from bygones.attach.isolation.fork import (
 )
 from bygones.attach.isolation.fresh_interpreter import FreshInterpreter
 from bygones.attach.isolation.overlay import Overlay, detach_overlay, guarding_native_writes
-from bygones.attach.isolation.progress_bars import without_monitor
+from bygones.attach.isolation.progress_bars import without_redrawing
 from bygones.attach.isolation.script import Script, run_script
 from bygones.attach.job.rank import Rank
 from bygones.attach.live_run import Baseline, KnownMemory, Live
@@ -173,7 +173,7 @@ class WatchedProcess(WatchedScript, ABC):
         """Install the hooks that are active while the script runs."""
         workers = emulating() if self.emulates else nullcontext()
         steps = nullcontext() if self.rank is None else self.rank.counting_steps()
-        with super().watching(), guarding_native_writes(), without_monitor(), workers, steps:
+        with super().watching(), guarding_native_writes(), without_redrawing(), workers, steps:
             yield
 
     def refuse(self, error: BygonesError) -> NoReturn:

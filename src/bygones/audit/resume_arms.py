@@ -58,7 +58,7 @@ from bygones.training.sources import AbstractSource
 
 _BRIEF_STEPS = 2
 _LARGE = ("weights", "moments", "gradients", "batchnorm", "buffers")
-RESULTS = ("variable", "result")  # kinds of sources that may be mere results
+RESULTS = ("variable", "result", "display")  # kinds of sources that may be mere results
 _Treatments = Mapping[str, Callable[[], None]]
 
 
@@ -67,8 +67,8 @@ class ForkedArms:
     """State of the whole run at the same boundary, and the continuations of its arms by name.
 
     theirs      the state of the resumed run that it is compared with
-    kinds       by source: "variable" or, if bound after the first update or part of a progress bar or a
-                log that is written, "result"; else its origin
+    kinds       by source: "variable" or, if bound after the first update, "result", or, if part of a
+                progress bar or a log that is written, "display"; else its origin
     no_reset    why a source cannot be made new
     differing   the pieces that the resumed run holds otherwise, as it held them
     groups      the names of arms that are tried together first
@@ -318,10 +318,10 @@ class ForkingRun(AuditedRun):
         assert self.baseline is not None
         if not source.is_result:
             return source.origin
-        first, shows = self.baseline.data, tuple(f"{path}." for path in displays)
         paths = [place.path for place in source.locations.values()]
-        is_memory = any(path in first and not path.startswith(shows) for path in paths)
-        return RESULTS[0] if is_memory else RESULTS[1]
+        if all(path.startswith(tuple(f"{shown}." for shown in displays)) for path in paths):
+            return "display"
+        return "variable" if any(path in self.baseline.data for path in paths) else "result"
 
     def finish(self, ending: Ending) -> NoReturn:
         if self.is_arm:

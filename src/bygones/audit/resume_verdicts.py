@@ -260,7 +260,11 @@ class _Piece:
     @property
     def is_left_over(self) -> bool:
         """Whether it is a variable that did not exist before the first update, or part of a display."""
-        return self.arms.kinds.get(self.source) == RESULTS[1]
+        return self.arms.kinds.get(self.source) in ("result", "display")
+
+    @property
+    def is_display(self) -> bool:
+        return self.arms.kinds.get(self.source) == "display"
 
     @property
     def is_restored_later(self) -> bool:
@@ -334,8 +338,11 @@ def _of_unrestored(piece: _Piece, other: Mapping[str, Any]) -> Verdict | None:
 
 
 def _of_untried(piece: _Piece, leaves: str) -> Verdict | None:
-    """Judge a piece that differs, but could not be put in: lost, unless a new one makes no difference."""
-    if piece.reset is not None and not piece.is_needed:
+    """Judge a piece that differs, but could not be put in: lost, unless a new one makes no difference.
+
+    A display counts only if a new one makes a difference: it holds bars and rows of its own.
+    """
+    if (piece.reset is not None or piece.is_display) and not piece.is_needed:
         return _of_no_difference(piece)
     why = f"not restored; what that costs could not be tried: {piece.why_untried}"
     return Verdict(piece.name, "FAIL", why, leaves, fresh=piece.apart(piece.reset))

@@ -1,6 +1,7 @@
-"""Progress bars: keep tqdm's monitor thread from starting, since a process with threads cannot be forked.
+"""Progress bars: keep threads that only redraw from starting, since a process with threads cannot be forked.
 
-The thread only redraws a bar that has not been updated for ten seconds.
+tqdm's monitor redraws a bar that has not been updated for ten seconds; rich's thread (and Lightning's, which
+derives from it) redraws its bars a few times a second. The bars themselves are updated by the script.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_MONITOR = "tqdm._monitor"
+_REDRAW = ("tqdm._monitor", "rich.live")  # modules of these threads
 
 
 @contextmanager
-def without_monitor() -> Iterator[None]:
-    """Start every thread inside this context but tqdm's monitor, which tqdm then takes for a running one."""
+def without_redrawing() -> Iterator[None]:
+    """Start every thread inside this context but those that only redraw, which then seem to be running."""
     start = threading.Thread.start
 
-    def start_unless_monitor(thread: Any) -> None:
-        if type(thread).__module__ == _MONITOR:
-            thread.join = lambda timeout=None: None  # called when Python exits
+    def start_unless_redrawing(thread: Any) -> None:
+        if any(kind.__module__ in _REDRAW for kind in type(thread).__mro__):
+            thread.join = lambda timeout=None: None  # called when the bar or Python ends
         else:
             start(thread)
 
-    threading.Thread.start = start_unless_monitor  # type: ignore[method-assign]
+    threading.Thread.start = start_unless_redrawing  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from bygones.audit.continuation import Continuation, same_run
 from bygones.audit.resume_runs import ResumedState
 from bygones.core.digest import same_bits
+from bygones.core.first_difference import first_differing_index
 
 TOGETHER = " + "  # between the names of arms that are tried together
 BRIEF = "two steps of "  # before the names of arms that are followed for so long only
@@ -33,11 +34,14 @@ class Causes:
     names   the sources that together explain it; empty if no set was found, or one alone does
     arm     the run that was given all of them
     drawn   by variable that each step draws anew, the stream that it is drawn from
+    all     the run that was given everything that makes a difference, and is another one than the resumed
+            run nevertheless; None if it was not tried
     """
 
     names: tuple[str, ...] = ()
     arm: Continuation | None = None
     drawn: Mapping[str, str] = field(default_factory=dict)
+    all: Continuation | None = None
 
 
 def run_search(search: Search[Found], run: Callable[[str], Continuation]) -> Found:
@@ -70,26 +74,31 @@ def find_causes(
     """
     moving = [name for name in (*differing, "order") if _moves(name, arms, resumed)]
     wanted = resumed.continuation
-    if len(moving) < 2 or any(same_run(arms[f"resumed {name}"], wanted) for name in moving):
+    if any(same_run(arms[f"resumed {name}"], wanted) for name in moving):
         return Causes()
+    if len(moving) < 2:
+        return Causes(all=arms[f"resumed {moving[0]}"] if moving else None)
     streams = [name for name in moving if name.startswith("streams/")]
     variables = [name for name in moving if name in results]
     drawn: Mapping[str, str] = {}
     if streams and variables and now:
         drawn = yield from _find_drawn(variables, streams, now)
-    names, arm = yield from _find_smallest(moving, wanted)
+    if len(moving) > _MOST:
+        return Causes(drawn=drawn)
+    arm = yield join_arms("resumed", moving)
+    if not same_run(arm, wanted):
+        return Causes(drawn=drawn, all=arm)
+    names, arm = yield from _find_smallest(moving, arm, wanted)
     return Causes(names, arm, drawn)
 
 
 def _find_smallest(
-    moving: list[str], wanted: Continuation
-) -> Search[tuple[tuple[str, ...], Continuation | None]]:
-    """Find the smallest set that explains a run, by leaving out one source after the other."""
-    if len(moving) > _MOST:
-        return (), None
-    arm = yield join_arms("resumed", moving)
-    if not same_run(arm, wanted):
-        return (), None
+    moving: list[str], arm: Continuation, wanted: Continuation
+) -> Search[tuple[tuple[str, ...], Continuation]]:
+    """Find the smallest set that explains a run, by leaving out one source after the other.
+
+    `arm`: the run that was given all of them.
+    """
     kept = moving
     for name in reversed(moving):  # what follows comes last: variables, the order
         rest = [other for other in kept if other != name]
@@ -159,3 +168,24 @@ def _is_alike_later(name: str, control: Continuation, resumed: ResumedState) -> 
     other = resumed.continuation
     right = control.contents[:1] == other.contents[:1] or control.indices[:1] != other.indices[:1]
     return mine is not None and same_bits(mine, theirs) and right
+
+
+def note_unexplained(failed: Collection[str], causes: Causes, resumed: ResumedState) -> list[str]:
+    """Return a note if all that is lost, put in together, does not make the losses of the resumed run.
+
+    `failed`: the lost sources, each of which was put in.
+    """
+    start, arm, wanted = resumed.start, causes.all, resumed.continuation
+    if start is None or arm is None or arm.untried:
+        return []
+    size = min(len(arm.losses), len(wanted.losses))
+    index = first_differing_index(arm.losses[:size], wanted.losses[:size])
+    if index is None:
+        return []
+    several = len(failed) > 1
+    return [
+        f"{'These losses together do' if several else 'This loss does'} not explain the resumed run: an "
+        f"uninterrupted run that is given {'them' if several else 'it'} has another loss in step "
+        f"{start.step + index}. Something else is lost as well, and this cannot tell what. Restore what is "
+        f"named, and audit again."
+    ]

@@ -36,7 +36,7 @@ from bygones.audit.resume_runs import (
     WholeRun,
 )
 from bygones.audit.resume_verdicts import Verdict, judge, judge_again
-from bygones.audit.resuming.causes import run_search
+from bygones.audit.resuming.causes import note_unexplained, run_search
 from bygones.audit.resuming.changed_settings import ChangedRunner
 from bygones.audit.resuming.costs import SeedResult
 from bygones.audit.resuming.files_verdict import FinishedRuns, judge_files
@@ -89,8 +89,9 @@ class SeedCheck:
         if resumed.start.step == 0:
             return _begun_anew(whole, resumed, at, end)
         arms = self._fork_arms(whole, resumed, end)
-        verdicts = [*depends, *judge(whole, resumed, arms, end)]
-        verdicts = name_ranks(verdicts, whole, resumed, arms)
+        verdicts = judge(whole, resumed, arms, end)
+        unexplained = _unexplained(verdicts, arms, resumed)
+        verdicts = name_ranks([*depends, *verdicts], whole, resumed, arms)
         verdicts, notes = self._judge_files(verdicts, whole, resumed, arms)
         if self.request.again is not None:
             once, twice = self._resume_again(resuming, whole, resumed, interrupted, end)
@@ -101,7 +102,9 @@ class SeedCheck:
                 resumed, arms.continuations["carried"], interrupted, end
             )
         ceiling = self._ceiling(whole, arms, end)
-        return SeedResult(whole, resumed, arms, at, end, verdicts, ceiling, tuple(notes), changed)
+        return SeedResult(
+            whole, resumed, arms, at, end, verdicts, ceiling, (*unexplained, *notes), changed
+        )
 
     # -------------------------------------------------------------- runs
 
@@ -386,6 +389,22 @@ class SeedCheck:
 
 def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozenset[str]]:
     return {step: digest for step, digest in digests.items() if step <= last}
+
+
+def _unexplained(verdicts: list[Verdict], arms: ForkedArms, resumed: ResumedState) -> list[str]:
+    """Return a note if what is lost does not explain the resumed run; none where this is not known.
+
+    That is where some of it was not tried, where the boundary is a guess, and where another order was put in:
+    that run does not draw the numbers with which the resumed one shuffles.
+    """
+    failed = [v.source for v in verdicts if v.outcome == "FAIL"]
+    tried = [arms.continuations.get(f"resumed {name}") for name in failed]
+    placed = resumed.start is not None and resumed.start.placed_by == "weights"
+    if not failed or not placed or "order" in failed:
+        return []
+    if any(arm is None or arm.untried or arm.ended for arm in tried):
+        return []
+    return note_unexplained(failed, arms.causes, resumed)
 
 
 def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> SeedResult:
