@@ -2,11 +2,14 @@
 
 # pyright: reportPossiblyUnboundVariable=false
 
+import dis
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bygones.attach.sources.liveness import carried_names, live_at_loop_head
+from bygones.attach.sources.liveness import carried_names, live_at_loop_head, live_before
 
 here: list[frozenset[str]] = []
 
@@ -62,6 +65,33 @@ def once():
     return batch
 
 
+def handling():
+    rounds, seen, batches = 0, 0, iter([1, 2])
+    for _ in range(3):
+        try:
+            batch = next(batches)
+        except StopIteration:
+            rounds += 1
+            batches = iter([n for n in range(rounds)])
+            batch = 0
+        look()
+        seen = batch
+    return seen
+
+
+def recovering():
+    kept, step = 0, 0
+    while step < 2:
+        step += 1
+        try:
+            raise ValueError(step)
+        except ValueError as error:
+            batch = error
+            look()
+            kept += 1
+    return kept, batch
+
+
 @pytest.mark.parametrize(
     ("run", "carried", "not_carried"),
     [
@@ -69,8 +99,10 @@ def once():
         (endless, {"step", "kept"}, {"batch"}),
         (closing, {"count"}, set()),
         (once, set(), {"batch"}),
+        (handling, {"rounds", "batches"}, {"batch", "seen"}),
+        (recovering, {"kept", "step"}, {"batch", "error"}),
     ],
-    ids=["nested loops", "while", "closure", "no loop"],
+    ids=["nested loops", "while", "closure", "no loop", "exception", "in a handler"],
 )
 def test_what_is_read_before_it_is_assigned_is_carried(run, carried, not_carried):
     run()
@@ -80,3 +112,41 @@ def test_what_is_read_before_it_is_assigned_is_carried(run, carried, not_carried
 
 def test_globals_that_functions_name_are_carried():
     assert "here" in carried_names([sys._getframe()])
+
+
+@pytest.mark.parametrize(
+    ("opname", "argval", "after", "before"),
+    [
+        ("LOAD_FAST", "x", "", "x"),
+        ("STORE_FAST", "x", "xy", "y"),
+        ("LOAD_FAST_CHECK", "x", "", "x"),  # from 3.12
+        ("LOAD_FAST_AND_CLEAR", "x", "", "x"),
+        ("LOAD_FROM_DICT_OR_GLOBALS", "x", "", "x"),
+        ("LOAD_FROM_DICT_OR_DEREF", "x", "", "x"),
+        ("LOAD_FAST_LOAD_FAST", ("x", "y"), "", "xy"),  # from 3.13
+        ("STORE_FAST_LOAD_FAST", ("x", "y"), "x", "y"),
+        ("STORE_FAST_LOAD_FAST", ("x", "x"), "x", ""),
+        ("STORE_FAST_STORE_FAST", ("x", "y"), "xyz", "z"),
+        ("LOAD_FAST_BORROW", "x", "", "x"),  # from 3.14
+        ("LOAD_FAST_BORROW_LOAD_FAST_BORROW", ("x", "y"), "", "xy"),
+        ("LOAD_FAST_OF_TOMORROW", ("x", "y"), "", "xy"),
+        ("LOAD_ATTR", "x", "y", "y"),
+        ("IMPORT_NAME", "x", "x", "x"),
+        ("LOAD_SMALL_INT", 3, "x", "x"),
+    ],
+)
+def test_instructions_of_later_versions_are_known(opname, argval, after, before):
+    one: Any = SimpleNamespace(opname=opname, argval=argval, opcode=-1)
+    assert live_before(one, after) == {*before}
+
+
+def test_what_has_a_variable_and_is_not_known_counts_as_a_read():
+    one: Any = SimpleNamespace(opname="FOLD_LOCAL", argval="x", opcode=dis.opmap["LOAD_FAST"])
+    assert live_before(one, "y") == {"x", "y"}
+
+
+def test_a_variable_of_a_modules_comprehension_hides_none_of_its_own():
+    """From 3.12 on a comprehension is part of the code around it."""
+    source = "for step in [1]:\n    batch = [x for x in [2]]\n    x = batch\n    look()"
+    exec(compile(source, "module", "exec"), {"look": look})
+    assert here[0] == {"look"}

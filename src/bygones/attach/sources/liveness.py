@@ -3,19 +3,28 @@
 Liveness analysis, backward over the bytecode: a name is live before an instruction if the instruction reads
 it, or if it is live after it and the instruction does not assign it. At the head of a loop the live names are
 what one round takes over from the one before; a loss or a batch that each round assigns first is not. Inner
-`for` loops are taken to run at least once.
+`for` loops are taken to run at least once, an exception may be raised anywhere in its `try`, and a context
+manager is taken to pass it on.
 (A. V. Aho et al., Compilers, 2nd ed., section 9.2.5.)
+
+Instructions differ between versions of Python. One that has a variable and is unknown here counts as a read.
 """
 
 from __future__ import annotations
 
 import dis
+import inspect
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
 from types import CodeType, FrameType
+from typing import Any
 
 _ENDS = ("RETURN", "RAISE", "RERAISE")
 _ALWAYS = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "JUMP")
-_SCOPES = ("FAST", "NAME", "GLOBAL", "DEREF", "CLASSDEREF")
+_VERBS = ("LOAD", "STORE", "DELETE")
+_SCOPES = {"FAST", "NAME", "GLOBAL", "GLOBALS", "DEREF", "CLASSDEREF", "CLOSURE"}
+_OF_VARIABLES = {*dis.haslocal, *dis.hasfree}
 
 
 def carried_names(frames: Sequence[FrameType]) -> frozenset[str]:
@@ -42,28 +51,94 @@ def live_at_loop_head(code: CodeType, at: int) -> frozenset[str]:
     ...         loss = hidden or step
     ...         hidden = loss
     ...     return loss
-    >>> sorted(live_at_loop_head(train.__code__, _offset_of(train.__code__, "LOAD_FAST", "hidden")))
+    >>> sorted(live_at_loop_head(train.__code__, _offset_of(train.__code__, "LOAD", "hidden")))
     ['hidden']
     """
-    instructions = [*dis.get_instructions(code)]
-    place = {one.offset: index for index, one in enumerate(instructions)}
-    loops = [
-        (one.argval, one.offset)
-        for one in instructions
-        if isinstance(one.argval, int) and _jumps(one) and one.argval <= one.offset
-    ]
-    around = [(head, end) for head, end in loops if head <= at <= end]
-    if not around:
+    instructions, place = _read_code(code)
+    handlers = _handlers(code, instructions, place)
+    head = _innermost_head(instructions, place, handlers, at)
+    if head is None:
         return frozenset()
-    head = place[max(around)[0]]
     first = head + 1 if instructions[head].opname == "FOR_ITER" else head  # one more round begins
-    live = _live_before(instructions, place)[first]
-    if instructions[head].opname == "FOR_ITER" and first < len(instructions):
-        live -= set(_assigned(instructions[first]))
+    live = _live_before(instructions, place, handlers)[first]
     return frozenset(live | {*code.co_cellvars} - {"__class__"})
 
 
-def _live_before(instructions: Sequence[dis.Instruction], place: dict[int, int]) -> list[set[str]]:
+def _innermost_head(
+    instructions: Sequence[dis.Instruction],
+    place: dict[int, int],
+    handlers: dict[int, list[int]],
+    at: int,
+) -> int | None:
+    """Return the index of the head of the innermost loop around the instruction at `at`; None without one.
+
+    Natural loops: a jump back to a head that every way to the jump passes. Python may place the handler of an
+    exception after all other code, with a jump back that begins no round. (Aho et al., section 9.6.6.)
+    """
+    before: list[set[int]] = [set() for _ in instructions]
+    for index in range(len(instructions)):
+        for after in (*_following(instructions, place, index), *handlers.get(index, ())):
+            before[after].add(index)
+    bodies: dict[int, set[int]] = {}
+    for end, one in enumerate(instructions):
+        if _jumps(one) and one.argval in place and "NO_INTERRUPT" not in one.opname:  # not an await
+            head = place[one.argval]
+            body = _reaching(end, head, before) if head <= end else {0}
+            if head == 0 or 0 not in body:
+                bodies[head] = bodies.get(head, set()) | body | {head}
+    mine = bisect_right([one.offset for one in instructions], at) - 1  # `at` may lie in its cache
+    around = [head for head, body in bodies.items() if mine in body]
+    return min(around, key=lambda head: len(bodies[head]), default=None)
+
+
+def _reaching(end: int, head: int, before: Sequence[set[int]]) -> set[int]:
+    """Return what `end` can be reached from without passing `head`."""
+    found, pending = {end}, [end] if end != head else []
+    while pending:
+        for index in before[pending.pop()] - found - {head}:
+            found.add(index)
+            pending.append(index)
+    return found
+
+
+def _read_code(code: CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
+    """Return the instructions, and by offset the index of each; of one that is left out, that of the next.
+
+    Left out are prefixes, and in a module fast variables: only its comprehensions have them, and they hide
+    variables of the same names.
+    """
+    instructions: list[dis.Instruction] = []
+    place: dict[int, int] = {}
+    has_fast = code.co_flags & inspect.CO_OPTIMIZED
+    for one in dis.get_instructions(code):
+        place[one.offset] = len(instructions)
+        is_hidden = not has_fast and "FAST" in one.opname.split("_")
+        if one.opname != "EXTENDED_ARG" and not is_hidden:
+            instructions.append(one)
+    return instructions, place
+
+
+def _handlers(
+    code: CodeType, instructions: Sequence[dis.Instruction], place: dict[int, int]
+) -> dict[int, list[int]]:
+    """Return by index of an instruction the indices where exceptions that it raises are handled."""
+    found: dict[int, list[int]] = {}
+    offsets = [one.offset for one in instructions]
+    entries: list[Any] = getattr(dis.Bytecode(code), "exception_entries", [])  # not in its stubs
+    for entry in entries:
+        target = place[entry.target]
+        if any(one.opname == "WITH_EXCEPT_START" for one in instructions[target : target + 2]):
+            continue
+        for index in range(bisect_left(offsets, entry.start), bisect_left(offsets, entry.end)):
+            found.setdefault(index, []).append(target)
+    return found
+
+
+def _live_before(
+    instructions: Sequence[dis.Instruction],
+    place: dict[int, int],
+    handlers: dict[int, list[int]],
+) -> list[set[str]]:
     """Return the live names before each instruction: the least solution, by iteration."""
     live: list[set[str]] = [set() for _ in instructions]
     changed = True
@@ -73,8 +148,8 @@ def _live_before(instructions: Sequence[dis.Instruction], place: dict[int, int])
             one = instructions[index]
             after: set[str] = set()
             for following in _following(instructions, place, index):
-                after |= live[following]
-            before = {*_read(one)} | (after - {*_assigned(one)})
+                after |= live[_entered(instructions, index, following)]
+            before = live_before(one, after).union(*(live[i] for i in handlers.get(index, ())))
             if before != live[index]:
                 live[index] = before
                 changed = True
@@ -85,38 +160,51 @@ def _following(
     instructions: Sequence[dis.Instruction], place: dict[int, int], index: int
 ) -> Iterator[int]:
     one = instructions[index]
-    if one.opname.startswith(_ENDS):
+    if one.opname.startswith(_ENDS) and one.opname != "RETURN_GENERATOR":
         return
     if _jumps(one) and one.argval in place:
         yield place[one.argval]
         if one.opname in _ALWAYS:
             return
     if index + 1 < len(instructions):
-        enters = instructions[index + 1].opname == "FOR_ITER" and index + 2 < len(instructions)
-        yield index + 2 if enters else index + 1
+        yield index + 1
+
+
+def _entered(instructions: Sequence[dis.Instruction], index: int, following: int) -> int:
+    """Return where a `for` loop that begins next goes on: in its first round, and not after its end."""
+    begins = following == index + 1 and instructions[following].opname == "FOR_ITER"
+    return following + 1 if begins and following + 1 < len(instructions) else following
 
 
 def _jumps(one: dis.Instruction) -> bool:
     return one.opcode in dis.hasjrel or one.opcode in dis.hasjabs
 
 
-def _read(one: dis.Instruction) -> Iterator[str]:
-    yield from _names(one, "LOAD")
+def live_before(one: dis.Instruction, after: Collection[str]) -> set[str]:
+    """Return the names that are live before an instruction, from those that are live after it."""
+    live = {*after}
+    for verb, name in reversed(uses_of(one)):
+        if verb == "LOAD":
+            live.add(name)
+        else:
+            live.discard(name)
+    return live
 
 
-def _assigned(one: dis.Instruction) -> Iterator[str]:
-    yield from _names(one, "STORE")
-    yield from _names(one, "DELETE")
+def uses_of(one: dis.Instruction) -> list[tuple[str, str]]:
+    """Return what an instruction does with variables, in order: LOAD, STORE or DELETE, and the name.
 
-
-def _names(one: dis.Instruction, verb: str) -> Iterator[str]:
-    """Yield the variables that an instruction loads or stores; some do both, LOAD_FAST_AND_CLEAR say."""
+    LOAD_FAST_AND_CLEAR saves a variable that a comprehension hides, and so reads it.
+    """
     parts = one.opname.split("_")
-    if len(parts) < 2 or parts[1] not in _SCOPES:
-        return
-    verbs = [part for part in parts if part in ("LOAD", "STORE", "DELETE")]
-    names = one.argval if isinstance(one.argval, tuple) else (one.argval,) * len(verbs)
-    yield from (name for what, name in zip(verbs, names, strict=False) if what == verb)
+    names = one.argval if isinstance(one.argval, tuple) else (one.argval,)
+    if parts[0] in _VERBS and _SCOPES.intersection(parts):
+        verbs = [part for part in parts if part in _VERBS]
+    elif one.opcode in _OF_VARIABLES:
+        verbs = []
+    else:
+        return []
+    return [*zip_longest(verbs[: len(names)], names, fillvalue="LOAD")]
 
 
 def _names_in(value: object) -> Iterator[str]:
@@ -133,7 +221,6 @@ def _names_in(value: object) -> Iterator[str]:
             pending += [c for c in inner.co_consts if isinstance(c, CodeType)]
 
 
-def _offset_of(code: CodeType, opname: str, name: str) -> int:
+def _offset_of(code: CodeType, verb: str, name: str) -> int:
     """Return where an instruction first reads a name; for examples."""
-    found = (o.offset for o in dis.get_instructions(code) if name in _names(o, opname[:4]))
-    return next(found)
+    return next(o.offset for o in dis.get_instructions(code) if (verb, name) in uses_of(o))
