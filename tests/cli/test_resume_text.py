@@ -26,3 +26,10 @@ def test_a_long_name_is_shortened_between_its_parts_and_not_within_a_key():
     verdict = Verdict(name, "FAIL", "lost")
     report = ResumeReport("train.py", 5, 5, 9, (0,), (verdict,), (), 0.0, {})
     assert headline(report).endswith("carry trainer.….states['model.layers.0'].shadow.")
+
+
+def test_a_run_that_began_anew_is_said_once():
+    verdict = Verdict("everything", "FAIL", "the resumed run began anew. No --resume was given")
+    report = ResumeReport("train.py", 5, 0, 9, (0,), (verdict,), (), 0.0, {})
+    said = "train.py, interrupted after step 5 and started again: the resumed run began anew. "
+    assert headline(report) == f"{said}No --resume was given."

@@ -171,14 +171,18 @@ def judge_again(
                 verdict = replace(verdict, outcome="FAIL", why=why, leaves=named)
                 lost.append(verdict.source)
         now.append(verdict)
-    now.append(_of_second_run(row, resumed, twice, lost))
+    known = [v.source for v in verdicts if v.outcome == "FAIL"]
+    now.append(_of_second_run(row, resumed, twice, lost, known))
     return sorted(now, key=lambda verdict: _RANKS[verdict.outcome])
 
 
 def _of_second_run(
-    row: str, resumed: ResumedState, twice: ResumedState, lost: list[str]
+    row: str, resumed: ResumedState, twice: ResumedState, lost: list[str], known: list[str]
 ) -> Verdict:
-    """Judge how the run goes on that was resumed twice, against the one that was resumed once."""
+    """Judge how the run goes on that was resumed twice, against the one that was resumed once.
+
+    `lost`: what is lost the second time only; `known`: what is lost the first time already.
+    """
     assert resumed.start is not None
     assert twice.start is not None
     begin, passes = twice.start.step, twice.start.passes
@@ -197,6 +201,8 @@ def _of_second_run(
     why = f"resumed again from step {begin}, {seen}"
     if lost:
         return Verdict(row, "ABSTAIN", f"{why}, which follows from {join_names(lost, limit=4)}")
+    if known:
+        return Verdict(row, "ABSTAIN", f"{why}, which may follow from {join_names(known, limit=4)}")
     return Verdict(row, "FAIL", why, first_loss=loss)
 
 

@@ -20,6 +20,8 @@ _DOT = re.compile(r"\.(?![^\[]*\])")  # not within brackets, where it may be par
 def print_check(check: ResumeReport) -> None:
     """Print all of it to the terminal."""
     terminal.out.print(headline(check))
+    if check.failed == ("everything",):  # nothing was compared
+        return
     for sentence in sentences(check):
         terminal.out.print(sentence)
     terminal.out.print(as_table(check))
@@ -33,8 +35,10 @@ def headline(check: ResumeReport) -> str:
         f"interrupted after step {check.interrupted_at}, resumed from its checkpoint of step {check.start} "
         f"and compared up to step {check.until}"
     )
+    if check.failed == ("everything",):
+        why = check.verdicts[0].why.rstrip(".")
+        return f"{check.script}, interrupted after step {check.interrupted_at} and started again: {why}."
     rows = {
-        "everything": "it began anew",
         "second resume": "resumed a second time, it is another run",
         "written files": "it goes on as if it had never stopped, but writes other weights",
     }

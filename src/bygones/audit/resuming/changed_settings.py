@@ -24,6 +24,8 @@ import numpy as np
 
 from bygones.analysis.estimators.base import Estimate
 from bygones.analysis.estimators.paired_t import paired_t
+from bygones.attach.isolation.environment import HASH_SEED, other_hash_seed
+from bygones.attach.isolation.fresh_interpreter import FreshInterpreter
 from bygones.attach.isolation.script import Script
 from bygones.attach.watched_process import run_by_slowest
 from bygones.audit.continuation import Continuation, distance, same_run
@@ -122,6 +124,7 @@ class ChangedRunner:
     seed: int
     folder: Path
     on_run: Callable[[str], None]
+    interpreter: FreshInterpreter | None  # of the run that is resumed without them; None: this one
 
     def compare(
         self, resumed: ResumedState, control: Continuation, interrupted: Interruption, end: int
@@ -175,6 +178,13 @@ class ChangedRunner:
                 reply = self._run_to(name, script, interrupted, last, anew, changed)
         return reply
 
+    def _variables(self, *, anew: bool) -> dict[str, str]:
+        """Return the environment variables of a run with the settings, with the hash seed of its kind."""
+        other = other_hash_seed()
+        if not self.environment or anew or self.interpreter is None or other is None:
+            return {**self.environment}
+        return {HASH_SEED: other, **self.environment}
+
     def _run_to(
         self,
         name: str,
@@ -194,7 +204,8 @@ class ChangedRunner:
             lambda script, parent: ChangedRun(*given, script, self.home, self.seed, folder, parent),
             script,
             empty=anew,
-            environment=self.environment if changed else {},
+            interpreter=None if anew else self.interpreter,
+            environment=self._variables(anew=anew) if changed else {},
         )
         return reply
 

@@ -87,7 +87,8 @@ class SeedCheck:
             resumed = self._resume_alike(resuming, whole, interrupted, end)
         assert resumed.start is not None
         if resumed.start.step == 0:
-            return _begun_anew(whole, resumed, at, end)
+            given = self.request.resumed != self.request.whole
+            return _begun_anew(whole, resumed, at, end, given=given)
         arms = self._fork_arms(whole, resumed, end)
         verdicts = judge(whole, resumed, arms, end)
         unexplained = _unexplained(verdicts, arms, resumed)
@@ -250,6 +251,7 @@ class SeedCheck:
             self.seed,
             folder,
             self.on_run,
+            self.interpreter,
         )
 
     def _depends_on_hashes(
@@ -407,14 +409,22 @@ def _unexplained(verdicts: list[Verdict], arms: ForkedArms, resumed: ResumedStat
     return note_unexplained(failed, arms.causes, resumed)
 
 
-def _begun_anew(whole: ReferenceRun, resumed: ResumedState, at: int, end: int) -> SeedResult:
-    """Return the result of a check whose resumed run has read nothing of the checkpoint."""
+def _begun_anew(
+    whole: ReferenceRun, resumed: ResumedState, at: int, end: int, *, given: bool
+) -> SeedResult:
+    """Return the result of a check whose resumed run has read nothing of the checkpoint.
+
+    `given`: whether it is another command than the uninterrupted run.
+    """
     assert resumed.start is not None
     arms = ForkedArms({}, {}, resumed.start.held, {}, {"carried": NOT_RUN, "sham": NOT_RUN})
-    why = (
-        "the resumed run began anew: its weights are those before the first step. Check that the arguments "
-        "of --resume reach the script, and that it loads its checkpoint"
+    check = (
+        "Check that the arguments of --resume reach the script, and that it loads its checkpoint"
+        if given
+        else "No --resume was given: add the arguments with which the script goes on from its checkpoint, "
+        "like --resume '--resume last.pt'"
     )
+    why = f"the resumed run began anew: its weights are those before the first step. {check}"
     return SeedResult(whole, resumed, arms, at, end, [Verdict("everything", "FAIL", why)])
 
 
