@@ -4,7 +4,7 @@ import pytest
 
 from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
-from bygones.cli.resume_text import headline, sentences
+from bygones.cli.resume_text import as_table, headline, sentences
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,9 @@ def test_a_run_that_began_anew_is_said_once():
     report = ResumeReport("train.py", 5, 0, 9, (0,), (verdict,), (), 0.0, {})
     said = "train.py, interrupted after step 5 and started again: the resumed run began anew. "
     assert headline(report) == f"{said}No --resume was given."
+
+
+def test_the_reason_alone_wraps_in_a_terminal():
+    report = ResumeReport("train.py", 5, 0, 9, (0,), (Verdict("a", "FAIL", "lost"),), (), 0.0, {})
+    columns = as_table(report).columns
+    assert [str(one.header) for one in columns if not one.no_wrap] == ["why"]

@@ -49,7 +49,7 @@ def headline(check: ResumeReport) -> str:
         return f"{check.script}, {where}: its checkpoint does not carry {_listed(lost)}."
     passed = sum(v.outcome == "PASS" and v.source not in rows for v in check.verdicts)
     open_ = [_short(v.source) for v in check.verdicts if v.outcome == "ABSTAIN"]
-    rest = f" Not shown either way: {_listed(open_)}." if open_ else ""
+    rest = f" Not shown either way: {join_names(open_, limit=6)}." if open_ else ""
     return (
         f"{check.script}, {where}: it goes on as if it had never stopped, to the bit. Restored and needed: "
         f"{passed} sources.{rest}"
@@ -77,7 +77,8 @@ def as_table(check: ResumeReport) -> Table:
         for (outcome, why, lost, fresh), names in said.items()
     ]
     columns = ("verdict", "source", "why", "as resumed", "made new")
-    return terminal.table("How far the function moves, by source", columns, rows)
+    title = "How far the function moves, by source"
+    return terminal.table(title, columns, rows, wrapped=columns.index("why"))
 
 
 def advice(check: ResumeReport) -> Iterator[str]:
