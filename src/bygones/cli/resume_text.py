@@ -73,7 +73,7 @@ def as_table(check: ResumeReport) -> Table:
         rest = (verdict.outcome, _why(verdict), _number(verdict.lost), _number(verdict.fresh))
         said.setdefault(rest, []).append(_named(check, verdict))
     rows = [
-        [outcome, "\n".join(names), why, lost, fresh]
+        [outcome, "\n".join(dict.fromkeys(names)), why, lost, fresh]
         for (outcome, why, lost, fresh), names in said.items()
     ]
     columns = ("verdict", "source", "why", "as resumed", "made new")
@@ -153,7 +153,7 @@ def _named(check: ResumeReport, verdict: Verdict) -> str:
 def _short(source: str) -> str:
     """Shorten a long dotted path to its first and its last two parts."""
     pieces = _DOT.split(source)
-    long = len(source) > 40 and len(pieces) > 4
+    long = len(source) > 40 and len(pieces) > 3
     return ".".join([pieces[0], "…", *pieces[-2:]]) if long else source
 
 
