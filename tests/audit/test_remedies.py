@@ -1,19 +1,21 @@
-"""What to write for a lost source: code with the script's own names, which does carry the source."""
+"""The result of a resume check: what to write for a lost source, and the seeds that are checked."""
 
+import os
 import random
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import pytest
 import torch
 
-from bygones.audit.resume_check import ResumeReport
+from bygones.audit.resume_check import ResumeReport, _check_at_once
 from bygones.audit.resume_verdicts import Verdict
 from bygones.audit.resuming.remedies import suggest_remedies
+from bygones.core.errors import ScriptError
 
 PAGE = Path(__file__).parents[2] / "docs" / "resuming.md"
 OBJECTS = {
@@ -105,3 +107,21 @@ def test_the_result_for_programs_is_as_documented():
     assert result["passed"] is False
     for part in (result["verdicts"][0], result["remedies"]["scheduler"]):
         assert all(f"`{key}`" in section for key in part.keys() - {"source"})
+
+
+def test_seeds_side_by_side_are_in_order_and_an_error_of_one_is_raised():
+    def check_of(answer: Callable[[], Any]) -> Any:
+        return SimpleNamespace(check=answer)
+
+    both = [check_of(lambda seed=seed: (seed, os.getpid())) for seed in (1, 2)]
+    (one, first), (two, second) = cast("list[tuple[int, int]]", _check_at_once(both))
+    assert (one, two) == (1, 2)
+    assert len({first, second, os.getpid()}) == 3  # each in a process of its own
+    with pytest.raises(ScriptError, match="does not repeat itself"):
+        _check_at_once([both[0], check_of(raise_error)])
+    with pytest.raises(ScriptError, match="was killed"):
+        _check_at_once([check_of(lambda: os.kill(os.getpid(), 9)), both[1]])
+
+
+def raise_error() -> None:
+    raise ScriptError("it does not repeat itself")
