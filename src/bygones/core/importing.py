@@ -133,16 +133,18 @@ def import_file(path: Path) -> ModuleType:
         raise DesignError(f"there is no file '{path}'. Check the path before the colon.")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)
+        # Compiled here: bytecode that a full disk cut short would be read again for ever.
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise RecipeError(f"{path.name} {describe_error(error, 'on import')}.") from error
     finally:
+        sys.dont_write_bytecode = writes
         with suppress(ValueError):  # the file may have changed it
             sys.path.remove(str(path.parent))
     return module

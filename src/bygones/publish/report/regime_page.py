@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from bygones.core.files import whole_folder
 from bygones.publish.report.drawing import EFFECT, HAIR, INK, NULL, PAPER, WIDE, figure_style
 from bygones.publish.report.page import draw_inline, render_template
+from bygones.publish.report.svg import FigureFolder
 from bygones.publish.report.tables import Table, write_csv
 from bygones.publish.verdicts import number
 
@@ -42,7 +43,8 @@ def write_regimes(facts: RegimeFacts, folder: str | Path) -> Path:
     with whole_folder(Path(folder)) as filled:
         for part in ("figures", "tables"):
             (filled / part).mkdir()
-        shown = draw_inline(regime_figure(facts), filled / "figures", "map", "Map of regimes")
+        figures = FigureFolder(filled / "figures", for_print=True)
+        shown = draw_inline(regime_figure(facts), figures, "map", "Map of regimes")
         write_csv(Table("cells", tuple(facts.cells[0]), tuple(facts.cells)), filled / "tables")
         last = max(cell["horizon"] for cell in facts.cells)
         rows = [
