@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import json
 import marshal
+import platform
 import shutil
 import stat
 import subprocess
@@ -937,3 +938,14 @@ def test_a_regime_of_an_earlier_version_is_graded_and_said_to_be_another(tmp_pat
     assert "code of the recipe, which comes with bygones: " in str(found)
     same = write_bundle(with_design(folder, tmp_path / "t", earlier), tmp_path / "c")
     assert "not the code that the study was run with" in refused(same.path, rerun=1, run_code=True)
+
+
+def test_what_a_killed_bundle_left_is_removed_by_one_that_is_refused(tmp_path):
+    """A process that is killed after its bundle is in place has still to delete its scratch folder."""
+    gone = next(pid for pid in range(4_000_000, 1, -1) if not Path(f"/proc/{pid}").exists())
+    left = tmp_path / f".bygones-{gone}@{platform.node().replace('@', '-')[:60]}@left"
+    left.mkdir()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DesignError, match="something at"):
+        write_bundle(FolderStore(tmp_path / "store"), tmp_path / "out")
+    assert not left.exists()

@@ -1,0 +1,35 @@
+"""A study's file is compiled from its text: no bytecode is read or written, which a full disk may have cut."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from bygones.core.importing import import_file
+
+
+def test_bytecode_that_was_cut_short_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "study.py"
+    path.write_text("value = 3\n")
+    spec = importlib.util.spec_from_file_location("study", path)
+    assert spec is not None
+    assert spec.cached is not None
+    cached = Path(spec.cached)
+    cached.parent.mkdir()
+    cached.write_bytes(importlib.util.MAGIC_NUMBER + bytes(4))
+    assert import_file(path).value == 3
+
+
+def test_no_bytecode_is_written_and_the_users_setting_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "beside_the_study.py").write_text("value = 4\n")
+    path = tmp_path / "study.py"
+    path.write_text("from beside_the_study import value\n")
+    assert import_file(path).value == 4
+    assert not (tmp_path / "__pycache__").exists()
+    assert sys.dont_write_bytecode is False
