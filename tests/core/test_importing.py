@@ -14,7 +14,7 @@ from bygones.core.importing import import_file
 def test_bytecode_that_was_cut_short_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     path.write_text("value = 3\n")
-    cached = Path(py_compile.compile(str(path), doraise=True))
+    cached = Path(py_compile.compile(str(path), doraise=True) or "")
     cached.write_bytes(cached.read_bytes()[:-20])
     assert import_file(path).value == 3
 
