@@ -30,7 +30,7 @@ NOWHERE = {"missing": True, "broken": True}
 
 def lacks_a_package(seed: int) -> Parts:
     if NOWHERE["missing"]:
-        with patch.dict(sys.modules, {"mnist1d": None}):
+        with patch.dict(sys.modules, {"mnist1d": None, "mnist1d.data": None}):
             import_extra("mnist1d.data", "it")
     return classifier(seed)
 
