@@ -413,6 +413,14 @@ def test_what_writes_text_is_a_display_unless_it_holds_what_is_trained(stream):
     assert discover_objects([], HeldObjects(roots), {}, with_data=True).displays == ("trainer.bar",)
 
 
+def test_what_reads_text_is_no_display_for_its_place_in_the_file_is_memory(tmp_path):
+    (tmp_path / "corpus.txt").write_text("one two")
+    for mode, displays in (("r", ()), ("w", ("lines",)), ("a", ("lines",))):
+        with (tmp_path / "corpus.txt").open(mode) as file:
+            roots = (("lines", {}, SimpleNamespace(file=file, number=3)),)
+            assert discover_objects([], HeldObjects(roots), {}, with_data=True).displays == displays
+
+
 def test_a_number_that_is_only_shown_is_part_of_a_display():
     run: Any = SimpleNamespace(baseline=SimpleNamespace(data={"bar.rate.last": 0, "bars.n": 0}))
     for path, kind in (("bar.rate.last", "display"), ("bars.n", "variable"), ("m", "result")):

@@ -339,9 +339,13 @@ def _is_display(value: Any) -> bool:
 
 
 def _is_text_stream(value: Any) -> bool:
-    """Test for a text file or a terminal, or an object of the script or a library that wraps one."""
+    """Test for a text file or a terminal to write to, or an object of the script or a library that wraps one.
+
+    A file that is read may be the data, and then the place in it is memory.
+    """
     if isinstance(value, io.IOBase):
-        return isinstance(value, io.TextIOBase)
+        mode = str(getattr(value, "mode", "w"))
+        return isinstance(value, io.TextIOBase) and (not mode.startswith("r") or "+" in mode)
     own = getattr(value, "__dict__", ())
 
     def has(*names: str) -> bool:
