@@ -34,6 +34,12 @@ def spread_of_pairs(spread_treated: float, spread_control: float, correlation: f
     return math.sqrt(max(0.0, variance))
 
 
+def require_half_width(value: float) -> None:
+    """Raise `DesignError` for a half-width that no number of seeds gives: it is finite and above 0."""
+    if not 0 < value < math.inf:
+        raise DesignError(f"a half-width is a number above 0, in the metric's unit; got {value}.")
+
+
 def half_width(num_pairs: int, spread: float, *, level: float = 0.95) -> float:
     """Return the half-width of the paired t interval of n pairs with this standard deviation: t · σ/√n.
 

@@ -305,9 +305,7 @@ class ForkingRun(AuditedRun):
             self._module_hook = register_module_forward_pre_hook(self._before_module)
         try:
             for one in [name] if name in arms else name.split(TOGETHER):
-                if (
-                    one in arms or self.rank is None
-                ):  # an arm of a job may treat some of its ranks only
+                if self.rank is None or one in arms:  # an arm of a job may treat some ranks only
                     arms[one]()
         except (RecipeError, KeyError) as error:
             if self.rank is not None:

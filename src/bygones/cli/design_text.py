@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
-
-from bygones.core.errors import DesignError
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from bygones.analysis.designs import Design
     from bygones.study.plan import Plan
-
-
-def check_half_width(half_width: float | None) -> None:
-    """Raise `DesignError` for a half-width that no number of seeds gives; None asks for none."""
-    if half_width is not None and not 0 < half_width < math.inf:
-        raise DesignError(
-            f"a half-width is a number above 0, in the metric's unit; got {half_width}."
-        )
 
 
 def print_seeds_needed(planned: Plan, half_width: float, num_workers: int) -> None:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import typer
@@ -19,7 +19,6 @@ from bygones.core.extras import EXTRAS, is_installed
 from bygones.core.text import describe_error, format_bytes
 
 _LEAST_DISK = 1_000_000_000  # bytes; the demo's store takes some 200 MB
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch_optimizer": "pytorch-optimizer"}
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,8 @@ def _look_at_extra(extra: str) -> Finding:
 
 
 def _version(package: str) -> str:
-    try:
-        return version(_DISTRIBUTIONS.get(package, package))
-    except PackageNotFoundError:
-        return "of unknown version"
+    brought_by = packages_distributions().get(package)
+    return version(brought_by[0]) if brought_by else "of unknown version"
 
 
 def _look_at_disk(folder: Path) -> Finding:

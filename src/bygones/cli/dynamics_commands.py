@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from bygones.cli.resources import (
 if TYPE_CHECKING:
     from bygones.dynamics.regime_map import Cell, RegimeMap
     from bygones.dynamics.sensitivity import Sensitivity
+    from bygones.study.design import Study
 
 
 def sensitivity(
@@ -54,29 +56,26 @@ def sensitivity(
       bygones dynamics sensitivity digits --seeds 0-3 --cells 8
     """
     from bygones.cli import terminal
-    from bygones.cli.load import load_study, parse_seeds
     from bygones.dynamics.sensitivity import is_done, jobs_of, sensitivity
     from bygones.publish.report.sensitivity_page import write_sensitivity
 
     num_workers = workers or default_workers("cpu")
     with print_to_stderr():
-        study = load_study(name[0])
-        study = study if seeds is None else study.with_seeds(parse_seeds(seeds))
-        place = lasting_store(store)
+        study, place = _load(name[0], seeds), lasting_store(store)
         jobs = jobs_of(study, place, num_cells=cells, size=size, start=start)
         left = [job for job in jobs if not is_done(job)]
         _print_cost(study.name, jobs[0], len(left), cells)
         if plan:
             return
         executor = make_executor(None, num_workers, None, store, "cpu")
-        done: list[int] = []
-
-        def show(seed: int) -> None:
-            done.append(seed)
-            terminal.console.print(f"{study.name}: {len(done)} of {len(left)} seeds mapped.")
-
         found = sensitivity(
-            study, place, executor, num_cells=cells, size=size, start=start, on_job=show
+            study,
+            place,
+            executor,
+            num_cells=cells,
+            size=size,
+            start=start,
+            on_job=_counter(study.name, len(left), "seeds mapped"),
         )
     page = write_sensitivity(_facts(found), out or path_beside(store, "sensitivity"))
     if as_json:
@@ -156,15 +155,12 @@ def map_regimes(
       bygones dynamics map docs/examples/digits_regimes.py:tanh --rates 0.05,0.2
     """
     from bygones.cli import terminal
-    from bygones.cli.load import load_study, parse_seeds
     from bygones.dynamics.regime_map import default_rates, is_done, jobs_of, regime_map
     from bygones.publish.report.regime_page import write_regimes
 
     with print_to_stderr():
-        study = load_study(name[0])
-        study = study if seeds is None else study.with_seeds(parse_seeds(seeds))
+        study, place = _load(name[0], seeds), lasting_store(store)
         chosen = default_rates(study) if rates is None else _parse_rates(rates)
-        place = lasting_store(store)
         jobs = jobs_of(study, place, rates=chosen, arm=arm)
         left = [job for job in jobs if not is_done(job)]
         steps = jobs[0].at + (len(jobs[0].doses) + 5) * jobs[0].horizons[-1]
@@ -175,21 +171,37 @@ def map_regimes(
         if plan:
             return
         executor = make_executor(None, workers or default_workers("cpu"), None, store, "cpu")
-        done: list[int] = []
-
-        def show(seed: int) -> None:
-            done.append(seed)
-            terminal.console.print(f"{study.name}: {len(done)} of {len(left)} runs done.")
-
-        found = regime_map(study, place, executor, rates=chosen, arm=arm, on_job=show)
-    page = write_regimes(_regime_facts(found), out or path_beside(store, "regimes"))
+        count = _counter(study.name, len(left), "runs done")
+        found = regime_map(study, place, executor, rates=chosen, arm=arm, on_job=count)
+    facts = _regime_facts(found)
+    page = write_regimes(facts, out or path_beside(store, "regimes"))
     if as_json:
-        facts = _regime_facts(found)
         print(json.dumps({"study": found.study, "cells": facts.cells}, indent=2, default=str))
         return
     for sentence in found.sentences():
         terminal.out.print(sentence)
     terminal.out.print(f"Page: {page}")
+
+
+def _load(name: str, seeds: str | None) -> Study:
+    """Load a study, with other seeds if they were asked for."""
+    from bygones.cli.load import load_study, parse_seeds
+
+    study = load_study(name)
+    return study if seeds is None else study.with_seeds(parse_seeds(seeds))
+
+
+def _counter(name: str, total: int, what: str) -> Callable[[int], None]:
+    """Return a function that prints how many jobs are done, to be called after each."""
+    from bygones.cli import terminal
+
+    done: list[int] = []
+
+    def count(job: int) -> None:
+        done.append(job)
+        terminal.console.print(f"{name}: {len(done)} of {total} {what}.")
+
+    return count
 
 
 def _parse_rates(text: str) -> list[float]:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -59,8 +59,11 @@ class ResumeFound:
         return ". ".join(filter(None, (said, code, remedy["note"])))
 
 
-class ResumeCheck(Protocol):
-    """The fixture's function."""
+@dataclass(frozen=True)
+class ResumeCheck:
+    """A check of scripts. Relative paths begin at `folder`."""
+
+    folder: Path
 
     def __call__(
         self,
@@ -76,37 +79,22 @@ class ResumeCheck(Protocol):
         `arguments`: the script's, of which `{seed}` is the seed; `resume`: what is added to resume;
         `seeds`: like `0-2`, several give intervals; `options`: further ones of `bygones audit resume`.
         """
-        ...
-
-
-@pytest.fixture(name=_FIXTURE)
-def resume_check(request: pytest.FixtureRequest) -> ResumeCheck:
-    """Return a function that checks whether a script's checkpoint restores all of its memory.
-
-    Relative paths begin at the folder of the test.
-    """
-    folder = request.path.parent
-
-    def check(
-        script: str | Path,
-        arguments: Sequence[str] = (),
-        *,
-        resume: str = "",
-        seeds: str = "0",
-        options: Sequence[str] = (),
-    ) -> ResumeFound:
         __tracebackhide__ = True
         command = [sys.executable, "-m", "bygones", "audit", "resume", "--json"]
         command += ["--seeds", seeds, *(["--resume", resume] if resume else []), *options]
         ran = subprocess.run(
             [*command, "--", str(script), *arguments],
-            cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False,
+            cwd=self.folder, capture_output=True, text=True, encoding="utf-8", check=False,
         )  # fmt: skip
         if ran.returncode not in (0, 1) or not ran.stdout.strip():
             pytest.fail(f"the check could not be made:\n{ran.stderr.strip()}", pytrace=False)
         return ResumeFound(json.loads(ran.stdout))
 
-    return check
+
+@pytest.fixture(name=_FIXTURE)
+def resume_check(request: pytest.FixtureRequest) -> ResumeCheck:
+    """Return a check whose relative paths begin at the folder of the test."""
+    return ResumeCheck(request.path.parent)
 
 
 def pytest_configure(config: pytest.Config) -> None:

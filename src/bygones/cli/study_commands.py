@@ -12,7 +12,6 @@ import typer
 from bygones.cli import script_study
 from bygones.cli.command_types import takes_script
 from bygones.cli.design_text import (
-    check_half_width,
     designs_of,
     print_designs,
     print_seeds_needed,
@@ -175,7 +174,10 @@ def plan(
         return
     from bygones.cli import terminal
 
-    check_half_width(half_width)
+    if half_width is not None:
+        from bygones.analysis.power import require_half_width
+
+        require_half_width(half_width)
     num_workers = workers or default_workers(device)
     settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
     with print_to_stderr():

@@ -181,7 +181,7 @@ def jobs_of(
             f"a map varies the learning rate, as the setting `lr` of a recipe, and {recipe} has none. Write "
             f"recipe(seed, lr=…) and give it to the optimizer."
         )
-    if not horizons or not rates or any(not rate > 0 for rate in rates):
+    if not horizons or not rates or any(not 0 < rate < math.inf for rate in rates):
         raise DesignError(
             f"a map needs a horizon after the treatment and learning rates above 0; got horizons "
             f"{list(study.horizons)}, rates {list(rates)}."
@@ -243,7 +243,7 @@ def run_job(job: MapJob) -> int:
         sizes = np.array(
             [[np.linalg.norm(treated[a][i] - control[i]) for i in places] for a in job.doses]
         )
-        shape = (*(1,), -1) if pair.control.parts.probe_set is None else _rows(pair)
+        shape = _rows(pair), -1
         labels = [_labels(one.reshape(shape)) for one in control]
         churn = [
             [np.mean(_labels(treated[a][i].reshape(shape)) != labels[i]) for i in places]
@@ -336,9 +336,10 @@ def _space(one: Outputs) -> np.ndarray:
     return one.get("outputs", one["weights"])
 
 
-def _rows(pair: Twins) -> tuple[int, int]:
-    assert pair.control.parts.probe_set is not None
-    return len(pair.control.parts.probe_set[0]), -1
+def _rows(pair: Twins) -> int:
+    """Return the number of inputs that are observed; 1 where the weights are."""
+    probe_set = pair.control.parts.probe_set
+    return 1 if probe_set is None else len(probe_set[0])
 
 
 def _labels(outputs: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import xarray as xr
 from bygones.analysis.arms import Arms
 from bygones.analysis.effects import effect_per_seed, headline_metric, per_seed
 from bygones.analysis.estimators import Estimate, confidence_sequence, half_width_reached
+from bygones.analysis.power import require_half_width
 from bygones.core.errors import DesignError
 from bygones.core.study_facts import StoppingFacts, StudyFacts
 from bygones.store import AbstractStore, MemoryStore
@@ -45,10 +46,7 @@ def measure_until(
     `lanes` and `device` as in `plan`, `merge` as in `measure`; where seeds take their steps together, a batch
     is at least one job of them.
     """
-    if not half_width > 0:
-        raise DesignError(
-            f"a half-width is a number above 0, in the metric's unit; got {half_width}."
-        )
+    require_half_width(half_width)
     if batch < 1 or max_seeds < len(study.seeds):
         raise DesignError(
             f"seeds are added at least one at a time, up to at least the study's own "

@@ -16,7 +16,7 @@ from bygones.attach.job.rank import ADDRESS
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """A bound port. Fork the ranks, then `serve`, then `close`."""
+    """A bound port. `serve` once the ranks are forked; each rank closes its copy of `listener`."""
 
     listener: socket.socket
     port: int
