@@ -34,9 +34,9 @@ def spread_of_pairs(spread_treated: float, spread_control: float, correlation: f
     return math.sqrt(max(0.0, variance))
 
 
-def require_half_width(value: float) -> None:
-    """Raise `DesignError` for a half-width that no number of seeds gives: it is finite and above 0."""
-    if not 0 < value < math.inf:
+def require_half_width(value: float | None) -> None:
+    """Raise `DesignError` unless a half-width is finite and above 0; None asks for none."""
+    if value is not None and not 0 < value < math.inf:
         raise DesignError(f"a half-width is a number above 0, in the metric's unit; got {value}.")
 
 

@@ -172,12 +172,10 @@ def plan(
         )  # fmt: skip
         script_study.print_plan(request, store, workers, as_json=as_json)
         return
+    from bygones.analysis.power import require_half_width
     from bygones.cli import terminal
 
-    if half_width is not None:
-        from bygones.analysis.power import require_half_width
-
-        require_half_width(half_width)
+    require_half_width(half_width)
     num_workers = workers or default_workers(device)
     settings = Settings(target[0], seeds, store, lanes, device, num_workers, siblings, later_forks)
     with print_to_stderr():
