@@ -1,5 +1,20 @@
-"""Entry point of `python -m bygones`, the same as `bygones`."""
+"""Entry point of `bygones` and of `python -m bygones`."""
 
-from bygones.cli.app import main
+from __future__ import annotations
 
-main()
+import sys
+
+from bygones.attach.isolation.environment import begin_alone
+
+
+def main() -> None:
+    """Run the command line; begin anew first where it names a script, before anything slow is imported."""
+    if "--" in sys.argv:
+        begin_alone()
+    from bygones.cli.app import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

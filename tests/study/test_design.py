@@ -14,7 +14,8 @@ import torch
 from tests.helpers.study_recipes import at, classifier, one, plain, small
 
 import bygones
-from bygones.cli.load import load_study, parse_seeds
+from bygones.cli.load import load_study
+from bygones.cli.values import parse_seeds
 from bygones.core.errors import DesignError, UnknownName
 from bygones.core.importing import current_address, load_object
 from bygones.core.values import Window

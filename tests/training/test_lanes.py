@@ -438,7 +438,7 @@ def test_a_store_goes_on_as_it_was_filled(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_width_that_is_no_number_is_refused() -> None:
-    from bygones.cli.load import parse_lanes
+    from bygones.cli.values import parse_lanes
 
     with pytest.raises(DesignError, match="invalid number of lanes 'many'"):
         parse_lanes("many")

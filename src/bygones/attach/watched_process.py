@@ -265,8 +265,9 @@ def run_in_child(
     killed: str = "the script was killed (out of memory?).",
     interpreter: FreshInterpreter | None = None,
     environment: Mapping[str, str] = MappingProxyType({}),
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Any:
-    """Run a watched process in a forked child and return its reply.
+    """Run a watched process in a forked child and return its reply. `meanwhile()` is called while it runs.
 
     With another `interpreter` it is forked there. With other variables in the `environment` it is a new
     Python, which is not forked: they may start threads.
@@ -274,14 +275,11 @@ def run_in_child(
     """
     if environment:
         with FreshInterpreter(environment, forks=False) as interpreter:
-            reply = _run_elsewhere(make, interpreter, empty)
+            reply = _run_elsewhere(make, interpreter, empty, meanwhile)
     elif interpreter is not None:
-        reply = _run_elsewhere(make, interpreter, empty)
+        reply = _run_elsewhere(make, interpreter, empty, meanwhile)
     else:
-        side = fork()
-        if isinstance(side, Parent):
-            make(side).run(empty=empty)
-        reply = side.wait()
+        reply = _run_here(make, empty, meanwhile)
     if reply is None:
         raise ScriptError(killed) from ChildDied()
     if isinstance(reply, BygonesError):
@@ -289,16 +287,36 @@ def run_in_child(
     return reply
 
 
+def _run_here(
+    make: Callable[[Parent], WatchedProcess], empty: bool, meanwhile: Callable[[], object]
+) -> Any:
+    side = fork()
+    if isinstance(side, Parent):
+        make(side).run(empty=empty)
+    try:
+        meanwhile()
+    except BaseException:
+        side.stop()
+        raise
+    return side.wait()
+
+
 def _run_elsewhere(
     make: Callable[[Parent], WatchedProcess],
     interpreter: FreshInterpreter,
     empty: bool,
+    meanwhile: Callable[[], object],
 ) -> Any:
     """Run a watched process in another Python, with the states that the global generators have here."""
     reader, writer = os.pipe()
     states = {name: generator_state(g) for name, g in global_generators().items()}
     interpreter.run(make(Parent(writer)), writer, empty=empty, states=states)
     os.close(writer)
+    try:
+        meanwhile()
+    except BaseException:  # nobody waits for the reply any more
+        os.close(reader)
+        raise
     return read_reply(reader)
 
 
@@ -313,6 +331,7 @@ def run_by_slowest(
     reply = run_in_child(lambda parent: make(script, parent), **how)
     if isinstance(reply, CountBy):
         script = replace(script, clock=reply.optimizer)
+        how.pop("meanwhile", None)  # it was called
         reply = run_in_child(lambda parent: make(script, parent), **how)
     return script, reply
 

@@ -9,10 +9,10 @@ others of its kind, and separately only where that makes another run.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import nn
@@ -51,6 +51,7 @@ from bygones.audit.resuming.causes import (
     Search,
     find_causes,
     run_search,
+    run_side_by_side,
 )
 from bygones.core.errors import DesignError, RecipeError, ScriptError
 from bygones.core.values import State
@@ -97,31 +98,28 @@ class ForkedArms:
         return find_causes(self.continuations, self.differing, results, resumed, self.digests)
 
 
-def try_groups(names: tuple[str, ...], control: Continuation) -> Search[dict[str, Continuation]]:
+def try_alone(name: str) -> Search[dict[str, Continuation]]:
+    """Run one arm; return its continuation by its name."""
+    return {name: (yield name)}
+
+
+def try_groups(
+    names: tuple[str, ...], found: Mapping[str, Continuation]
+) -> Search[dict[str, Continuation]]:
     """Find which of several treatments make another run, by trying them together and halving.
 
-    Yields the names of arms to run, and is sent their continuations. Returns the continuation of each: of
-    those that made no difference together, that of the group.
+    Yields the names of arms to run, and is sent their continuations; then that of "carried" is in `found`.
+    Returns the continuation of each: of those that made no difference together, that of the group.
     """
     if not names:
         return {}
     together = yield TOGETHER.join(names)
-    if len(names) == 1 or same_run(control, together):
+    if len(names) == 1 or same_run(found["carried"], together):
         return dict.fromkeys(names, together)
     half = len(names) // 2
-    first = yield from try_groups(names[:half], control)
-    rest = yield from try_groups(names[half:], control)
+    first = yield from try_groups(names[:half], found)
+    rest = yield from try_groups(names[half:], found)
     return {**first, **rest}
-
-
-def run_groups(
-    groups: Iterable[tuple[str, ...]], control: Continuation, run: Callable[[str], Continuation]
-) -> dict[str, Continuation]:
-    """Run the arms of each group as `try_groups` asks for them; return the continuation of each name."""
-    found: dict[str, Continuation] = {}
-    for group in groups:
-        found |= run_search(try_groups(group, control), run)
-    return found
 
 
 class _IsArm(Exception):
@@ -226,7 +224,10 @@ class ForkingRun(AuditedRun):
             )
             if self.only is None:
                 search = found.search_causes(self.resumed)
-                causes = run_search(search, lambda name: self._fork(name, arms))
+                folder = self.folder / "arm"
+                causes = run_search(
+                    search, lambda name: self.continuation_from(self._fork(name, folder, arms))
+                )
                 found = replace(found, causes=causes)
         except _IsArm:
             return
@@ -271,26 +272,25 @@ class ForkingRun(AuditedRun):
             self.is_arm = True
             self._become(self.only, arms)
             raise _IsArm
-        found = self._fork_several(alone, arms)
-        return found | run_groups(groups, found["carried"], lambda name: self._fork(name, arms))
-
-    def _fork_several(self, names: list[str], arms: _Treatments) -> dict[str, Continuation]:
-        """Fork arms, a few at once, and return their continuations. Raises `_IsArm` in each of them."""
         found: dict[str, Continuation] = {}
-        running: deque[tuple[str, Child]] = deque()
-        for index, name in enumerate(names):
-            if len(running) == self.at_once:
-                earlier, child = running.popleft()
-                found[earlier] = self.continuation_from(child)
-            child = self.fork_arm(self.folder / f"arm{index % self.at_once}")
-            if child is None:
-                self._become(name, arms)
-                raise _IsArm
-            running.append((name, child))
-        return found | {name: self.continuation_from(child) for name, child in running}
+        searches = [try_alone(name) for name in alone]
+        searches += [try_groups(group, found) for group in groups]
+        run_side_by_side(
+            searches,
+            found,
+            lambda name, slot: self._fork(name, self.folder / f"arm{slot}", arms),
+            self.continuation_from,
+            self.at_once,
+        )
+        return found
 
-    def _fork(self, name: str, arms: _Treatments) -> Continuation:
-        return self._fork_several([name], arms)[name]
+    def _fork(self, name: str, folder: Path, arms: _Treatments) -> Child:
+        """Fork an arm. Raises `_IsArm` in it."""
+        child = self.fork_arm(folder)
+        if child is None:
+            self._become(name, arms)
+            raise _IsArm
+        return child
 
     def _become(self, name: str, arms: _Treatments) -> None:
         """Turn this process into an arm, or into several that are tried together."""

@@ -14,7 +14,7 @@ from typing import Any
 from bygones.attach.isolation.fork import scratch_folder, spawn_fork
 from bygones.attach.isolation.fresh_interpreter import FreshInterpreter, other_hashes
 from bygones.attach.isolation.script import check_script
-from bygones.attach.isolation.warmup import warm
+from bygones.attach.isolation.warmup import early_imports, warm
 from bygones.audit.resume_runs import ReferenceRun
 from bygones.audit.resume_verdicts import Verdict, with_seeds
 from bygones.audit.resuming.changed_settings import ChangedSettings, gather_changed
@@ -96,7 +96,10 @@ def _audit(
     on_run: Callable[[str], None],
     interpreter: FreshInterpreter | None,
 ) -> ResumeReport:
-    warm()
+    early = early_imports(home / request.whole.path)
+    if interpreter is not None:  # it imports them while this process does
+        interpreter.warm(early)
+    warm(early)
     began = time.monotonic()
     first, *rest = request.seeds or _SEEDS[:1]
     with scratch_folder() as folder:

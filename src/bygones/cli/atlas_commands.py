@@ -74,7 +74,7 @@ def atlas(
       bygones atlas digits charlm --out digits-and-charlm
     """
     from bygones.cli import terminal
-    from bygones.cli.load import parse_lanes
+    from bygones.cli.values import parse_lanes
     from bygones.publish.report.atlas import write_atlas
 
     names = _chosen(regimes)
@@ -132,8 +132,8 @@ def _plan_all(
 ) -> tuple[dict[str, Plan], dict[str, str], dict[str, Exception]]:
     """Plan and print every study; return the plans, why packages are missing, and the errors, by regime."""
     from bygones.cli import terminal
-    from bygones.cli.load import parse_lanes
     from bygones.cli.resources import lasting_store
+    from bygones.cli.values import parse_lanes
     from bygones.study.plan import plan
 
     plans: dict[str, Plan] = {}

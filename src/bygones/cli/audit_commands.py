@@ -117,8 +117,8 @@ def resume(
         from bygones.audit.resume_check import audit_resume
         from bygones.audit.resuming.request import ResumeRequest
         from bygones.cli import terminal
-        from bygones.cli.load import parse_seeds, parse_variables, split_words
         from bygones.cli.resume_text import print_check
+        from bygones.cli.values import parse_seeds, parse_variables, split_words
 
         whole = make_job(script, seed_env)
         resumed = replace(whole, arguments=(*whole.arguments, *split_words(resume, "--resume")))
@@ -184,7 +184,7 @@ def inventory(
     """
     begin_alone()
     from bygones.audit.sufficiency import check_sufficiency
-    from bygones.cli.load import parse_seeds
+    from bygones.cli.values import parse_seeds
     from bygones.core.errors import DesignError
 
     pair = parse_seeds(seeds)
@@ -303,7 +303,7 @@ def divergence(
     from bygones.attach.isolation.script import Script
     from bygones.audit.operations.divergence import find_divergence
     from bygones.cli import terminal
-    from bygones.cli.load import split_words
+    from bygones.cli.values import split_words
     from bygones.core.errors import DesignError
 
     if (against is None) == (add is None):

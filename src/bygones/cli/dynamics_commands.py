@@ -185,7 +185,8 @@ def map_regimes(
 
 def _load(name: str, seeds: str | None) -> Study:
     """Load a study, with other seeds if they were asked for."""
-    from bygones.cli.load import load_study, parse_seeds
+    from bygones.cli.load import load_study
+    from bygones.cli.values import parse_seeds
 
     study = load_study(name)
     return study if seeds is None else study.with_seeds(parse_seeds(seeds))

@@ -96,7 +96,7 @@ def make_request(
 ) -> ScriptRequest:
     """Make the request for a script's study from the options of `plan` and `run`."""
     begin_alone()
-    from bygones.cli.load import parse_margins, parse_seeds, parse_steps
+    from bygones.cli.values import parse_margins, parse_seeds, parse_steps
     from bygones.scripts.plan import ScriptRequest
 
     return ScriptRequest(

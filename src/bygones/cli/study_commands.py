@@ -366,7 +366,8 @@ class Settings:
 
     def study(self) -> Study:
         """Load the study, with what was asked for in the place of its own."""
-        from bygones.cli.load import load_study, parse_seeds, parse_steps
+        from bygones.cli.load import load_study
+        from bygones.cli.values import parse_seeds, parse_steps
 
         study = load_study(self.name)
         if self.siblings:
@@ -377,7 +378,7 @@ class Settings:
 
     def plan(self) -> Plan:
         """Plan the study into the store."""
-        from bygones.cli.load import parse_lanes
+        from bygones.cli.values import parse_lanes
         from bygones.study.plan import plan
 
         study, width = self.study(), parse_lanes(self.lanes)
@@ -409,7 +410,7 @@ def _run_until(
 ) -> str:
     """Add seeds until the intervals are narrow enough, and return the study's name."""
     from bygones.cli import terminal
-    from bygones.cli.load import parse_lanes
+    from bygones.cli.values import parse_lanes
     from bygones.study.sequential import anytime_estimates, measure_until
 
     study = settings.study()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
 import sys
 from collections.abc import Collection
 from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
 from bygones.attach.isolation.fork import run_in_fork, why_not_fork
 from bygones.core.code_digest import installed_packages
+
+_WITHOUT_THREADS = {"numpy", "scipy", "sklearn"}  # packages that start no threads when imported
 
 
 def imported_libraries(before: Collection[str]) -> tuple[str, ...]:
@@ -46,6 +50,25 @@ def warm(modules: Collection[str] = ()) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def early_imports(script: Path) -> tuple[str, ...]:
+    """Return what a script imports in its first lines, of the packages that are known to start no threads.
+
+    They may be imported before it is known what else the script imports.
+    """
+    try:
+        statements = ast.parse(script.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):  # the script's own run says what is wrong
+        return ()
+    names = []
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            names += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and not statement.level:
+            names.append(statement.module or "")
+    beside = {path.stem for path in script.parent.iterdir()}  # modules of its own come first
+    return tuple(n for n in names if n.partition(".")[0] in _WITHOUT_THREADS - beside)
 
 
 def warm_for(libraries: tuple[str, ...], *, known_to_fork: bool = False) -> bool:

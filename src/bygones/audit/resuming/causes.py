@@ -10,9 +10,10 @@ The searches are generators: they yield the names of arms to run, and are sent t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bygones.audit.continuation import Continuation, same_run
 from bygones.audit.resume_runs import ResumedState
@@ -24,6 +25,7 @@ BRIEF = "two steps of "  # before the names of arms that are followed for so lon
 _MOST = 12  # sources that are tried together
 
 Found = TypeVar("Found")
+Process = TypeVar("Process")
 Search = Generator[str, Continuation, Found]
 
 
@@ -52,6 +54,39 @@ def run_search(search: Search[Found], run: Callable[[str], Continuation]) -> Fou
             name = search.send(run(name))
     except StopIteration as done:
         return done.value
+
+
+def run_side_by_side(
+    searches: Iterable[Search[Mapping[str, Found]]],
+    found: dict[str, Found],
+    start: Callable[[str, int], Process],
+    wait: Callable[[Process], Continuation],
+    at_once: int,
+) -> None:
+    """Run searches, `at_once` arms at a time, and put what each finds into `found`.
+
+    `start(name, slot)` starts an arm, in a slot below `at_once` that no other one is in. Arms are waited for
+    in the order in which they were started.
+    """
+    free, running = list(range(at_once)), deque[tuple[Any, int, Process]]()
+
+    def advance(search: Search[Mapping[str, Found]], slot: int, sent: Any) -> None:
+        try:
+            running.append((search, slot, start(search.send(sent), slot)))
+        except StopIteration as done:
+            found.update(done.value)
+            free.append(slot)
+
+    def advance_oldest() -> None:
+        search, slot, process = running.popleft()
+        advance(search, slot, wait(process))
+
+    for search in searches:
+        while not free:
+            advance_oldest()
+        advance(search, free.pop(), None)
+    while running:
+        advance_oldest()
 
 
 def join_arms(how: str, names: Collection[str]) -> str:

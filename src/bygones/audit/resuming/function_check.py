@@ -26,8 +26,8 @@ from bygones.audit.resume_arms import (
     RESULTS,
     ForkedArms,
     aliases_in,
-    run_groups,
     treatments_of,
+    try_groups,
 )
 from bygones.audit.resume_runs import ReferenceRun, ResumedState, ResumePoint
 from bygones.audit.resume_verdicts import Verdict, judge
@@ -239,7 +239,8 @@ def _run_arms(runner: Runner, resumed: ResumedState) -> ForkedArms:
     grouped = {name for group in groups for name in group}
     run = partial(_run_arm, runner, resumed)
     found = {name: run(name) for name in names if name not in grouped}
-    found |= run_groups(groups, found["carried"], run)
+    for group in groups:
+        found |= run_search(try_groups(group, found), run)
     arms = ForkedArms(held, plain_values(live), theirs, kinds, found, no_reset, differing, groups)
     return replace(arms, causes=run_search(arms.search_causes(resumed), run))
 

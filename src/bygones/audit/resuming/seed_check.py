@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bygones.attach.isolation.fork import Parent
 from bygones.attach.isolation.fresh_interpreter import FreshInterpreter
 from bygones.attach.isolation.script import Script
@@ -26,7 +28,7 @@ from bygones.audit.continuation import (
     same_continuation,
     trained_shapes,
 )
-from bygones.audit.resume_arms import ForkedArms, ForkingRun, run_groups
+from bygones.audit.resume_arms import ForkedArms, ForkingRun, try_groups
 from bygones.audit.resume_runs import (
     InterruptedRun,
     Interruption,
@@ -74,6 +76,7 @@ class SeedCheck:
         self.folder, self.on_run = folder / str(seed), on_run
         self.interpreter, self.arms_at_once = interpreter, arms_at_once
         self.repeated: _Repeated | None = None
+        self.other_seed: Mapping[str, np.ndarray] | None = None
 
     def check(self) -> SeedResult:
         """Run the script uninterrupted, interrupted, resumed and with arms, and judge every source."""
@@ -117,8 +120,9 @@ class SeedCheck:
         *given: Any,
         empty: bool = True,
         interpreter: FreshInterpreter | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> Any:
-        """Run one process, or all of a job.
+        """Run one process, during which `meanwhile()` is called, or all of a job.
 
         Resumed runs find the files of the interrupted one in their folder.
         """
@@ -131,6 +135,7 @@ class SeedCheck:
             script,
             empty=empty,
             interpreter=interpreter,
+            meanwhile=meanwhile,
         )
         return reply
 
@@ -222,7 +227,13 @@ class SeedCheck:
             )
         given = (whole, interrupted, end, again, self.request.horizon is None)
         resumed = self._run(
-            ResumedRun, resuming, "resumed", *given, empty=False, interpreter=self.interpreter
+            ResumedRun,
+            resuming,
+            "resumed",
+            *given,
+            empty=False,
+            interpreter=self.interpreter,
+            meanwhile=lambda: self._run_other_seed(whole, end),
         )
         if resumed.start is None:
             raise ScriptError(
@@ -363,7 +374,8 @@ class SeedCheck:
 
         arms = self._run(ForkingRun, whole.script, "carried", whole, resumed, end, "", 1)
         found = {name: run(name) for name in arms.continuations}
-        found |= run_groups(arms.groups, found["carried"], run)
+        for group in arms.groups:
+            found |= run_search(try_groups(group, found), run)
         arms = replace(arms, continuations=found)
         return replace(arms, causes=run_search(arms.search_causes(resumed), run))
 
@@ -371,22 +383,29 @@ class SeedCheck:
         """Measure how far the functions of two seeds are apart, by module; empty if none is observed."""
         if whole.inputs is None:
             return {}
-        self.on_run("another seed")
-        seed, folder = self.seed + _OTHER_SEED, self.folder / "other"
-        if whole.ranks:
-            other = self._run_job(OtherSeedRun, whole.script, folder, (whole, end), seed=seed)
-        else:
-            other = run_in_child(
-                lambda parent: OtherSeedRun(
-                    whole, end, whole.script, self.home, seed, folder, parent
-                )
-            )
-        mine = arms.continuations["carried"].outputs
+        mine, other = arms.continuations["carried"].outputs, self._run_other_seed(whole, end)
         return {
             name: function_distance(mine[name], other[name], whole.inputs.kind)
             for name in mine
             if name in other and mine[name].shape == other[name].shape
         }
+
+    def _run_other_seed(self, whole: ReferenceRun, end: int) -> Mapping[str, np.ndarray]:
+        """Run another seed, unless it was run, and return its outputs; none if no function is observed."""
+        if self.other_seed is None and whole.inputs is not None:
+            self.on_run("another seed")
+            seed, folder = self.seed + _OTHER_SEED, self.folder / "other"
+            if whole.ranks:
+                self.other_seed = self._run_job(
+                    OtherSeedRun, whole.script, folder, (whole, end), seed=seed
+                )
+            else:
+                self.other_seed = run_in_child(
+                    lambda parent: OtherSeedRun(
+                        whole, end, whole.script, self.home, seed, folder, parent
+                    )
+                )
+        return self.other_seed or {}
 
 
 def _up_to(digests: Mapping[int, frozenset[str]], last: int) -> dict[int, frozenset[str]]:
