@@ -62,7 +62,7 @@ class Roster:
 
     def note_failure(self, number: int) -> None:
         """Note that a rank cannot go on, so that the others would wait for it in vain."""
-        self._rows[number, _FAILED] = 1
+        self._rows[number, _FAILED] = time.monotonic_ns()
 
     def agree(self, number: int, value: int) -> int:
         """Return the number 0 or more that rank 0 gives here; other ranks wait for it."""
@@ -75,6 +75,11 @@ class Roster:
     def steps(self) -> list[int]:
         """Return the number of optimizer steps that each rank has taken."""
         return self._rows[:, _STEPS].tolist()
+
+    def failures(self) -> list[int]:
+        """Return the ranks that have noted that they cannot go on, the first first."""
+        at = self._rows[:, _FAILED].tolist()
+        return sorted((n for n in range(self.size) if at[n]), key=lambda n: at[n])
 
     @property
     def has_failed(self) -> bool:

@@ -29,6 +29,9 @@ _LOOK = 0.1  # seconds between two looks at ranks that have not replied
 _GRACE = 5.0  # seconds without work that ranks get when another cannot go on
 _BUSY = 0.05  # part of a core that a rank at work takes at least
 _FOR_STACKS = 3.0  # seconds to wait for the stacks of ranks
+_FOR_THE_DEAD = (
+    1.0  # seconds that a rank which failed waits for another whose death may be the reason
+)
 _MOST_LINES = 12  # of a traceback
 
 
@@ -115,10 +118,9 @@ class Job:
         """Return the replies of all ranks, once all have replied."""
         watch = _Progress(self.roster)
         while waiting := self._waiting():
-            pipes = {child.pipe: number for number, child in waiting.items()}
-            ready, _, _ = select.select(list(pipes), [], [], _LOOK)
-            for number in sorted(pipes[pipe] for pipe in ready):
-                self.replies[number] = _read(waiting[number].pipe)
+            ready = self._read_replies(waiting, _LOOK)
+            if any(isinstance(self.replies[number], BygonesError) for number in ready):
+                self._await_the_dead()
             self._check_replies()
             if not ready:
                 watch.look({n: self._pid(n) for n in self._waiting()})
@@ -139,6 +141,24 @@ class Job:
         if self.store is not None:
             self.store.stop()
 
+    def _await_the_dead(self) -> None:
+        """Wait a moment for a rank that died: where it did, others fail since they have lost it."""
+        until = time.monotonic() + _FOR_THE_DEAD
+        while (left := until - time.monotonic()) > 0 and None not in self.replies.values():
+            waiting = self._waiting()
+            if not waiting:
+                break
+            self._read_replies(waiting, left)
+
+    def _read_replies(self, waiting: Mapping[int, Child], seconds: float) -> list[int]:
+        """Wait so long for replies, read those that have come, and return the numbers of their ranks."""
+        pipes = {child.pipe: number for number, child in waiting.items()}
+        ready, _, _ = select.select(list(pipes), [], [], seconds)
+        numbers = sorted(pipes[pipe] for pipe in ready)
+        for number in numbers:
+            self.replies[number] = _read(waiting[number].pipe)
+        return numbers
+
     def _waiting(self) -> dict[int, Child]:
         return {n: child for n, child in self.children.items() if n not in self.replies}
 
@@ -146,14 +166,15 @@ class Job:
         return self.children[number].pid
 
     def _check_replies(self) -> None:
-        """Raise if a rank died or replied an error: of several the one that died first, else the lowest."""
+        """Raise if a rank died or replied an error: of several one that died, else the first that failed."""
         for number, reply in sorted(self.replies.items()):
             if reply is None:
                 raise ScriptError(
                     f"{self._named(number)} was killed (out of memory?), after "
                     f"{format_count(self.roster.steps()[number], 'step')}."
                 ) from ChildDied()
-        for number, reply in sorted(self.replies.items()):
+        for number in [*self.roster.failures(), *sorted(self.replies)]:
+            reply = self.replies.get(number)
             if isinstance(reply, Unexpected):
                 raise reply
             if isinstance(reply, BygonesError):
