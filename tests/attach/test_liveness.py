@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from bygones.attach.sources.liveness import carried_names, live_at_loop_head, live_before
+from bygones.attach.sources.liveness import (
+    carried_names,
+    innermost_head,
+    live_at_loop_head,
+    live_before,
+)
 
 here: list[frozenset[str]] = []
 
@@ -143,6 +148,28 @@ def test_instructions_of_later_versions_are_known(opname, argval, after, before)
 def test_what_has_a_variable_and_is_not_known_counts_as_a_read():
     one: Any = SimpleNamespace(opname="FOLD_LOCAL", argval="x", opcode=dis.opmap["LOAD_FAST"])
     assert live_before(one, "y") == {"x", "y"}
+
+
+def test_a_handler_that_jumps_back_into_a_round_begins_none():
+    """From 3.12 on a handler may lie after all other code."""
+    jump = "JUMP_BACKWARD"
+    code: list[Any] = [
+        SimpleNamespace(opname=name, argval=to, opcode=dis.opmap[name], offset=2 * index)
+        for index, (name, to) in enumerate(
+            [
+                ("RESUME", 0),
+                ("FOR_ITER", 10),
+                ("RAISE_VARARGS", 1),
+                ("NOP", None),
+                (jump, 2),
+                ("RETURN_VALUE", None),
+                ("PUSH_EXC_INFO", None),
+                (jump, 6),
+            ]
+        )
+    ]
+    place = {one.offset: index for index, one in enumerate(code)}
+    assert innermost_head(code, place, {2: [6]}, at=12) == 1
 
 
 def test_a_variable_of_a_modules_comprehension_hides_none_of_its_own():

@@ -4,7 +4,7 @@ import pytest
 
 from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
-from bygones.cli.resume_text import as_table, headline, sentences
+from bygones.cli.resume_text import as_table, headline, print_check, sentences
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,13 @@ def test_a_long_name_is_shortened_between_its_parts_and_not_within_a_key():
     assert headline(report).endswith("carry trainer.….states['model.layers.0'].shadow.")
 
 
-def test_a_run_that_began_anew_is_said_once():
+def test_a_run_that_began_anew_is_said_once(capsys):
     verdict = Verdict("everything", "FAIL", "the resumed run began anew. No --resume was given")
     report = ResumeReport("train.py", 5, 0, 9, (0,), (verdict,), (), 0.0, {})
     said = "train.py, interrupted after step 5 and started again: the resumed run began anew. "
     assert headline(report) == f"{said}No --resume was given."
+    print_check(report)
+    assert capsys.readouterr().out.count("began anew") == 1
 
 
 def test_the_reason_alone_wraps_in_a_terminal():

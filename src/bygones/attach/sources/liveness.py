@@ -56,7 +56,7 @@ def live_at_loop_head(code: CodeType, at: int) -> frozenset[str]:
     """
     instructions, place = _read_code(code)
     handlers = _handlers(code, instructions, place)
-    head = _innermost_head(instructions, place, handlers, at)
+    head = innermost_head(instructions, place, handlers, at)
     if head is None:
         return frozenset()
     first = head + 1 if instructions[head].opname == "FOR_ITER" else head  # one more round begins
@@ -64,7 +64,7 @@ def live_at_loop_head(code: CodeType, at: int) -> frozenset[str]:
     return frozenset(live | {*code.co_cellvars} - {"__class__"})
 
 
-def _innermost_head(
+def innermost_head(
     instructions: Sequence[dis.Instruction],
     place: dict[int, int],
     handlers: dict[int, list[int]],
