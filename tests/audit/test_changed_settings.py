@@ -12,6 +12,7 @@ from tests.helpers.commands import Commands
 from bygones.audit.resuming.changed_settings import (
     ChangedRuns,
     ChangedSource,
+    add_hash_seed,
     describe_changed,
     gather_changed,
 )
@@ -64,6 +65,22 @@ def test_another_number_of_threads_changes_nothing_here(commands: Commands, tmp_
     assert (status, result["failed"]) == (0, [])
     assert result["settings"]["settings"] == "OMP_NUM_THREADS=2"
     assert result["settings"]["ignored"]
+
+
+@pytest.mark.parametrize(
+    ("given", "other", "expected"),
+    [
+        ({"A": "1"}, True, {"PYTHONHASHSEED": "1", "A": "1"}),
+        ({"A": "1"}, False, {"A": "1"}),
+        ({"PYTHONHASHSEED": "7"}, True, {"PYTHONHASHSEED": "7"}),
+        ({}, True, {}),
+    ],
+    ids=["resumed", "uninterrupted", "given", "no settings"],
+)
+def test_a_run_with_other_settings_keeps_its_hash_seed(monkeypatch, given, other, expected):
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    monkeypatch.setenv("BYGONES_HASH_SEED_IS", "chosen")
+    assert add_hash_seed(given, other=other) == expected
 
 
 def test_several_seeds_have_intervals_and_one_says_that_it_has_none():

@@ -178,13 +178,6 @@ class ChangedRunner:
                 reply = self._run_to(name, script, interrupted, last, anew, changed)
         return reply
 
-    def _variables(self, *, anew: bool) -> dict[str, str]:
-        """Return the environment variables of a run with the settings, with the hash seed of its kind."""
-        other = other_hash_seed()
-        if not self.environment or anew or self.interpreter is None or other is None:
-            return {**self.environment}
-        return {HASH_SEED: other, **self.environment}
-
     def _run_to(
         self,
         name: str,
@@ -205,9 +198,19 @@ class ChangedRunner:
             script,
             empty=anew,
             interpreter=None if anew else self.interpreter,
-            environment=self._variables(anew=anew) if changed else {},
+            environment=add_hash_seed(
+                self.environment if changed else {}, other=not anew and self.interpreter is not None
+            ),
         )
         return reply
+
+
+def add_hash_seed(environment: Mapping[str, str], *, other: bool) -> dict[str, str]:
+    """Return the variables of a new Python; if it stands for the `other` one, with that one's hash seed."""
+    seed = other_hash_seed()
+    if not environment or not other or seed is None:
+        return {**environment}
+    return {HASH_SEED: seed, **environment}
 
 
 def _add(script: Script, arguments: tuple[str, ...]) -> Script:
