@@ -24,8 +24,8 @@ def make_script(words: list[str], seed_env: str | None, optimizer: int = 0) -> S
     script = make_job(words, seed_env, optimizer)
     if script.processes:
         raise DesignError(
-            f"this command follows a script of one process, and {words[0]} starts several. `bygones sources` "
-            f"and `bygones audit resume` take such jobs too."
+            f"this command follows a script of one process, and {words[0]} starts several. Jobs are taken by "
+            f"`bygones sources`, `bygones ledger write` and `bygones audit resume`."
         )
     return script
 
@@ -145,13 +145,15 @@ def run(
 def record(
     words: list[str], out: Path, every: int, seed: int, seed_env: str | None, optimizer: int
 ) -> None:
-    """Run the script to its own end, and write its ledger."""
+    """Run the script, or the ranks of a job, to their own end, and write the ledger."""
     begin_alone()
     from bygones.cli import terminal
+    from bygones.scripts.job_record import record_job
     from bygones.scripts.record import record_script
 
-    script = make_script(words, seed_env, optimizer)
-    terminal.console.print(str(record_script(script, Path.cwd(), seed, every, out)))
+    script = make_job(words, seed_env, optimizer)
+    write = record_job if script.processes else record_script
+    terminal.console.print(str(write(script, Path.cwd(), seed, every, out)))
 
 
 def _plan(request: ScriptRequest, store: str) -> ScriptPlan:

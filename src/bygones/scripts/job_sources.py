@@ -24,7 +24,7 @@ from bygones.core.digest import digest
 from bygones.core.text import join_names
 from bygones.scripts.pilot import PilotProcess, PilotResult
 
-_KEPT_ALIKE = ("weights", "moments", "scheduler")  # by DistributedDataParallel, and what follows
+KEPT_ALIKE = ("weights", "moments", "scheduler")  # by DistributedDataParallel, and what follows
 _MOST_LEAVES = 3
 
 
@@ -81,9 +81,13 @@ def digest_leaves(live: Live) -> RankSources:
         name: {leaf: digest({"": value}) for leaf, value in but_keys(source.capture()).items()}
         for name, source in live.sources.items()
     }
+    return RankSources(leaves, is_kept_alike(live))
+
+
+def is_kept_alike(live: Live) -> bool:
+    """Test whether the ranks' weights are kept alike: all that is trained is DistributedDataParallel's."""
     modules = list(live.trained.values())
-    alike = bool(modules) and all(isinstance(m, DistributedDataParallel) for m in modules)
-    return RankSources(leaves, alike)
+    return bool(modules) and all(isinstance(m, DistributedDataParallel) for m in modules)
 
 
 def describe_ranks(name: str, held: Sequence[Mapping[str, str] | None]) -> str:
@@ -131,7 +135,7 @@ def odd_ranks(held: Sequence[Mapping[str, str] | None]) -> list[int]:
 def _findings(ranks: Sequence[PilotResult], held: Sequence[RankSources]) -> list[str]:
     """Return what ought to be alike and is not, and what ought to differ and does not."""
     found = []
-    for name in _KEPT_ALIKE if all(one.keeps_alike for one in held) else ():
+    for name in KEPT_ALIKE if all(one.keeps_alike for one in held) else ():
         leaves = [one.leaves.get(name) for one in held]
         differing = differing_leaves(leaves)
         if differing:

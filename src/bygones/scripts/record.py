@@ -59,7 +59,7 @@ def record_script(script: Script, home: Path, seed: int, every: int, path: Path)
     check_script(script)
     path = path.absolute()  # the script may go to another folder
     refuse_existing(path)
-    recorder = _Recorder(script, home, seed, every, path)
+    recorder = Recorder(script, home, seed, every, path)
     warm()  # freezes what torch has made so far, which makes finding objects ten times faster
     try:
         ending = recorder.execute()
@@ -72,7 +72,7 @@ def record_script(script: Script, home: Path, seed: int, every: int, path: Path)
     return recorder.end()
 
 
-class _Recorder(WatchedScript):
+class Recorder(WatchedScript):
     """A script that is recorded into the ledger at `path`, at every `every`-th boundary."""
 
     def __init__(self, script: Script, home: Path, seed: int, every: int, path: Path) -> None:
@@ -94,7 +94,7 @@ class _Recorder(WatchedScript):
                 f"in this process, so there is no boundary to write down."
             )
         if self.clock.step > self.last:
-            self._add()
+            self.add()
         assert self.writer is not None
         return ScriptRecorded(
             path=str(self.path),
@@ -118,9 +118,9 @@ class _Recorder(WatchedScript):
 
     def at_boundary(self, step: int) -> None:
         if step % self.every == 0:
-            self._add()
+            self.add()
 
-    def _add(self) -> None:
+    def add(self) -> None:
         if self.writer is None:
             self.writer = Writer(self.path, self._header(self.find_live()))
         began = time.perf_counter()

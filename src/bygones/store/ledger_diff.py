@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from bygones.core.errors import LedgerError
+from bygones.core.text import join_names
 from bygones.store.ledger import check_header, parse_line
 
 
@@ -48,12 +49,26 @@ class Divergence:
         steps: dict[int, list[str]] = {}
         for name, step in self.followed:
             steps.setdefault(step, []).append(name)
-        later = [f"{', '.join(names)} from {step} on" for step, names in steps.items()]
+        later = [f"{_listed(names)} from {step} on" for step, names in steps.items()]
         follow = f" Then also: {'; '.join(later)}." if later else ""
         return (
-            f"The two runs part {since}: at boundary {self.step} they differ in {', '.join(self.first)}."
+            f"The two runs part {since}: at boundary {self.step} they differ in {_listed(self.first)}."
             f"{follow}{also}"
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """List fields; of a job, each once with all of its ranks."""
+    ranks: dict[str, list[str]] = {}
+    for name in names:
+        of_all, _, rank = name.partition(OF_RANK)
+        ranks.setdefault(of_all, []).extend([rank] if rank else [])
+    return ", ".join(
+        f"{name} of rank{'s' if len(numbers) > 1 else ''} {join_names(numbers)}"
+        if numbers
+        else name
+        for name, numbers in ranks.items()
+    )
 
 
 _SHORTER = "where the shorter ends"
@@ -136,6 +151,7 @@ def _at_equal_steps(
 
 
 _OWN = ("ids", "batches", "loss")
+OF_RANK = " of rank "  # in the ledger of a job, between a field and the number of its rank
 
 
 def fields(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +168,11 @@ _LAST = ("loss", "gradients", "moments", "averages", "batchnorm", "weights")
 
 def _causal(name: str) -> tuple[int, str]:
     """Return the sort key of a field: causes before effects."""
-    if name in _LAST:
-        return 9 + _LAST.index(name), name
-    ranks = {"ids": 1, "batches": 2, "order": 3, "scheduler": 4}
-    return (0 if name.startswith("streams") else ranks.get(name, 5)), name
+    of_all = name.partition(OF_RANK)[0]
+    if of_all in _LAST:
+        return 9 + _LAST.index(of_all), name
+    places = {"ids": 1, "batches": 2, "order": 3, "scheduler": 4}
+    return (0 if of_all.startswith("streams") else places.get(of_all, 5)), name
 
 
 def differing_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:

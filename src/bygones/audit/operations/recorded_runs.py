@@ -39,6 +39,11 @@ def _read(ledger: Path, home: Path) -> tuple[Script, int]:
             f"{ledger} records a recipe, {header.get('run')}; --deep runs scripts again. Expected a ledger "
             f"that `bygones ledger write -- SCRIPT` wrote."
         )
+    if "processes" in header:
+        raise LedgerError(
+            f"{ledger} records a job of {header['processes']} processes, and --deep runs scripts of one. "
+            f"Leave it out; the ledger of each rank lies beside this one."
+        )
     path, *arguments = shlex.split(str(header["run"]))
     _check_files(ledger, home / path, header["files"])
     kind, _, name = str(header.get("seeded_by", "")).rpartition(" ")
