@@ -20,6 +20,7 @@ from bygones.cli import (
     dynamics_commands,
     process,
     record_commands,
+    store_commands,
     study_commands,
 )
 from bygones.cli.aliases import replace_aliases
@@ -41,7 +42,7 @@ _ORDER: list[str] = [
         "atlas",
         "dynamics",
     ),
-    *("audit", "ledger", "bundle", "checklist", "list", "doctor"),
+    *("audit", "store", "ledger", "bundle", "checklist", "list", "doctor"),
     "script",  # not shown: `run -- SCRIPT` says the same
 ]
 
@@ -69,6 +70,7 @@ app = _make_group(
 )
 script = _make_group("Study an unmodified script: run, plan, sources, ledger.")
 audit = _make_group("Audit a script: its checkpoints, inventory and evaluations.")
+store = _make_group("List, measure and delete the studies of a store.")
 ledger = _make_group("Write a run's ledger, compare two, read contracts.")
 bundle = _make_group("Write a study as a self-contained archive, or verify one.")
 dynamics = _make_group("What kind of memory: maps of regimes and sensitivity.")
@@ -76,6 +78,7 @@ GROUPS = {
     "dynamics": dynamics,
     "script": script,
     "audit": audit,
+    "store": store,
     "ledger": ledger,
     "bundle": bundle,
 }
@@ -106,6 +109,9 @@ audit.command("inventory", cls=Command)(audit_commands.inventory)
 audit.command("observers", cls=Command)(audit_commands.observers)
 audit.command("transparency", cls=Command)(audit_commands.transparency)
 audit.command("divergence", cls=Command)(audit_commands.divergence)
+store.command("ls", cls=Command)(store_commands.list_studies)
+store.command("size", cls=Command)(store_commands.measure_size)
+store.command("rm", cls=Command)(store_commands.remove)
 ledger.command("write", cls=TargetCommand)(record_commands.write_ledger)
 ledger.command("diff", cls=Command)(record_commands.diff)
 ledger.command("contract", cls=Command)(record_commands.contract)

@@ -54,11 +54,13 @@ from bygones.cli.options import (
 from bygones.cli.resources import (
     default_workers,
     lasting_store,
+    list_studies,
     make_executor,
     path_beside,
     print_effects,
     print_to_stderr,
     read_result,
+    split_study,
 )
 from bygones.core.errors import DesignError
 
@@ -271,7 +273,8 @@ def report(
 ) -> None:
     """Write the HTML report of a stored study.
 
-    With --json, print its effects and digests instead.
+    Of a store with several studies, each one's report and a page of all, unless --study names one. With
+    --json, print a study's effects and digests instead.
 
     \b
     Example:
@@ -285,7 +288,11 @@ def report(
 
 def compare(
     stores: Annotated[
-        list[str], typer.Argument(metavar="STORE...", help="Folders or URLs of stored studies.")
+        list[str],
+        typer.Argument(
+            metavar="STORE[:STUDY]...",
+            help="Folders or URLs of stores; with the study's name after a colon, if there are several.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder of the comparison page.")
@@ -304,7 +311,7 @@ def compare(
     from bygones.cli import terminal
     from bygones.publish.report import write_comparison
 
-    pooled = side_by_side([read_result(store).outcomes for store in stores])
+    pooled = side_by_side([read_result(*split_study(text)).outcomes for text in stores])
     for one in pooled:
         terminal.out.print(str(one))
     terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
@@ -444,11 +451,16 @@ def _write_report(
     for_print: bool = False,
 ) -> None:
     from bygones.cli import terminal
-    from bygones.publish.report import write_report
+    from bygones.publish.report.index_page import report_folder, write_index
 
-    path = write_report(
-        read_result(store, study, observe).outcomes,
-        out or path_beside(store, "report"),
-        for_print=for_print,
-    )
+    folder = out or path_beside(store, "report")
+    names = [study] if study else list_studies(store)
+    if len(names) > 1:
+        results = {name: read_result(store, name, observe) for name in names}
+        for name, result in results.items():
+            result.write_report(folder / report_folder(name), for_print=for_print)
+        path = write_index([result.outcomes for result in results.values()], folder, store)
+    else:
+        result = read_result(store, study, observe)
+        path = result.write_report(folder, for_print=for_print)
     terminal.out.print(f"Report: {path}")
