@@ -39,10 +39,9 @@ _ORDER: list[str] = [
         "check",
         "report",
         "compare",
-        "atlas",
         "dynamics",
     ),
-    *("audit", "store", "ledger", "bundle", "checklist", "list", "doctor"),
+    *("audit", "store", "ledger", "bundle", "list", "doctor"),
     "script",  # not shown: `run -- SCRIPT` says the same
 ]
 
@@ -70,10 +69,10 @@ app = _make_group(
 )
 script = _make_group("Study an unmodified script: run, plan, sources, ledger.")
 audit = _make_group("Audit a script: its checkpoints, inventory and evaluations.")
-store = _make_group("List, measure and delete the studies of a store.")
+store = _make_group("List, measure, delete a store's studies; fill in a checklist.")
 ledger = _make_group("Write a run's ledger, compare two, read contracts.")
 bundle = _make_group("Write a study as a self-contained archive, or verify one.")
-dynamics = _make_group("What kind of memory: maps of regimes and sensitivity.")
+dynamics = _make_group("What kind of memory: the atlas, maps of regimes, sensitivity.")
 GROUPS = {
     "dynamics": dynamics,
     "script": script,
@@ -87,7 +86,6 @@ for command in (
     study_commands.demo,
     study_commands.report,
     study_commands.compare,
-    atlas_commands.atlas,
 ):
     app.command(cls=Command, rich_help_panel=STUDIES)(command)
 for command in (
@@ -97,7 +95,6 @@ for command in (
     study_commands.check,
 ):
     app.command(cls=TargetCommand, rich_help_panel=STUDIES)(command)
-app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
 app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
 app.command(cls=Command, rich_help_panel=RECORDS)(doctor.doctor)
 for name, group in GROUPS.items():
@@ -112,9 +109,11 @@ audit.command("divergence", cls=Command)(audit_commands.divergence)
 store.command("ls", cls=Command)(store_commands.list_studies)
 store.command("size", cls=Command)(store_commands.measure_size)
 store.command("rm", cls=Command)(store_commands.remove)
+store.command("checklist", cls=Command)(record_commands.checklist)
 ledger.command("write", cls=TargetCommand)(record_commands.write_ledger)
 ledger.command("diff", cls=Command)(record_commands.diff)
 ledger.command("contract", cls=Command)(record_commands.contract)
+dynamics.command("atlas", cls=Command)(atlas_commands.atlas)
 dynamics.command("map", cls=Command)(dynamics_commands.map_regimes)
 dynamics.command("sensitivity", cls=Command)(dynamics_commands.sensitivity)
 bundle.command("write", cls=Command)(record_commands.write_bundle)
