@@ -179,6 +179,8 @@ FORMER = {
     "sufficiency --seeds 3,4 -- x.py": "audit inventory --seeds 3,4 -- x.py",
     "diff a.jsonl b.jsonl": "ledger diff a.jsonl b.jsonl",
     "contract a.jsonl --against b": "ledger contract a.jsonl --against b",
+    "atlas digits --quick": "dynamics atlas digits --quick",
+    "checklist bygones-store --markdown": "store checklist bygones-store --markdown",
     "sensitivity digits --cells 4": "dynamics sensitivity digits --cells 4",
     "verify a.zip --digest 12": "bundle verify a.zip --digest 12",
     "script --fork-at 9 -- x.py --lr 1": "script run --fork-at 9 -- x.py --lr 1",
