@@ -1,4 +1,4 @@
-"""`bygones dynamics atlas`: the page holds what was measured, a stop costs nothing, and what is left out is named."""
+"""The atlas holds what was measured, a stopped run of it costs nothing, and what is left out is named."""
 
 from __future__ import annotations
 

@@ -296,3 +296,21 @@ def test_a_scripts_study_needs_a_store_in_a_folder(commands, tmp_path):
     said = commands(tmp_path, "run", "--store", "memory://there", "--", SCRIPT)
     assert said.code == 6
     assert "this needs a store in a folder, and 'memory://there' is a URL" in said.err
+
+
+# ------------------------------------------------------------------ completion in a shell
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("bygones s", {"sources", "store"}),
+        ("bygones store ", {"ls", "size", "rm", "checklist"}),
+        ("bygones audit resume --th", {"--then", "--then-env"}),
+    ],
+)
+def test_a_shell_is_offered_commands_and_options(bygones, monkeypatch, words, offered):
+    monkeypatch.setenv("_BYGONES_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert set(bygones().out.split()) == offered

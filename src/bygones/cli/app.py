@@ -52,12 +52,20 @@ class _Root(Group):
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=_ORDER.index)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options; that which only prints what `--install-completion` installs is not listed."""
+        found: list[Any] = super().get_params(ctx)
+        for parameter in found:
+            if parameter.name == "show_completion":
+                parameter.hidden = True
+        return found
+
 
 def _make_group(summary: str, cls: type[Group] = Group) -> typer.Typer:
     return typer.Typer(
         cls=cls,
         help=summary,
-        add_completion=False,
+        add_completion=cls is _Root,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )

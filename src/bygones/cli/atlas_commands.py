@@ -1,4 +1,4 @@
-"""The command `bygones dynamics atlas`: train what is missing of every regime, and write one page of them all."""
+"""`bygones dynamics atlas`: train what every regime still lacks, and write one page of them all."""
 
 from __future__ import annotations
 
