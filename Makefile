@@ -7,7 +7,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # compiles and caches the others at their first import. Without that cache every process would compile torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long lint types compile changelog coverage bench clean
+.PHONY: demo test test-long lint types compile changelog site coverage bench clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
@@ -40,6 +40,11 @@ compile: .venv/ready
 changelog: .venv/ready
 	$(BIN)/towncrier build --version $(VERSION) $(if $(RELEASE),--yes,--draft)
 
+# The documentation as a site in site/, with its packages (the extra docs).
+site: .venv/ready
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 coverage: .venv/ready
 	$(BIN)/python -m benchmarks.coverage
 
@@ -47,4 +52,4 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.speed
 
 clean:
-	rm -rf .venv bygones-demo
+	rm -rf .venv bygones-demo site
