@@ -33,6 +33,7 @@ Call = tuple[str, dict[str, Any]]  # the path of a command, and its parameters
 def bygones(tmp_path, monkeypatch, capsys) -> Callable[..., Said]:
     """Runs a command in this process, in a folder with a study and a script."""
     (tmp_path / "study.py").write_text(STUDY)
+    (tmp_path / "study.toml").write_text(f'script = "{SCRIPT}"')
     shutil.copy(ROOT / "tests" / "awkward_scripts" / SCRIPT, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")

@@ -34,6 +34,7 @@ _ORDER: list[str] = [
     *(
         "demo",
         "sources",
+        "init",
         "plan",
         "run",
         "check",
@@ -53,10 +54,10 @@ class _Root(Group):
         return sorted(self.commands, key=_ORDER.index)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options; that which only prints what `--install-completion` installs is not listed."""
+        """Return the options; those of a shell's completion, which is set up once, are not listed."""
         found: list[Any] = super().get_params(ctx)
         for parameter in found:
-            if parameter.name == "show_completion":
+            if parameter.name in ("install_completion", "show_completion"):
                 parameter.hidden = True
         return found
 
@@ -98,6 +99,7 @@ for command in (
     app.command(cls=Command, rich_help_panel=STUDIES)(command)
 for command in (
     study_commands.sources,
+    study_commands.init,
     study_commands.plan,
     study_commands.run,
     study_commands.check,

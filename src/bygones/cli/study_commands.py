@@ -28,6 +28,7 @@ from bygones.cli.options import (
     Json,
     Lanes,
     LaterForks,
+    LeadingMetric,
     Margins,
     MaxSeeds,
     Name,
@@ -37,6 +38,7 @@ from bygones.cli.options import (
     Probe,
     RecipeTarget,
     Replay,
+    ScriptTarget,
     Seed,
     SeedEnv,
     Seeds,
@@ -134,6 +136,27 @@ def sources(
     terminal.print_sources(target[0], at, found, as_json=as_json)
 
 
+def init(
+    target: ScriptTarget,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write; it must not exist.")
+    ] = Path("study.toml"),
+    fork_at: ForkAt = 100,
+    seed: Seed = 0,
+    seed_env: SeedEnv = None,
+) -> None:
+    """Write the study of a script as a file, from its memory.
+
+    The script is run up to the fork. The file has an arm for each source that can be reset or drawn
+    again, to be edited; `bygones run study.toml` trains it.
+
+    \b
+    Example:
+      bygones init --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
+    """
+    script_study.init(target, out, fork_at, seed, seed_env)
+
+
 def plan(
     ctx: typer.Context,
     target: Target,
@@ -156,6 +179,7 @@ def plan(
     replay: Replay = False,
     sufficiency: Sufficiency = False,
     observe: Observe = "",
+    metric: LeadingMetric = "",
 ) -> None:
     """Show what a study will train and what that costs.
 
@@ -170,7 +194,7 @@ def plan(
     if takes_script(ctx, target):
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
-            sufficiency, observe,
+            sufficiency, observe, metric,
         )  # fmt: skip
         script_study.print_plan(request, store, workers, as_json=as_json)
         return
@@ -191,8 +215,7 @@ def plan(
     terminal.print_plan(planned, terminal.plan_lines(planned, num_workers))
     for finding in planned.facts.findings or ():
         terminal.out.print(f"Note: {finding}")
-    if half_width is not None:
-        print_seeds_needed(planned, half_width, num_workers)
+    print_seeds_needed(planned, half_width, num_workers)
     print_designs(planned)
 
 
@@ -222,6 +245,7 @@ def run(
     replay: Replay = False,
     sufficiency: Sufficiency = False,
     observe: Observe = "",
+    metric: LeadingMetric = "",
     verbose: Verbose = False,
 ) -> None:
     """Train what a study still lacks and print its effects.
@@ -237,7 +261,7 @@ def run(
     if takes_script(ctx, target):
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
-            sufficiency, observe,
+            sufficiency, observe, metric,
         )  # fmt: skip
         script_study.run(request, store, workers, as_json=as_json, verbose=verbose)
         return
