@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -72,12 +73,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_cells(cells: list[str], folder: Path) -> list[str]:
     """Run cells in a kernel, and return what each has printed or shown as text."""
-    import nbformat
-    from nbclient import NotebookClient
-
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    made: Any = importlib.import_module("nbformat.v4")
+    client: Any = importlib.import_module("nbclient")
+    notebook = made.new_notebook(cells=[made.new_code_cell(cell) for cell in cells])
     where = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    client.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
     return [
         "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in cell.outputs)
         for cell in notebook.cells
@@ -101,12 +101,12 @@ def recipe(seed: int) -> Parts:
     model = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 2))
     return Parts(
         model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
         data=(points[:512], labels[:512]),
         order=Reshuffle(num_examples=512, batch_size=32),
         probe_set=(points[512:], labels[512:]),
     )
-edited = Study(recipe, study.arms, fork_at=100, horizons=(1, 10, 60), seeds=range(2), name="edited")
+edited = Study(recipe, study.arms, fork_at=100, horizons=(1, 10, 40), seeds=range(2), name="edited")
 steps.append(bygones.plan(edited, store).steps_left)
 again = bygones.measure(edited, store=store, executor=bygones.Processes(2))
 steps.append(bygones.plan(edited, store).steps_left)
