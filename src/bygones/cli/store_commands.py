@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bygones.cli.options import Json, StoredStudy
+from bygones.cli.options import Json, StoredStudy, StudyName
 from bygones.cli.resources import existing_store, lasting_store
 from bygones.core.errors import DesignError
 
@@ -118,3 +118,38 @@ def remove(
         f"Deleted {study}: {format_count(gone.num_objects, 'object')}, {terminal.size(gone.num_bytes)}, and "
         f"{format_count(gone.num_records, 'record')}."
     )
+
+
+def export(
+    record: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECORD",
+            help="A store's folder or URL, a ledger (.jsonl), or the JSON of `bygones audit resume --json`.",
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="TRACKER", help="mlflow, tensorboard or wandb (offline).")
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="A folder, or for MLflow a tracking URI (default: sqlite:///mlflow.db, runs, or here).",
+        ),
+    ] = None,
+    study: StudyName = None,
+) -> None:
+    """Export a study, a ledger or a resume check to an experiment tracker.
+
+    \b
+    Example:
+      bygones store export bygones-store --to tensorboard
+    """
+    from bygones.cli import terminal
+    from bygones.publish.export import TRACKERS
+    from bygones.publish.export.runs import read_run
+
+    tracker = TRACKERS[to]
+    where = tracker.write(read_run(record, study), out or tracker.default_place)
+    terminal.out.print(f"Exported: {where}")
