@@ -306,7 +306,7 @@ def test_a_scripts_study_needs_a_store_in_a_folder(commands, tmp_path):
     ("words", "offered"),
     [
         ("bygones s", {"sources", "store"}),
-        ("bygones store ", {"ls", "size", "rm", "checklist"}),
+        ("bygones store ", {"ls", "size", "rm", "export", "checklist"}),
         ("bygones audit resume --th", {"--then", "--then-env"}),
     ],
 )

@@ -140,7 +140,7 @@ def export(
     ] = None,
     study: StudyName = None,
 ) -> None:
-    """Export a study, a ledger or a resume check to an experiment tracker.
+    """Export a study, a ledger or a resume check to a tracker.
 
     \b
     Example:
