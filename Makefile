@@ -1,12 +1,13 @@
 # `make demo` and `make test` need Python 3.11 or newer and nothing else; both live in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 # Installation compiles no bytecode (--no-compile, below), since most files are never imported; Python
 # compiles and caches the others at their first import. Without that cache every process would compile torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long lint types compile coverage bench clean
+.PHONY: demo test test-long lint types compile changelog site coverage bench clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
@@ -35,6 +36,15 @@ compile: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch .venv/ready
 
+# Prints what has changed since the last release; RELEASE=1 moves it into CHANGELOG.md.
+changelog: .venv/ready
+	$(BIN)/towncrier build --version $(VERSION) $(if $(RELEASE),--yes,--draft)
+
+# The documentation as a site in site/, with its packages (the extra docs).
+site: .venv/ready
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 coverage: .venv/ready
 	$(BIN)/python -m benchmarks.coverage
 
@@ -42,4 +52,4 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.speed
 
 clean:
-	rm -rf .venv bygones-demo
+	rm -rf .venv bygones-demo site

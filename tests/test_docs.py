@@ -58,7 +58,7 @@ def test_the_example_recipe_can_be_forked_and_planned():
     assert {"weights", "moments", "scheduler", "averages", "order"} <= set(needed)
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += [ROOT / "benchmarks" / "RESULTS.md", *sorted((ROOT / "changes").glob("*.md"))]
 on_every_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()

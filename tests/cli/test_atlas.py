@@ -1,4 +1,4 @@
-"""`bygones atlas`: the page holds what was measured, a stop costs nothing, and what is left out is named."""
+"""The atlas holds what was measured, a stopped run of it costs nothing, and what is left out is named."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.usefixtures("page_only")
 
 @pytest.fixture
 def atlas(tmp_path, monkeypatch, capsys) -> Callable[..., Said]:
-    """Runs `bygones atlas` in this process, with four regimes of the test's own in the catalogue."""
+    """Runs `bygones dynamics atlas` in this process, with four regimes of the test's own in the catalogue."""
     regimes = {
         "first": tiny("first"),
         "lacking": tiny("lacking", lacks_a_package),

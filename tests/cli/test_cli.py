@@ -147,7 +147,7 @@ def test_several_studies_in_one_store_are_told_apart(bygones):
     for name in ("study", "other", "spaced"):
         said = bygones("run", f"study.py:{name}", *SERIAL)
         assert said.code == 0, said.err
-    said = bygones("report", "bygones-store")
+    said = bygones("report", "bygones-store", "--json")
     assert said.code == 6
     assert all(name in said.err for name in ("small", "other", "with spaces, and ü"))
     assert bygones("report", "bygones-store", "--study", "with spaces, and ü").code == 0

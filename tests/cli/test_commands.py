@@ -33,6 +33,7 @@ Call = tuple[str, dict[str, Any]]  # the path of a command, and its parameters
 def bygones(tmp_path, monkeypatch, capsys) -> Callable[..., Said]:
     """Runs a command in this process, in a folder with a study and a script."""
     (tmp_path / "study.py").write_text(STUDY)
+    (tmp_path / "study.toml").write_text(f'script = "{SCRIPT}"')
     shutil.copy(ROOT / "tests" / "awkward_scripts" / SCRIPT, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -179,6 +180,8 @@ FORMER = {
     "sufficiency --seeds 3,4 -- x.py": "audit inventory --seeds 3,4 -- x.py",
     "diff a.jsonl b.jsonl": "ledger diff a.jsonl b.jsonl",
     "contract a.jsonl --against b": "ledger contract a.jsonl --against b",
+    "atlas digits --quick": "dynamics atlas digits --quick",
+    "checklist bygones-store --markdown": "store checklist bygones-store --markdown",
     "sensitivity digits --cells 4": "dynamics sensitivity digits --cells 4",
     "verify a.zip --digest 12": "bundle verify a.zip --digest 12",
     "script --fork-at 9 -- x.py --lr 1": "script run --fork-at 9 -- x.py --lr 1",
@@ -294,3 +297,21 @@ def test_a_scripts_study_needs_a_store_in_a_folder(commands, tmp_path):
     said = commands(tmp_path, "run", "--store", "memory://there", "--", SCRIPT)
     assert said.code == 6
     assert "this needs a store in a folder, and 'memory://there' is a URL" in said.err
+
+
+# ------------------------------------------------------------------ completion in a shell
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("bygones s", {"sources", "store"}),
+        ("bygones store ", {"ls", "size", "rm", "export", "checklist"}),
+        ("bygones audit resume --th", {"--then", "--then-env"}),
+    ],
+)
+def test_a_shell_is_offered_commands_and_options(bygones, monkeypatch, words, offered):
+    monkeypatch.setenv("_BYGONES_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert set(bygones().out.split()) == offered

@@ -1,10 +1,14 @@
 """Text of a resume check: names as the script writes them, and sentences that end once."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
-from bygones.cli.resume_text import as_table, headline, print_check, sentences
+from bygones.audit.resuming.remedies import Remedy
+from bygones.cli.resume_text import annotations, as_table, headline, print_check, sentences
 
 
 @pytest.mark.parametrize(
@@ -41,3 +45,34 @@ def test_the_reason_alone_wraps_in_a_terminal():
     report = ResumeReport("train.py", 5, 0, 9, (0,), (Verdict("a", "FAIL", "lost"),), (), 0.0, {})
     columns = as_table(report).columns
     assert [str(one.header) for one in columns if not one.no_wrap] == ["why"]
+
+
+def test_github_is_told_each_loss_with_its_file_and_its_remedy():
+    remedy = Remedy(
+        "scheduler", ("checkpoint['s'] = s.state_dict()",), ("s.load_state_dict(checkpoint['s'])",)
+    )
+    verdicts = (
+        Verdict("scheduler", "FAIL", "not 100% of\nwhat was carried"),
+        Verdict("weights", "PASS", "restored"),
+        Verdict("a:b,c", "FAIL", "lost"),
+    )
+    script = "torchrun --nproc-per-node 2 examples/train.py --seed {seed}"
+    report = ResumeReport(
+        script, 5, 0, 9, (0,), verdicts, (), 0.0, {}, remedies={"scheduler": remedy}
+    )
+    first, second = annotations(report)
+    assert first == (
+        "::error file=examples/train.py,title=Lost on resuming%3A scheduler::not 100%25 of%0Awhat was "
+        "carried. "
+        "Save checkpoint['s'] = s.state_dict() and load s.load_state_dict(checkpoint['s'])."
+    )
+    assert second.startswith("::error file=examples/train.py,title=Lost on resuming%3A a%3Ab%2Cc::")
+
+
+def test_the_action_passes_each_input_to_the_command():
+    text = (Path(__file__).parents[2] / "action.yml").read_text()
+    given = set(re.findall(r"^  ([\w-]+):$", text.partition("\nruns:")[0], re.M))
+    assert given == set(re.findall(r"inputs\.([\w-]+)", text)) == {
+        "script", "resume", "options", "working-directory"
+    }  # fmt: skip
+    assert "bygones audit resume $OPTIONS" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,19 @@ def test_the_dataframe_has_a_row_for_each_effect(result: Result) -> None:
     assert frame["estimate"].tolist() == [effect.estimate.value for effect in expected]
     one = result.effects.select(arm=expected[0].arm, metric="tv", horizon=expected[0].horizon)
     assert [str(effect) for effect in one] == [str(expected[0])]
+
+
+def test_a_picture_is_shown_in_a_notebook_by_itself(result: Result) -> None:
+    shown: Any = result.plot()
+    assert shown._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_a_notebook_shows_is_short_and_whole(result: Result) -> None:
+    effects: Any = result.effects
+    shown = effects._repr_html_()
+    assert shown.count("<tr>") == 1 + len(effects)
+    assert len(repr(effects[0])) < 150
+    assert effects[0]._repr_html_().count("<p") == 1
 
 
 def test_in_a_notebook_names_are_escaped() -> None:

@@ -404,3 +404,27 @@ def test_an_arm_on_the_order_is_planned_where_a_loader_has_workers(commands, tmp
     )
     assert said.code == 0, said.err
     assert "worker processes were emulated" in " ".join(said.out.split())
+
+
+# ------------------------------------------------------------------ a study as a file
+
+
+@pytest.mark.long
+def test_a_file_that_init_writes_is_studied_and_leads_with_its_metric(bygones, tmp_path):
+    shutil.copy(EXAMPLES / "bare_loop.py", tmp_path / "train.py")
+    said = bygones("init", "--fork-at", "10", "--", "train.py", "1")
+    assert said.code == 0, said.err
+    text = (tmp_path / "study.toml").read_text()
+    assert '"reset moments" = "reset:moments"' in text
+    assert "#   batchnorm" in text
+    assert "exists already" in bygones("init", "--", "train.py", "1").err
+    (tmp_path / "study.toml").write_text(text.replace("# metric", "metric").split("[arms]")[0])
+    said = bygones("run", "study.toml", *SMALL[2:], *RESET)
+    assert said.code == 0, said.err
+    assert "Jensen–Shannon" in said.out
+    assert facts_of(outcomes_of(tmp_path)).headline == "js"
+    assert (
+        "no distance called 'tw'" in bygones("run", "study.toml", *SMALL[2:], "--metric", "tw").err
+    )
+    said = bygones("run", "study.toml", *SMALL[2:], "--metric", "rms")
+    assert "rms is a distance of values" in said.err

@@ -475,3 +475,14 @@ def test_addresses_of_built_in_runs_of_earlier_versions_are_found():
     assert load_object(current_address("bygones.regimes.digits:recipe")) is digits.recipe
     assert load_object(current_address("bygones.worlds.heavy_ball:recipe")) is heavy_ball.recipe
     assert current_address("bygones_like.regimes:recipe") == "bygones_like.regimes:recipe"
+
+
+def test_a_study_and_its_plan_are_shown_short() -> None:
+    study = small(("reset", "hold"))
+    planned: Any = plan(study)
+    assert repr(study) == "<Study small: 2 seeds, 2 arms, fork at step 4, horizons 0, 1, 3, 7>"
+    assert "left to train" in repr(planned)
+    assert len(repr(planned)) < 120
+    shown: Any = study
+    assert shown._repr_html_().count("<tr>") == 1 + len(study.arms)
+    assert planned._repr_html_().count("<tr>") == 1 + len(planned.facts.sources)

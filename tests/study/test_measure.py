@@ -72,7 +72,7 @@ def counted(planned: Plan) -> tuple[xr.Dataset, int]:
 def proven_once(monkeypatch):
     """A recipe's fork check and code are asked for by each new store; once will do for all tests."""
     monkeypatch.setattr("bygones.study.certificate.check_fork", _proof)
-    monkeypatch.setattr("bygones.training.recipe.code_digest", _code)
+    monkeypatch.setattr("bygones.core.typed_code.code_digest", _code)
 
 
 def _proof(recipe: Recipe, at: list[int], until: int, seed: int, device: str) -> Certificate:

@@ -10,6 +10,7 @@ from typing import Any
 from bygones.analysis.estimators import Estimate
 from bygones.analysis.metrics import METRICS, Metric
 from bygones.analysis.repeats import VarianceComponents
+from bygones.core.notebook_text import html_paragraph
 from bygones.core.study_facts import Redraw
 from bygones.core.text import capitalize, format_count, join_names, to_plain
 
@@ -87,6 +88,13 @@ class Effect:
         if self.excess is None:
             return None
         return not self.is_within_resolution(self.excess) and not self.excess.covers(0.0)
+
+    def __repr__(self) -> str:
+        return f"<Effect of {self.arm} at horizon {self.horizon}: {self.metric} {self.estimate}>"
+
+    def _repr_html_(self) -> str:
+        """Return the sentence, for a notebook."""
+        return html_paragraph(str(self))
 
     def __str__(self) -> str:
         if self.estimate.num_pairs == 0:

@@ -12,6 +12,8 @@ ALIASES: Mapping[str, tuple[str, str]] = {
     "diff": ("ledger", "diff"),
     "contract": ("ledger", "contract"),
     "verify": ("bundle", "verify"),
+    "atlas": ("dynamics", "atlas"),
+    "checklist": ("store", "checklist"),
     "sensitivity": ("dynamics", "sensitivity"),
     # Groups today, commands before: `bundle STORE` means `bundle write STORE`.
     "script": ("script", "run"),

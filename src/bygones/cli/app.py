@@ -20,6 +20,7 @@ from bygones.cli import (
     dynamics_commands,
     process,
     record_commands,
+    store_commands,
     study_commands,
 )
 from bygones.cli.aliases import replace_aliases
@@ -33,15 +34,15 @@ _ORDER: list[str] = [
     *(
         "demo",
         "sources",
+        "init",
         "plan",
         "run",
         "check",
         "report",
         "compare",
-        "atlas",
         "dynamics",
     ),
-    *("audit", "ledger", "bundle", "checklist", "list", "doctor"),
+    *("audit", "store", "ledger", "bundle", "list", "doctor"),
     "script",  # not shown: `run -- SCRIPT` says the same
 ]
 
@@ -52,12 +53,20 @@ class _Root(Group):
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=_ORDER.index)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options; those of a shell's completion, which is set up once, are not listed."""
+        found: list[Any] = super().get_params(ctx)
+        for parameter in found:
+            if parameter.name in ("install_completion", "show_completion"):
+                parameter.hidden = True
+        return found
+
 
 def _make_group(summary: str, cls: type[Group] = Group) -> typer.Typer:
     return typer.Typer(
         cls=cls,
         help=summary,
-        add_completion=False,
+        add_completion=cls is _Root,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
@@ -69,13 +78,15 @@ app = _make_group(
 )
 script = _make_group("Study an unmodified script: run, plan, sources, ledger.")
 audit = _make_group("Audit a script: its checkpoints, inventory and evaluations.")
+store = _make_group("List, measure, delete, export studies; fill in a checklist.")
 ledger = _make_group("Write a run's ledger, compare two, read contracts.")
 bundle = _make_group("Write a study as a self-contained archive, or verify one.")
-dynamics = _make_group("What kind of memory: maps of regimes and sensitivity.")
+dynamics = _make_group("What kind of memory: the atlas, maps of regimes, sensitivity.")
 GROUPS = {
     "dynamics": dynamics,
     "script": script,
     "audit": audit,
+    "store": store,
     "ledger": ledger,
     "bundle": bundle,
 }
@@ -84,17 +95,16 @@ for command in (
     study_commands.demo,
     study_commands.report,
     study_commands.compare,
-    atlas_commands.atlas,
 ):
     app.command(cls=Command, rich_help_panel=STUDIES)(command)
 for command in (
     study_commands.sources,
+    study_commands.init,
     study_commands.plan,
     study_commands.run,
     study_commands.check,
 ):
     app.command(cls=TargetCommand, rich_help_panel=STUDIES)(command)
-app.command(cls=Command, rich_help_panel=RECORDS)(record_commands.checklist)
 app.command("list", cls=Command, rich_help_panel=RECORDS)(record_commands.list_catalogue)
 app.command(cls=Command, rich_help_panel=RECORDS)(doctor.doctor)
 for name, group in GROUPS.items():
@@ -106,9 +116,15 @@ audit.command("inventory", cls=Command)(audit_commands.inventory)
 audit.command("observers", cls=Command)(audit_commands.observers)
 audit.command("transparency", cls=Command)(audit_commands.transparency)
 audit.command("divergence", cls=Command)(audit_commands.divergence)
+store.command("ls", cls=Command)(store_commands.list_studies)
+store.command("size", cls=Command)(store_commands.measure_size)
+store.command("rm", cls=Command)(store_commands.remove)
+store.command("export", cls=Command)(store_commands.export)
+store.command("checklist", cls=Command)(record_commands.checklist)
 ledger.command("write", cls=TargetCommand)(record_commands.write_ledger)
 ledger.command("diff", cls=Command)(record_commands.diff)
 ledger.command("contract", cls=Command)(record_commands.contract)
+dynamics.command("atlas", cls=Command)(atlas_commands.atlas)
 dynamics.command("map", cls=Command)(dynamics_commands.map_regimes)
 dynamics.command("sensitivity", cls=Command)(dynamics_commands.sensitivity)
 bundle.command("write", cls=Command)(record_commands.write_bundle)

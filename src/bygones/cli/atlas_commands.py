@@ -1,4 +1,4 @@
-"""The command `bygones atlas`: train what is missing of every regime, and write one page of them all."""
+"""`bygones dynamics atlas`: train what every regime still lacks, and write one page of them all."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def atlas(
 
     \b
     Examples:
-      bygones atlas --quick
-      bygones atlas digits charlm --out digits-and-charlm
+      bygones dynamics atlas --quick
+      bygones dynamics atlas digits charlm --out digits-and-charlm
     """
     from bygones.cli import terminal
     from bygones.cli.values import parse_lanes

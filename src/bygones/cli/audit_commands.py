@@ -71,6 +71,14 @@ def resume(
             help="Interrupt the resumed run after this step, and resume it too.",
         ),
     ] = None,
+    smoke: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARGUMENTS",
+            help="A quick check before a long job: add these arguments, like '--max-steps 40', to every run, "
+            "take one seed, and compare 20 steps.",
+        ),
+    ] = None,
     then: Annotated[
         str,
         typer.Option(
@@ -120,7 +128,9 @@ def resume(
         from bygones.cli.resume_text import print_check
         from bygones.cli.values import parse_seeds, parse_variables, split_words
 
-        whole = make_job(script, seed_env)
+        whole = make_job([*script, *split_words(smoke or "", "--smoke")], seed_env)
+        if smoke is not None:
+            seeds, horizon = seeds or "0", horizon or 20
         resumed = replace(whole, arguments=(*whole.arguments, *split_words(resume, "--resume")))
         if resume_script is not None:
             other = make_job(split_words(resume_script, "--resume-script") or [""], seed_env)

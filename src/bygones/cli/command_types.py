@@ -13,6 +13,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from bygones.cli.study_file import expand_study_file, find_study_file
 from bygones.core.errors import DesignError
 
 FOR_RECIPES = "For a recipe"
@@ -49,6 +50,15 @@ class TargetCommand(Command):
     """A command that takes a recipe or, after `--`, a training script."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {
+            name: not getattr(part, "is_flag", False)
+            for part in self.params
+            if part.param_type_name == "option"
+            for name in part.opts
+        }
+        place = find_study_file(args, options)
+        if place is not None:
+            args = expand_study_file(args, place, options)
         ctx.meta[_WORDS_AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else None
         return super().parse_args(ctx, args)
 

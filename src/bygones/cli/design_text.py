@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from bygones.study.plan import Plan
 
 
-def print_seeds_needed(planned: Plan, half_width: float, num_workers: int) -> None:
-    """Print how many seeds each arm's excess needs, judged by the stored seeds of the study."""
+def print_seeds_needed(planned: Plan, half_width: float | None, num_workers: int) -> None:
+    """Print how many seeds each arm's excess needs, judged by the stored seeds; for None, nothing."""
+    if half_width is None:
+        return
     from bygones.analysis.power import seeds_needed
     from bygones.cli import terminal
     from bygones.store.outcomes import read_manifest, read_outcomes

@@ -15,8 +15,8 @@ Target = Annotated[
     list[str],
     typer.Argument(
         metavar="STUDY | -- SCRIPT [ARGUMENTS]",
-        help="A built-in regime (see `bygones list regimes`), study.py[:function] or "
-        "package.module:function.\n"
+        help="A built-in regime (see `bygones list regimes`), study.py[:function], "
+        "package.module:function, or study.toml.\n"
         "A training script with its arguments, after `--`; {seed} stands for the seed.",
     ),
 ]
@@ -231,6 +231,16 @@ Probe = Annotated[
         rich_help_panel=FOR_SCRIPTS,
         help="Observe this function of the model, which returns an array [inputs, outputs] or (logits, "
         "labels). Without it, the model's outputs on the script's own evaluation batches.",
+    ),
+]
+LeadingMetric = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        rich_help_panel=FOR_SCRIPTS,
+        help="Lead with this distance of `bygones list metrics`, like js (default: tv; rms if outputs are "
+        "no classes).",
     ),
 ]
 Observe = Annotated[

@@ -258,7 +258,7 @@ def checklist(
 
     \b
     Example:
-      bygones checklist bygones-store --markdown
+      bygones store checklist bygones-store --markdown
     """
     from bygones.cli import terminal
     from bygones.publish.checklist import checklist, to_markdown

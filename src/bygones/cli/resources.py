@@ -109,6 +109,26 @@ def read_result(place: str, study: str | None = None, observe: str = "") -> Resu
     return load(place, study, observe)
 
 
+def list_studies(place: str) -> list[str]:
+    """Return the names of the finished studies in a store that lasts."""
+    from bygones.store import open_existing
+    from bygones.store.outcomes import read_manifests
+
+    lasting_store(place)
+    return sorted(read_manifests(open_existing(place)))
+
+
+def split_study(text: str) -> tuple[str, str | None]:
+    """Split STORE:STUDY; a folder that has this very name, or a URL's own colon, is not split.
+
+    >>> split_study("bygones-store:digits"), split_study("s3://bucket/study")
+    (('bygones-store', 'digits'), ('s3://bucket/study', None))
+    """
+    place, colon, study = text.rpartition(":")
+    whole = not colon or study.startswith("//") or Path(text).exists()
+    return (text, None) if whole else (place, study)
+
+
 def print_effects(
     place: str, study: str | None, *, as_json: bool, observe: str = "", verbose: bool = False
 ) -> None:

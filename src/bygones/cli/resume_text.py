@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 
@@ -18,7 +19,10 @@ _DOT = re.compile(r"\.(?![^\[]*\])")  # not within brackets, where it may be par
 
 
 def print_check(check: ResumeReport) -> None:
-    """Print all of it to the terminal."""
+    """Print all of it to the terminal; in a workflow of GitHub, also what marks the script."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in annotations(check):
+            print(line)
     terminal.out.print(headline(check))
     if check.failed == ("everything",):  # nothing was compared
         return
@@ -27,6 +31,26 @@ def print_check(check: ResumeReport) -> None:
     terminal.out.print(as_table(check))
     for sentence in (*advice(check), *other_settings(check)):
         terminal.out.print(sentence)
+
+
+def annotations(check: ResumeReport) -> Iterator[str]:
+    """Yield a line for each failure as a workflow command of GitHub, which marks the script with it."""
+    file = next((word for word in check.script.split() if word.endswith(".py")), check.script)
+    for verdict in check.verdicts:
+        if verdict.outcome == "FAIL":
+            remedy = check.remedies.get(verdict.source)
+            said = [f"{_why(verdict).rstrip('.')}."]
+            if remedy is not None and remedy.save:
+                said.append(f"Save {'; '.join(remedy.save)} and load {'; '.join(remedy.load)}.")
+            title = _escape(f"Lost on resuming: {verdict.source}", ":,")
+            yield f"::error file={_escape(file, ':,')},title={title}::{_escape(' '.join(said))}"
+
+
+def _escape(text: str, also: str = "") -> str:
+    """Write what a workflow command would take for its own signs as codes."""
+    for sign in ("%", "\r", "\n", *also):
+        text = text.replace(sign, f"%{ord(sign):02X}")
+    return text
 
 
 def headline(check: ResumeReport) -> str:

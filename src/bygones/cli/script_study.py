@@ -93,6 +93,7 @@ def make_request(
     replay: bool,
     sufficiency: bool,
     observe: str = "",
+    metric: str = "",
 ) -> ScriptRequest:
     """Make the request for a script's study from the options of `plan` and `run`."""
     begin_alone()
@@ -111,7 +112,33 @@ def make_request(
         replay=replay,
         sufficiency=sufficiency,
         observe=observe,
+        metric=metric,
     )
+
+
+def init(words: list[str], out: Path, fork_at: int, seed: int, seed_env: str | None) -> None:
+    """Run the script up to the fork, and write its study as a file. Refuses to write over one."""
+    begin_alone()
+    from bygones.attach.isolation.script import check_script
+    from bygones.cli import terminal
+    from bygones.cli.study_file import write_study
+    from bygones.core.files import write_whole
+    from bygones.scripts.arm_syntax import spell_default_arms
+    from bygones.scripts.pilot import run_pilot
+
+    if out.exists():
+        raise DesignError(f"{out} exists already. Give another name by --out, or delete it.")
+    script = make_script(words, seed_env)
+    check_script(script)
+    found = run_pilot(
+        script,
+        Path.cwd(),
+        seed,
+        fork_at,
+        lambda live: spell_default_arms(live.sources, fork_at, 100),
+    )
+    write_whole(out, write_study(words, fork_at, found.answer, found.sources, seed_env))
+    terminal.out.print(f"Wrote {out}. Look at its arms, then: bygones run {out}")
 
 
 def print_plan(request: ScriptRequest, store: str, workers: int | None, *, as_json: bool) -> None:

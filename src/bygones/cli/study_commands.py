@@ -28,6 +28,7 @@ from bygones.cli.options import (
     Json,
     Lanes,
     LaterForks,
+    LeadingMetric,
     Margins,
     MaxSeeds,
     Name,
@@ -37,6 +38,7 @@ from bygones.cli.options import (
     Probe,
     RecipeTarget,
     Replay,
+    ScriptTarget,
     Seed,
     SeedEnv,
     Seeds,
@@ -54,11 +56,13 @@ from bygones.cli.options import (
 from bygones.cli.resources import (
     default_workers,
     lasting_store,
+    list_studies,
     make_executor,
     path_beside,
     print_effects,
     print_to_stderr,
     read_result,
+    split_study,
 )
 from bygones.core.errors import DesignError
 
@@ -132,6 +136,27 @@ def sources(
     terminal.print_sources(target[0], at, found, as_json=as_json)
 
 
+def init(
+    target: ScriptTarget,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write; it must not exist.")
+    ] = Path("study.toml"),
+    fork_at: ForkAt = 100,
+    seed: Seed = 0,
+    seed_env: SeedEnv = None,
+) -> None:
+    """Write the study of a script as a file, from its memory.
+
+    The script is run up to the fork. The file has an arm for each source that can be reset or drawn
+    again, to be edited; `bygones run study.toml` trains it.
+
+    \b
+    Example:
+      bygones init --fork-at 60 -- examples/scripts/torchs_ema.py --seed {seed}
+    """
+    script_study.init(target, out, fork_at, seed, seed_env)
+
+
 def plan(
     ctx: typer.Context,
     target: Target,
@@ -154,6 +179,7 @@ def plan(
     replay: Replay = False,
     sufficiency: Sufficiency = False,
     observe: Observe = "",
+    metric: LeadingMetric = "",
 ) -> None:
     """Show what a study will train and what that costs.
 
@@ -168,7 +194,7 @@ def plan(
     if takes_script(ctx, target):
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
-            sufficiency, observe,
+            sufficiency, observe, metric,
         )  # fmt: skip
         script_study.print_plan(request, store, workers, as_json=as_json)
         return
@@ -189,8 +215,7 @@ def plan(
     terminal.print_plan(planned, terminal.plan_lines(planned, num_workers))
     for finding in planned.facts.findings or ():
         terminal.out.print(f"Note: {finding}")
-    if half_width is not None:
-        print_seeds_needed(planned, half_width, num_workers)
+    print_seeds_needed(planned, half_width, num_workers)
     print_designs(planned)
 
 
@@ -220,6 +245,7 @@ def run(
     replay: Replay = False,
     sufficiency: Sufficiency = False,
     observe: Observe = "",
+    metric: LeadingMetric = "",
     verbose: Verbose = False,
 ) -> None:
     """Train what a study still lacks and print its effects.
@@ -235,7 +261,7 @@ def run(
     if takes_script(ctx, target):
         request = script_study.make_request(
             target, seed_env, fork_at, horizons, seeds, arm, probe, name, margin, replay,
-            sufficiency, observe,
+            sufficiency, observe, metric,
         )  # fmt: skip
         script_study.run(request, store, workers, as_json=as_json, verbose=verbose)
         return
@@ -271,7 +297,8 @@ def report(
 ) -> None:
     """Write the HTML report of a stored study.
 
-    With --json, print its effects and digests instead.
+    Of a store with several studies, each one's report and a page of all, unless --study names one. With
+    --json, print a study's effects and digests instead.
 
     \b
     Example:
@@ -285,7 +312,11 @@ def report(
 
 def compare(
     stores: Annotated[
-        list[str], typer.Argument(metavar="STORE...", help="Folders or URLs of stored studies.")
+        list[str],
+        typer.Argument(
+            metavar="STORE[:STUDY]...",
+            help="Folders or URLs of stores; with the study's name after a colon, if there are several.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder of the comparison page.")
@@ -304,7 +335,7 @@ def compare(
     from bygones.cli import terminal
     from bygones.publish.report import write_comparison
 
-    pooled = side_by_side([read_result(store).outcomes for store in stores])
+    pooled = side_by_side([read_result(*split_study(text)).outcomes for text in stores])
     for one in pooled:
         terminal.out.print(str(one))
     terminal.out.print(f"Comparison: {write_comparison(pooled, out)}")
@@ -445,11 +476,16 @@ def _write_report(
     for_print: bool = False,
 ) -> None:
     from bygones.cli import terminal
-    from bygones.publish.report import write_report
+    from bygones.publish.report.index_page import report_folder, write_index
 
-    path = write_report(
-        read_result(store, study, observe).outcomes,
-        out or path_beside(store, "report"),
-        for_print=for_print,
-    )
+    folder = out or path_beside(store, "report")
+    names = [study] if study else list_studies(store)
+    if len(names) > 1:
+        results = {name: read_result(store, name, observe) for name in names}
+        for name, result in results.items():
+            result.write_report(folder / report_folder(name), for_print=for_print)
+        path = write_index([result.outcomes for result in results.values()], folder, store)
+    else:
+        result = read_result(store, study, observe)
+        path = result.write_report(folder, for_print=for_print)
     terminal.out.print(f"Report: {path}")

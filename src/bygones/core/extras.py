@@ -1,4 +1,4 @@
-"""Packages of bygones' extras that its regimes import, and the sentence for one that is not installed."""
+"""Packages of bygones' extras, and the sentence for one that is not installed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ EXTRAS = {
     "ray": "ray",
     "submitit": "slurm",
     "fsspec": "remote",
+    "mlflow": "mlflow",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
 }
 
 

@@ -10,22 +10,26 @@ result.plot()                       # the picture of the report's first screen
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xarray as xr
-from markupsafe import escape
 
 from bygones.analysis.effect import Effect
 from bygones.analysis.effects import all_effects, default_metrics, headline_metric
 from bygones.analysis.observed_models import observing
+from bygones.core.notebook_text import html_table
 from bygones.core.study_facts import facts_of
 from bygones.core.text import format_count
 from bygones.publish.summary import COLUMNS, Summary, summarize
-from bygones.publish.verdicts import Reading, readings
+from bygones.publish.verdicts import (
+    Reading,
+    format_effect_share,
+    format_estimate,
+    readings,
+)
 from bygones.store import open_existing
 from bygones.store.outcomes import read_manifest, read_outcomes
 
@@ -63,6 +67,21 @@ class Effects(tuple[Effect, ...]):
                 value is None or getattr(effect, name) == value for name, value in wanted.items()
             )
         )
+
+    def _repr_html_(self) -> str:
+        """Return each effect with its interval and its share of another seed, for a notebook."""
+        rows = [
+            (
+                e.arm,
+                e.horizon,
+                e.metric,
+                format_estimate(e.estimate, e.facts.scale),
+                format_effect_share(e),
+            )
+            for e in self
+        ]
+        columns = ("arm", "horizon", "metric", "effect", "of another seed")
+        return html_table(repr(self)[1:-1], columns, rows)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -130,12 +149,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the summary as a table, for a notebook."""
-        summary = self.summary
-        head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in COLUMNS)
-        rows = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in summary.rows)
-        notes = "".join(f"<div><small>{escape(note)}</small></div>" for note in summary.notes)
-        title = f"<b>{escape(facts_of(self.outcomes).study)}</b>: {escape(summary.heading)}"
-        return f"<div>{title}<table><tr>{head}</tr>{rows}</table>{notes}</div>"
+        title = f"{facts_of(self.outcomes).study}: {self.summary.heading}"
+        return html_table(title, COLUMNS, self.summary.rows, self.summary.notes)
 
 
 def load(place: str | os.PathLike[str], study: str | None = None, observe: str = "") -> Result:
@@ -150,8 +165,3 @@ def load(place: str | os.PathLike[str], study: str | None = None, observe: str =
     store = open_existing(os.fspath(place))
     outcomes = read_outcomes(store, read_manifest(store, study))
     return Result(observing(outcomes, observe) if observe else outcomes)
-
-
-def _html_cell(cell: str) -> str:
-    lines: Sequence[str] = [str(escape(line)) for line in cell.split("\n")]
-    return f"<td style='text-align:left;vertical-align:top'>{'<br>'.join(lines)}</td>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bygones.analysis.effect import FACTOR_FROM, Effect, Washout
 from bygones.analysis.effects import washout
@@ -267,3 +267,27 @@ def format_effect_share(effect: Effect) -> str:
     if effect.ceiling is not None and effect.is_within_resolution(effect.ceiling):
         return "no share: another seed is within rounding"
     return format_share(effect.fraction)
+
+
+_NAMED = 4  # arms named in one line before it says "and so many more"
+
+
+def group_arms(readings: Sequence[Reading]) -> list[dict[str, Any]]:
+    """Return the answer as a few lines: a verdict's words, the arms it holds for, how many are not named."""
+    lines = []
+    for words, kinds in GROUPS:
+        members = [reading for reading in readings if reading.kind in kinds]
+        if members:
+            named = [{"arm": reading.arm, "aside": _aside(reading)} for reading in members[:_NAMED]]
+            lines.append({"words": words, "arms": named, "more": len(members) - len(named)})
+    return lines
+
+
+def _aside(reading: Reading) -> str:
+    if reading.kind == "gone":
+        return f"after {steps(reading.washout.gone_by or 0)}"
+    if reading.kind in ("sham", "unreached", "nothing", "never"):
+        return ""
+    if reading.last.fraction is None or reading.last.is_rounding:
+        return format_estimate(reading.last.estimate)
+    return format_effect_share(reading.last)

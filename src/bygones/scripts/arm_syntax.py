@@ -12,10 +12,6 @@ from bygones.study.design import Arm
 from bygones.training.interventions import (
     INTERVENTIONS,
     AbstractIntervention,
-    Nudge,
-    Reseed,
-    Reset,
-    SwapWindows,
 )
 from bygones.training.sources import AbstractSource
 from bygones.training.treatment import Treatment
@@ -45,21 +41,26 @@ def parse_arm(text: str, fork_at: int) -> Arm:
 
 def default_arms(sources: Mapping[str, AbstractSource], fork_at: int, horizon: int) -> list[Arm]:
     """Return the arms of a study that names none, for the sources that hold something."""
-    at = Window(fork_at, fork_at + 1)
+    return [parse_arm(text, fork_at) for text in spell_default_arms(sources, fork_at, horizon)]
+
+
+def spell_default_arms(
+    sources: Mapping[str, AbstractSource], fork_at: int, horizon: int
+) -> list[str]:
+    """Return the same arms as they would be typed."""
     arms = []
     for name, source in sources.items():
         resettable = name in ("moments", "batchnorm") or source.origin == "averaging"
         if resettable and "resettable" in source.capabilities and source.capture():
-            arms.append(Arm(f"reset {name}", Treatment(name, Reset(), at)))
+            arms.append(f"reset {name}=reset:{name}")
     half = min(10, horizon // 2)  # steps of each swapped window; both end before the horizon
     if "order" in sources and half:
-        windows = Window(fork_at, fork_at + 2 * half)
-        name = f"swap two {half}-step windows"
-        arms.append(Arm(name, Treatment("order", SwapWindows(), windows)))
+        window = f"{fork_at}:{fork_at + 2 * half}"
+        arms.append(f"swap two {half}-step windows=swap-windows:order@{window}")
     if "order" in sources:
-        arms.append(Arm("re-draw the order", Treatment("order", Reseed(), at)))
-    arms.append(Arm("re-draw torch's stream", Treatment("streams", Reseed(), at, leaves="torch/*")))
-    arms.append(Arm("nudge weights 1e-3", Treatment("weights", Nudge(1e-3), at)))
+        arms.append("re-draw the order=reseed:order")
+    arms.append("re-draw torch's stream=reseed:streams[torch/*]")
+    arms.append("nudge weights 1e-3=nudge(1e-3):weights")
     return arms
 
 

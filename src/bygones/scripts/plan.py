@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bygones.analysis.metrics import DISTANCES
 from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.live_run import Live
@@ -49,6 +50,7 @@ class ScriptRequest:
         False  # whether the inventory is complete is asked too, of the first two seeds
     )
     observe: str = ""  # the model that leads; "" for the trained one
+    metric: str = ""  # the distance that leads; "" for that of the probe
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
     _check_sufficiency(asked, replays)
     study, arms, notes, described = found.answer
     study = replace(study, recipe=found.script, probe=found.inputs.probe())
+    if asked.metric:
+        _check_metric(asked.metric, study.probe.kind)
+        study = replace(study, family=replace(study.declared, metrics=(asked.metric,)))
     contract = replace(Contract.here(), deterministic=False, threads=found.threads)
     job = Job(
         script=found.script,
@@ -100,7 +105,7 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
         recipe=str(found.script),
         orders=found.order,
         digests={"study": study.digest(), "recipe": found.script.code()},
-        headline=study.headline,
+        headline=asked.metric or study.headline,
         family=asdict(study.declared),
         findings=tuple(notes),
         contract=contract.to_dict(),
@@ -111,6 +116,17 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
     )
     plan = _plan(job, arms, contract, todo, facts, found.seconds_a_step)
     return ScriptPlan(plan, job, found, replays, todo, asked.sufficiency)
+
+
+def _check_metric(name: str, kind: str) -> None:
+    """Raise for a name that is no distance between what is observed."""
+    needs = DISTANCES[name].input_kind
+    if (needs == "values") != (kind == "values"):
+        raise DesignError(
+            f"--metric {name} is a distance of {needs.replace('_', ' ')}, and this script's outputs are "
+            f"{'plain values' if kind == 'values' else 'logits of classes'}. `bygones list metrics` lists "
+            f"the others."
+        )
 
 
 def _models(asked: str, found: PilotResult) -> tuple[str, ...]:

@@ -81,6 +81,47 @@ class FolderStore(AbstractStore):
                 sound[path.stem] = record
         return sound
 
+    def __repr__(self) -> str:
+        return f"FolderStore('{self.folder}')"
+
+    def object_sizes(self) -> dict[Digest, int]:
+        """Return the bytes of every object, by its digest."""
+        files = (self.folder / "objects").glob("*/*")
+        return {f"{path.parent.name}{path.name}": path.stat().st_size for path in files}
+
+    def folder_size(self, name: str) -> int:
+        """Return the bytes of all files in one part of the store, like `records`."""
+        files = (self.folder / name).rglob("*")
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+    def addresses(self) -> list[Digest]:
+        """Return every address that has records."""
+        found = (self.folder / "records").glob("*/*")
+        return sorted(f"{path.parent.name}{path.name}" for path in found)
+
+    def delete(self, digest: Digest) -> int | None:
+        """Delete an object, and return how many bytes that frees; None if there is no such object."""
+        path = self._object(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be deleted: {error.strerror}.") from error
+        _remove_if_empty(path.parent)
+        return size
+
+    def delete_record(self, address: Digest, name: str) -> None:
+        """Delete a record, if it is there."""
+        folder = self._record_folder(address)
+        try:
+            (folder / f"{name}.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written: {error.strerror}.") from error
+        _remove_if_empty(folder)
+        _remove_if_empty(folder.parent)
+
     @contextmanager
     def training(self) -> Generator[None]:
         """Lock the store for one training process. Raises StoreError where another process holds it."""
@@ -148,3 +189,8 @@ class FolderStore(AbstractStore):
             os.replace(path, aside / f"{path.parent.name}{path.name}")
         except OSError:
             path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # there is still something in it
+        folder.rmdir()

@@ -20,7 +20,7 @@ from bygones.core.errors import StoreError
 from bygones.core.hash_chain import ledger_entry
 from bygones.core.study_facts import StudyFacts
 from bygones.core.values import Digest
-from bygones.store import AbstractStore, unpack
+from bygones.store import AbstractStore, FolderStore, unpack
 
 _STUDIES = digest("bygones.studies")  # the address under which manifests lie, by study name
 
@@ -87,6 +87,17 @@ class Manifest:
 def write_manifest(store: AbstractStore, manifest: Manifest) -> None:
     """Write a manifest to the store, under its study's name."""
     store.write_record(_STUDIES, _file_name(manifest.facts.study), manifest.to_dict())
+
+
+def delete_manifest(store: FolderStore, name: str) -> None:
+    """Delete a study's manifest; its objects stay."""
+    store.delete_record(_STUDIES, _file_name(name))
+
+
+def read_manifests(store: AbstractStore) -> dict[str, Manifest]:
+    """Read the manifests of all studies in a store, by the study's name."""
+    found = store.records(_STUDIES).values()
+    return {one["attributes"]["study"]: Manifest.from_dict(one) for one in found}
 
 
 def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:

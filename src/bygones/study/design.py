@@ -21,7 +21,9 @@ from bygones.core.checks import (
 from bygones.core.code_digest import third_party_digest
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError
+from bygones.core.notebook_text import html_table
 from bygones.core.study_facts import RepeatFacts, Role
+from bygones.core.text import format_count, join_names
 from bygones.core.values import Digest, Lifetime, Window, match_leaves
 from bygones.training.interventions import Sham
 from bygones.training.probes import Logits
@@ -213,6 +215,17 @@ class Study:
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The same study over other seeds."""
         return replace(self, seeds=tuple(seeds))
+
+    def __repr__(self) -> str:
+        seeds, arms = format_count(len(self.seeds), "seed"), format_count(len(self.arms), "arm")
+        horizons = join_names(self.horizons, limit=6)
+        return f"<Study {self.name}: {seeds}, {arms}, fork at step {self.fork_at}, horizons {horizons}>"
+
+    def _repr_html_(self) -> str:
+        """Return the arms as a table, for a notebook."""
+        return html_table(
+            repr(self)[1:-1], ("arm", "what it does"), [(a.name, a) for a in self.arms]
+        )
 
     def digest(self) -> Digest:
         """Digest of the design: code, arms, horizons, probe, and what was declared. Not of the seeds."""

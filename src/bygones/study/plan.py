@@ -12,7 +12,9 @@ import numpy as np
 from bygones.analysis.designs import Costs
 from bygones.core.digest import digest
 from bygones.core.errors import StoreError, UnknownName
+from bygones.core.notebook_text import html_table
 from bygones.core.study_facts import OrderFacts, StudyFacts
+from bygones.core.text import format_bytes, format_count
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, MemoryStore
 from bygones.store.outcomes import read_manifest
@@ -66,6 +68,24 @@ class Plan:
     seeds_left: frozenset[int]
     pending: tuple[tuple[Digest, str, int], ...]  # address, record and steps of what is left to do
     note: str = ""  # on what the store holds already, for the person who trains into it
+
+    def __repr__(self) -> str:
+        return f"<Plan of {self._in_words()}>"
+
+    def _in_words(self) -> str:
+        seeds = format_count(len(self.study.seeds), "seed")
+        arms = format_count(len(self.arms), "arm")
+        left = format_count(self.steps_left, "step", separator=",")
+        return f"{self.study.name}: {seeds} × {arms} to step {self.study.end}, {left} left to train"
+
+    def _repr_html_(self) -> str:
+        """Return the memory that was found in the run as a table, for a notebook."""
+        rows = [
+            (one.name, one.origin, one.lifetime, format_bytes(one.bytes))
+            for one in self.facts.sources or ()
+        ]
+        notes = [self.choice.why, *(self.facts.findings or ())]
+        return html_table(self._in_words(), ("memory", "class", "lasts", "size"), rows, notes)
 
     def seconds_left(self, workers: int) -> float:
         """Estimate the time that is left, in seconds, without the time that workers take to start.

@@ -16,6 +16,7 @@ from bygones.core.digest import digest
 from bygones.core.errors import OutOfMemory, ProbeError, RecipeError, StoreError
 from bygones.core.importing import import_file, imported_files
 from bygones.core.keyed_rng import mix
+from bygones.core.typed_code import Parcel, is_typed, pack_typed, unpack_typed
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, Damaged, pack
 from bygones.store.outcomes import arrays_of_models
@@ -78,6 +79,8 @@ class SeedsJob:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the files that were imported by path first: the worker may need their classes."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if is_typed(self.recipe.source):
+            return _arrive_typed, (imported_files(), pack_typed(self.recipe.source, values))
         return _arrive, (imported_files(), pickle.dumps(values))
 
 
@@ -85,6 +88,12 @@ def _arrive(files: list[Path], values: bytes) -> SeedsJob:
     for file in files:
         import_file(file)
     return SeedsJob(**pickle.loads(values))
+
+
+def _arrive_typed(files: list[Path], parcel: Parcel) -> SeedsJob:
+    for file in files:
+        import_file(file)
+    return SeedsJob(**unpack_typed(parcel))
 
 
 def run_seeds(job: SeedsJob) -> int:

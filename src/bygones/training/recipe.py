@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import default_collate
 
-from bygones.core.code_digest import code_digest
 from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, DesignError, RecipeError
 from bygones.core.importing import address_of, load_object
 from bygones.core.keyed_rng import ROLES, Streams
 from bygones.core.text import describe_error
+from bygones.core.typed_code import digest_of_code
 from bygones.core.values import Digest, Lifetime, Origin, Visibility
 from bygones.training.check_parts import check_parts
 from bygones.training.devices import move_in_place, to_device
@@ -164,7 +164,7 @@ class Recipe:
 
     def code(self) -> Digest:
         """Hash the recipe's code, the code that it uses, and its settings."""
-        return digest([code_digest(self.load()), self.settings])
+        return digest([digest_of_code(self.source), self.settings])
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings)

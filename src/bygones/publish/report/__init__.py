@@ -25,7 +25,7 @@ from pathlib import Path
 import xarray as xr
 
 from bygones.analysis.effect import Effect
-from bygones.analysis.effects import all_effects, default_metrics
+from bygones.analysis.effects import all_effects, default_metrics, headline_metric
 from bygones.core.errors import DesignError
 from bygones.core.files import whole_folder
 from bygones.core.study_facts import OrderFacts, facts_of
@@ -83,7 +83,8 @@ def write_report(
     if effects is None:
         effects = all_effects(outcomes, default_metrics(outcomes))
     shown = {effect.metric for effect in effects}
-    headline = next((name for name in HEADLINES if name in shown), None)
+    candidates = (headline_metric(outcomes), *HEADLINES)
+    headline = next((name for name in candidates if name in shown), None)
     if headline is None:
         raise DesignError(
             f"a report leads with one of the distances {', '.join(HEADLINES)}, and the effects it "

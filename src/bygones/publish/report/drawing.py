@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -54,6 +55,15 @@ _STYLE = {
 }
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself; matplotlib's own are shown through pyplot alone."""
+
+    def _repr_png_(self) -> bytes:
+        with figure_style(), BytesIO() as file:
+            self.savefig(file, format="png", dpi=96, facecolor="white")
+            return file.getvalue()
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
@@ -83,7 +93,7 @@ class Frame:
 
     def make_axes(self) -> tuple[Figure, Axes]:
         """Return a new figure with its axes in this frame."""
-        figure = Figure(figsize=(self.width, self.height))
+        figure = Picture(figsize=(self.width, self.height))
         across = (self.right - self.left) / self.width
         upright = 1 - (self.head + self.foot) / self.height
         ax = figure.add_axes((self.left / self.width, self.foot / self.height, across, upright))

@@ -28,6 +28,7 @@ from bygones.publish.report.drawing import (
     PAPER,
     SMALL,
     WIDE,
+    Picture,
     char_width,
     clip_text,
     draw_figure_text,
@@ -76,7 +77,7 @@ def field_picture(
         tiles = (0.34 + num_rows * (_TILE + _UNDER)) if shown else 0.0
         left, right, head, strip, foot = 0.66, 0.1, 0.5, 1.9, 0.5
         height = head + strip + foot + tiles
-        figure = Figure(figsize=(width, height))
+        figure = Picture(figsize=(width, height))
         ax = figure.add_axes(
             (
                 left / width,
@@ -233,7 +234,7 @@ def breakdown_figure(groups: Sequence[Group], *, title: str = "", factor: float 
     with figure_style():
         width, pitch, head, foot = HALF + 1.9, 0.3, 0.5, 0.45
         height = head + pitch * max(len(groups), 1) + foot
-        figure = Figure(figsize=(width, height))
+        figure = Picture(figsize=(width, height))
         names = [f"{g.name} · {g.num_inputs}" for g in groups]
         left = min(max([len(n) * char_width(SMALL) for n in names], default=0.5) + 0.2, 0.4 * width)
         words = [format_estimate(g.shift, factor, signed=True) for g in groups]
@@ -291,7 +292,7 @@ def reliability_diagram(
         left, right, head, gap, strip, foot = 0.62, 0.16, 0.42, 0.12, 0.62, 0.48
         side = width - left - right
         height = head + side + gap + strip + foot
-        figure = Figure(figsize=(width, height))
+        figure = Picture(figsize=(width, height))
         ax = figure.add_axes(
             (left / width, (foot + strip + gap) / height, side / width, side / height)
         )

@@ -28,6 +28,7 @@ from bygones.publish.report.drawing import (
     PANEL,
     SMALL,
     Frame,
+    Picture,
     char_width,
     clip_text,
     draw_figure_text,
@@ -63,7 +64,7 @@ def course(
     """
     with figure_style():
         width, height = PANEL, 2.55
-        figure = Figure(figsize=(width, height))
+        figure = Picture(figsize=(width, height))
         left, right, bottom, top = 0.52, 0.86, 0.46, 0.3
         ax = figure.add_axes(
             (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)

@@ -33,15 +33,12 @@ from bygones.publish.report.scales import distance_scale
 from bygones.publish.report.sections import PageData, render_sections
 from bygones.publish.verdicts import (
     GONE_SHARE,
-    GROUPS,
     Reading,
     format_effect_share,
     format_estimate,
+    group_arms,
     number,
-    steps,
 )
-
-_NAMED = 4  # arms named in one line of the summary before it says "and so many more"
 
 
 def render(
@@ -82,7 +79,7 @@ def _context(
         "metric": metric,
         "metrics": METRICS,
         "gone_share": GONE_SHARE,
-        "summary": _summary(readings),
+        "summary": group_arms(readings),
         "answer": _answer_figures(readings, folder),
         "courses": _course_figures(readings, facts.arms, metric.unit, folder),
         "scores": _score_figures(effects, readings, folder),
@@ -102,28 +99,7 @@ def _context(
     }
 
 
-# ---------------------------------------------------------------- the summary
-
-
-def _summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
-    """Return the answer as a few lines: a group's words, the arms in it, and how many are not named."""
-    lines = []
-    for words, kinds in GROUPS:
-        members = [reading for reading in readings if reading.kind in kinds]
-        if members:
-            named = [{"arm": reading.arm, "aside": _aside(reading)} for reading in members[:_NAMED]]
-            lines.append({"words": words, "arms": named, "more": len(members) - len(named)})
-    return lines
-
-
-def _aside(reading: Reading) -> str:
-    if reading.kind == "gone":
-        return f"after {steps(reading.washout.gone_by or 0)}"
-    if reading.kind in ("sham", "unreached", "nothing", "never"):
-        return ""
-    if reading.last.fraction is None or reading.last.is_rounding:
-        return format_estimate(reading.last.estimate)
-    return format_effect_share(reading.last)
+# ---------------------------------------------------------------- words
 
 
 def _floor_words(readings: Sequence[Reading]) -> str:

@@ -14,7 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bygones.core.files import whole_folder
-from bygones.publish.report.drawing import EFFECT, HAIR, INK, NULL, PAPER, WIDE, figure_style
+from bygones.publish.report.drawing import (
+    EFFECT,
+    HAIR,
+    INK,
+    NULL,
+    PAPER,
+    WIDE,
+    Picture,
+    figure_style,
+)
 from bygones.publish.report.page import draw_inline, render_template
 from bygones.publish.report.svg import FigureFolder
 from bygones.publish.report.tables import Table, write_csv
@@ -67,7 +76,7 @@ def regime_figure(facts: RegimeFacts, width: float = WIDE) -> Figure:
         sorted({cell[name] for cell in facts.cells}) for name in ("rate", "dose", "horizon")
     )
     with figure_style():
-        figure = Figure(figsize=(width, 1.4 + 0.36 * len(doses)), layout="constrained")
+        figure = Picture(figsize=(width, 1.4 + 0.36 * len(doses)), layout="constrained")
         panels = figure.subplots(1, len(horizons), sharey=True, squeeze=False)[0]
         for ax, horizon in zip(panels, horizons, strict=True):
             grid = np.full((len(doses), len(rates)), REGIMES.index("cannot tell"))

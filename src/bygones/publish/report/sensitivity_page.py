@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bygones.core.files import whole_folder
-from bygones.publish.report.drawing import EFFECT, HAIR, INK, MUTED, PAPER, WIDE, figure_style
+from bygones.publish.report.drawing import (
+    EFFECT,
+    HAIR,
+    INK,
+    MUTED,
+    PAPER,
+    WIDE,
+    Picture,
+    figure_style,
+)
 from bygones.publish.report.page import draw_inline, render_template
 from bygones.publish.report.svg import FigureFolder
 from bygones.publish.report.tables import Table, write_csv
@@ -62,7 +71,7 @@ def sensitivity_map(facts: SensitivityFacts, width: float = WIDE) -> Figure:
     high = float(known.max()) if known.size else 1.0
     low = max(float(known.min()) if known.size else 0.1, 1e-5 * high)
     with figure_style():
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Picture(figsize=(width, height), layout="constrained")
         ax = figure.add_subplot()
         scale = LinearSegmentedColormap.from_list("dependence", [PAPER, EFFECT, INK])
         colours = scale.with_extremes(bad=HAIR)
@@ -85,7 +94,7 @@ def sensitivity_map(facts: SensitivityFacts, width: float = WIDE) -> Figure:
 def true_effects(facts: SensitivityFacts, width: float = WIDE / 2) -> Figure:
     """Draw true against predicted effects of the measured cells, on scales that show small and large ones."""
     with figure_style():
-        figure = Figure(figsize=(width, width), layout="constrained")
+        figure = Picture(figsize=(width, width), layout="constrained")
         ax = figure.add_subplot()
         predicted, measured = np.array([cell[3:] for cell in facts.cells]).reshape(-1, 2).T
         sizes = np.abs(np.append(predicted, measured))

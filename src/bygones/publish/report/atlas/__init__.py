@@ -2,7 +2,7 @@
 
     atlas.html    atlas.md    figures/atlas.*    tables/atlas, signatures, costs as .csv and .tex
 
-It is made from outcomes and their records alone; `bygones atlas` trains them.
+It is made from outcomes and their records alone; `bygones dynamics atlas` trains them.
 """
 
 from __future__ import annotations
