@@ -244,6 +244,22 @@ def test_settings_are_what_constructors_take_and_callers_give():
     assert {"lr", "momentum"} <= setting_names(Loose(nn.Linear(2, 2).parameters(), lr=0.1))
 
 
+@with_every_optimizer
+def test_an_optimizer_that_is_found_late_is_reset_to_a_new_one(name: str):
+    """A script's optimizers may be found when they have been stepped, or loaded from a checkpoint."""
+    late, new = (recipe(0, optimizer=name) for _ in range(2))
+    for rows in (np.arange(6), np.arange(6, 12)):
+        step(late, late.fetch(rows))
+    new.model.load_state_dict(late.model.state_dict())
+    new.optimizer = OPTIMIZERS[name](new.model)
+    moments = Moments(dict(late.optimizers), {})
+    moments.restore(moments.fresh())
+    for _ in range(3):
+        for parts in (late, new):
+            step(parts, parts.fetch(np.arange(12, 18)))
+    assert same_bits(*(nn.utils.parameters_to_vector(p.model.parameters()) for p in (late, new)))
+
+
 def test_the_digest_of_the_run_contains_the_counters():
     """A run whose only difference is a counter is another run."""
     run = run_of("Lion")
