@@ -48,13 +48,18 @@ NEEDED = {
 INERT = {"averaging": {"reset batchnorm"}}
 # Counters, schedules and settings hold no array that could be kicked.
 NO_NULL = {
+    "averaging": {"a window of 5"},
     "charlm": {"restart the schedule"},
     "mean_teacher": {"reset teacher's counter", "decay 0 for 20 steps"},
     "continual": {"no rehearsal", "reset momentum, no rehearsal", "reset count"},
     "replay": {"uniform replay", "empty the replay"},
     "finetune": {"no bias correction", "restart the schedule at step 16"},
 }
-SMALLER = {"charlm": {"width": 8, "layers": 1}, "finetune": {"batch_size": 4}}
+SMALLER = {
+    "charlm": {"width": 8, "layers": 1},
+    "finetune": {"batch_size": 4},
+    "replay": {"period": 10},  # copies of the target network within the short study
+}
 # Regimes whose training step is slow; their forks are always checked.
 SLOW = {*REGIMES} - {"digits", "mnist1d", "optimizers"}
 # The weights of `finetune` are a package of 84 MB, which not everyone has.

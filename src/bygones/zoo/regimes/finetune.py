@@ -131,7 +131,11 @@ def recipe(
 
 
 def study() -> Study:
-    """Design a study of a fine-tuning from its first step: init, order, dropout, corrections; 16 seeds."""
+    """Design a study of a fine-tuning from its first step: eight arms, 16 seeds.
+
+    Initialization, head, order, dropout and a nudge: at step 0. The bias corrections: from step 1 on, when
+    there are moments. Moments and schedule begin anew at step 16, after the first epoch.
+    """
     start, later = Window(0, 1), Window(16, 17)
     return Study(
         name="finetune",
