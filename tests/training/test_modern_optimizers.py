@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bygones.core.digest import digest, same_bits
 from bygones.core.errors import RecipeError
 from bygones.core.values import Window
+from bygones.study.design import Arm, Study, design_findings
 from bygones.training.fork_check import check_fork
 from bygones.training.interventions import Reset
 from bygones.training.orders import Reshuffle
@@ -216,6 +217,27 @@ def test_lifetimes_are_of_the_leaves(name: str, leaves: str, steps: float):
     assert moments.lifetime_of(leaves).steps == pytest.approx(steps)
     if leaves == "*":  # of the whole source it is known before the first step
         assert run_of(name, until=0).sources["moments"].lifetime().steps == pytest.approx(steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves", "named"),
+    [
+        ("SOAP", "*/exp_avg*", "in the basis Q"),
+        ("SOAP", "*/Q*", "in the basis Q"),
+        ("SOAP", "*", ""),
+        ("SOAP", "*/step", ""),
+        ("Shampoo", "*/pre_cond*", "inv_pre_cond, which is computed from pre_cond"),
+        ("Shampoo", "*pre_cond*", ""),
+        ("Lion", "*/exp_avg", ""),
+    ],
+)
+def test_a_part_of_what_means_something_only_together_is_named(name, leaves, named):
+    at = Window(STEP, STEP + 1)
+    arm = Arm("a part", Treatment("moments", Reset(), at, leaves=leaves))
+    study = Study(Recipe.of(recipe, optimizer=name), [arm], STEP, (0, 1), seeds=(0, 1))
+    notes = [one for one in design_findings(study, run_of(name)) if "compound" in one]
+    assert len(notes) == bool(named)
+    assert all(named in one and one.endswith("Arms: 'a part'.") for one in notes)
 
 
 def test_state_that_is_no_tensor_is_refused_in_a_sentence():

@@ -40,6 +40,18 @@ _LINKED = {
     "change of either would break that",
 }  # fmt: skip
 
+# By class: keys that mean something only together, and why. A list's are those of its first entry.
+_COMPOUNDS = {
+    "SOAP": (
+        ("exp_avg", "exp_avg_sq", "Q/[0"),
+        "SOAP keeps exp_avg and exp_avg_sq in the basis Q, and either without the other is in no basis",
+    ),
+    "Shampoo": (
+        ("pre_cond_0", "inv_pre_cond_0"),
+        "Shampoo uses inv_pre_cond, which is computed from pre_cond now and then",
+    ),
+}
+
 
 class Moments(AbstractSource):
     """The state of any torch optimizer: `<parameter>/<its own key>`, and what it counts in `group0/<key>`.
@@ -75,6 +87,14 @@ class Moments(AbstractSource):
         keys = {name.rpartition("/")[2] for name in self.capture()}
         linked = [why for pair, why in _LINKED.items() if keys.issuperset(pair)]
         return linked[0] if linked else ""
+
+    def torn_by(self, leaves: str) -> str:
+        for name, optimizer, _ in self._members():
+            keys, why = _COMPOUNDS.get(type(optimizer).__name__, ((), ""))
+            together: State = {f"{name}/{key}": 0 for key in keys}
+            if 0 < len(match_leaves(together, leaves)) < len(together):
+                return why
+        return ""
 
     def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
         """Yield name, optimizer and parameter; among several optimizers, the name begins with the label."""
