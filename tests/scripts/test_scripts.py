@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.helpers.commands import ALONE_HERE, Said
 
+from bygones.core.extras import is_installed
 from bygones.core.study_facts import facts_of
 from bygones.store import FolderStore
 from bygones.store.outcomes import read_manifest, read_outcomes
@@ -86,6 +87,38 @@ def test_an_example_is_studied_and_its_sham_is_exactly_zero(bygones, tmp_path, n
     assert bool((observed.sel(arm="sham") == observed.sel(arm="control")).all())
     seeds = observed.sel(arm="control")
     assert not bool((seeds.isel(seed=0) == seeds.isel(seed=1)).all())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("package", "name", "arguments", "expected"),
+    [
+        ("stable_baselines3", "sb3_replay.py", ["--steps", "300"], {"model", "streams"}),
+        ("lightly", "lightly_memory_bank.py", ["--epochs", "1"], {"criterion", "order"}),
+    ],
+)
+def test_the_memory_of_a_library_is_studied_too(
+    bygones, tmp_path, package, name, arguments, expected
+):
+    """A replay buffer and a memory bank that a script only names; no extra of bygones has the packages."""
+    if not is_installed(package):
+        pytest.skip(f"{package} is not installed")
+    script = (EXAMPLES / name, "--seed", "{seed}", *arguments)
+    proof = bygones("audit", "transparency", "--at", "10", "--", *script)
+    assert proof.code == 0, proof.err
+    memory = next(iter(expected - {"streams", "order"}))
+    arm = ("--arm", f"empty=reset:{memory}")
+    said = bygones("run", *SMALL, *RESET, *arm, "--json", "--", *script)
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert all(
+        effect["floor"]["value"] == effect["floor"]["high"] == 0.0 for effect in found["effects"]
+    )
+    outcomes = outcomes_of(tmp_path)
+    assert expected <= {source["name"] for source in outcomes.attrs["sources"]}
+    observed = outcomes["logits" if "logits" in outcomes else "values"].sel(step=16)
+    for moved in ("reset moments", "empty"):
+        assert bool((observed.sel(arm=moved) != observed.sel(arm="control")).any())
 
 
 ALSO_LONG = (

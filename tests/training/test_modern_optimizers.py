@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bygones.core.digest import digest, same_bits
 from bygones.core.errors import RecipeError
 from bygones.core.values import Window
+from bygones.study.design import Arm, Study, design_findings
 from bygones.training.fork_check import check_fork
 from bygones.training.interventions import Reset
 from bygones.training.orders import Reshuffle
@@ -218,6 +219,27 @@ def test_lifetimes_are_of_the_leaves(name: str, leaves: str, steps: float):
         assert run_of(name, until=0).sources["moments"].lifetime().steps == pytest.approx(steps)
 
 
+@pytest.mark.parametrize(
+    ("name", "leaves", "named"),
+    [
+        ("SOAP", "*/exp_avg*", "in the basis Q"),
+        ("SOAP", "*/Q*", "in the basis Q"),
+        ("SOAP", "*", ""),
+        ("SOAP", "*/step", ""),
+        ("Shampoo", "*/pre_cond*", "inv_pre_cond, which is computed from pre_cond"),
+        ("Shampoo", "*pre_cond*", ""),
+        ("Lion", "*/exp_avg", ""),
+    ],
+)
+def test_a_part_of_what_means_something_only_together_is_named(name, leaves, named):
+    at = Window(STEP, STEP + 1)
+    arm = Arm("a part", Treatment("moments", Reset(), at, leaves=leaves))
+    study = Study(Recipe.of(recipe, optimizer=name), [arm], STEP, (0, 1), seeds=(0, 1))
+    notes = [one for one in design_findings(study, run_of(name)) if "compound" in one]
+    assert len(notes) == bool(named)
+    assert all(named in one and one.endswith("Arms: 'a part'.") for one in notes)
+
+
 def test_state_that_is_no_tensor_is_refused_in_a_sentence():
     model = nn.Linear(4, 3)
     optimizer = po.ScalableShampoo(model.parameters(), lr=0.01)
@@ -242,6 +264,22 @@ def test_settings_are_what_constructors_take_and_callers_give():
             super().__init__(params, **settings)
 
     assert {"lr", "momentum"} <= setting_names(Loose(nn.Linear(2, 2).parameters(), lr=0.1))
+
+
+@with_every_optimizer
+def test_an_optimizer_that_is_found_late_is_reset_to_a_new_one(name: str):
+    """A script's optimizers may be found when they have been stepped, or loaded from a checkpoint."""
+    late, new = (recipe(0, optimizer=name) for _ in range(2))
+    for rows in (np.arange(6), np.arange(6, 12)):
+        step(late, late.fetch(rows))
+    new.model.load_state_dict(late.model.state_dict())
+    new.optimizer = OPTIMIZERS[name](new.model)
+    moments = Moments(dict(late.optimizers), {})
+    moments.restore(moments.fresh())
+    for _ in range(3):
+        for parts in (late, new):
+            step(parts, parts.fetch(np.arange(12, 18)))
+    assert same_bits(*(nn.utils.parameters_to_vector(p.model.parameters()) for p in (late, new)))
 
 
 def test_the_digest_of_the_run_contains_the_counters():

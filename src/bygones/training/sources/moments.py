@@ -19,6 +19,7 @@ from bygones.training.param_groups import (
     construct_new,
     group_counters,
     inner_optimizers,
+    new_counters,
     setting_names,
 )
 from bygones.training.recipe import Parts
@@ -38,6 +39,18 @@ _LINKED = {
     ("exp_avg_sq", "max_exp_avg_sq"): "max_exp_avg_sq is never below exp_avg_sq (AMSGrad), and a random "
     "change of either would break that",
 }  # fmt: skip
+
+# By class: keys that mean something only together, and why. A list's are those of its first entry.
+_COMPOUNDS = {
+    "SOAP": (
+        ("exp_avg", "exp_avg_sq", "Q/[0"),
+        "SOAP keeps exp_avg and exp_avg_sq in the basis Q, and either without the other is in no basis",
+    ),
+    "Shampoo": (
+        ("pre_cond_0", "inv_pre_cond_0"),
+        "Shampoo uses inv_pre_cond, which is computed from pre_cond now and then",
+    ),
+}
 
 
 class Moments(AbstractSource):
@@ -63,7 +76,6 @@ class Moments(AbstractSource):
         self._optimizers = dict(_with_inner(optimizers))
         self._names = names
         self._settings = {label: setting_names(o) for label, o in optimizers.items()}
-        self._first_counters = {name: value for name, _, _, value in self._counters()}
         # Labels of optimizers with state before the first step; the others are empty when new.
         self._eager = {label for label, o in optimizers.items() if any(o.state.values())}
 
@@ -75,6 +87,14 @@ class Moments(AbstractSource):
         keys = {name.rpartition("/")[2] for name in self.capture()}
         linked = [why for pair, why in _LINKED.items() if keys.issuperset(pair)]
         return linked[0] if linked else ""
+
+    def torn_by(self, leaves: str) -> str:
+        for name, optimizer, _ in self._members():
+            keys, why = _COMPOUNDS.get(type(optimizer).__name__, ((), ""))
+            together: State = {f"{name}/{key}": 0 for key in keys}
+            if 0 < len(match_leaves(together, leaves)) < len(together):
+                return why
+        return ""
 
     def _members(self) -> Iterator[tuple[str, Optimizer, Any]]:
         """Yield name, optimizer and parameter; among several optimizers, the name begins with the label."""
@@ -90,9 +110,8 @@ class Moments(AbstractSource):
         """Yield the numbers that lie in parameter groups: leaf, group, key and value."""
         for label, optimizer in self._given.items():
             for number, group in enumerate(optimizer.param_groups):
-                head = f"{label}:group{number}" if label else f"group{number}"
                 for key, value in group_counters(group, self._settings[label]).items():
-                    yield f"{head}/{key}", group, key, clone_leaf(value)
+                    yield counter_leaf(label, number, key), group, key, clone_leaf(value)
 
     def capture(self) -> State:
         state: dict[str, Leaf] = {name: value for name, _, _, value in self._counters()}
@@ -130,7 +149,7 @@ class Moments(AbstractSource):
                 del group[key]
         for label, optimizer in self._given.items():
             for number, group in enumerate(optimizer.param_groups):
-                head = f"{label}:group{number}" if label else f"group{number}"
+                head = counter_leaf(label, number, "").rstrip("/")
                 for key, leaves in wanted.get(head, {}).items():
                     group[sys.intern(key)] = unflatten(leaves)
 
@@ -139,9 +158,14 @@ class Moments(AbstractSource):
 
         Both train alike, bit by bit. For optimizers that fill their state at construction, such as
         Adagrad, a new one is constructed on copies of the parameters. Numbers in parameter groups are what
-        they were when the optimizer was new.
+        they are in a new optimizer.
         """
-        state: dict[str, Leaf] = dict(self._first_counters)
+        state: dict[str, Leaf] = {
+            counter_leaf(label, number, key): clone_leaf(value)
+            for label, optimizer in self._given.items()
+            for number, counters in enumerate(new_counters(optimizer))
+            for key, value in counters.items()
+        }
         eager: dict[str, list[dict[str, Any]]] = {}
         for label, optimizer in self._given.items():
             within = dict(_with_inner({label: optimizer}))
@@ -218,6 +242,15 @@ class Moments(AbstractSource):
         if leaves == "*" or not chosen:
             return self.lifetime()
         return Lifetime.decaying(max(averaged, default=1.0))
+
+
+def counter_leaf(label: str, number: int, key: str) -> str:
+    """Name the leaf of a number in a parameter group: `group0/k`, of one of several optimizers `D:group0/k`.
+
+    >>> counter_leaf("", 0, "k"), counter_leaf("D", 1, "k")
+    ('group0/k', 'D:group1/k')
+    """
+    return f"{label}:group{number}/{key}" if label else f"group{number}/{key}"
 
 
 def moment_leaves(parameter: str, key: str, value: Any) -> dict[str, Leaf]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from torch.optim import Optimizer
@@ -48,7 +49,9 @@ class Scheduler(AbstractSource):
             counters = flatten(scheduler.state_dict(), "the scheduler")
             state |= {f"{head}/{path}": leaf for path, leaf in counters.items()}
         for label, optimizer in self._optimizers.items():
-            groups = group_settings(optimizer.param_groups, self._settings[label])
+            groups = group_settings(
+                optimizer.param_groups, partial(group_counters, settings=self._settings[label])
+            )
             settings = flatten(groups, "an optimizer's settings")
             state |= {f"{label or 'optimizer'}/{path}": leaf for path, leaf in settings.items()}
         return state
@@ -94,18 +97,17 @@ def split_heads(state: State) -> dict[str, dict[str, Leaf]]:
 
 
 def group_settings(
-    groups: Sequence[Mapping[str, Any]], names: frozenset[str] | None = None
+    groups: Sequence[Mapping[str, Any]], counters: Callable[[Mapping[str, Any]], Container[str]]
 ) -> list[dict[str, Any]]:
     """Return the settings of each parameter group (lr, betas, …), without its parameters and their names.
 
-    `names`: what is a setting, where the optimizer is known; numbers of other names are its state.
+    `counters`: a function of the group that returns what in it is state.
     """
     return [
         {
             key: value
             for key, value in group.items()
-            if key not in ("params", "param_names")
-            and (names is None or key not in group_counters(group, names))
+            if key not in ("params", "param_names") and key not in counters(group)
         }
         for group in groups
     ]

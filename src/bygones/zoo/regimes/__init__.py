@@ -14,6 +14,7 @@ from bygones.zoo.regimes import (
     contrastive,
     curriculum,
     digits,
+    finetune,
     mean_teacher,
     mnist1d,
     optimizers,
@@ -32,6 +33,7 @@ REGIMES: Catalogue[Callable[[], Study]] = Catalogue(
         "continual": continual.study,
         "curriculum": curriculum.study,
         "replay": replay.study,
+        "finetune": finetune.study,
         "optimizers": optimizers.study,
     },
 )
@@ -49,6 +51,7 @@ SIGNATURES: Catalogue[Callable[[xr.Dataset], tuple[Signature, ...]]] = Catalogue
         "continual": continual.signatures,
         "curriculum": curriculum.signatures,
         "replay": replay.signatures,
+        "finetune": finetune.signatures,
         "optimizers": optimizers.signatures,
     },
 )
@@ -62,6 +65,7 @@ __all__ = [
     "contrastive",
     "curriculum",
     "digits",
+    "finetune",
     "mean_teacher",
     "mnist1d",
     "optimizers",

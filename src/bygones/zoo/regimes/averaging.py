@@ -28,7 +28,7 @@ from bygones.analysis.signature import Signature
 from bygones.core.study_facts import facts_of
 from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
-from bygones.training.interventions import Hold, Reset
+from bygones.training.interventions import Hold, Replace, Reset
 from bygones.training.orders import Reshuffle
 from bygones.training.probes import AbstractProbe
 from bygones.training.recipe import Batch, Memory, Parts, supervised
@@ -58,7 +58,8 @@ def recipe(seed: int, lr: float = 0.1, decay: float = 0.95, window: int = 20) ->
                 origin="averaging",
                 lifetime=Lifetime("exact", window),
                 fresh=lambda parts: {"ring": _flatten(parts.model).repeat(window, 1), "count": 0},
-            )
+            ),
+            "averaging": {"window": window},
         },
         probe_set=(inputs[NUM_TRAIN:], labels[NUM_TRAIN:]),
         probe_images=inputs[NUM_TRAIN:].reshape(-1, 8, 8),
@@ -95,8 +96,10 @@ def averaged_model(parts: Parts, of: Literal["model", "averages", "window"]) -> 
         assert parts.averages is not None
         served.load_state_dict(parts.averages.module.state_dict())
     elif of == "window":
-        kept = parts.others["iterates"].value
+        kept, window = parts.others["iterates"].value, parts.others["averaging"]["window"]
         filled = kept["ring"][: max(1, min(kept["count"], len(kept["ring"])))]
+        if window < len(filled):
+            filled = kept["ring"][(kept["count"] - 1 - torch.arange(window)) % len(kept["ring"])]
         nn.utils.vector_to_parameters(filled.mean(dim=0), served.parameters())
     return served
 
@@ -128,7 +131,11 @@ class AveragedLogits(AbstractProbe):
 
 
 def study() -> Study:
-    """Design a study of EMA, window and BatchNorm: five arms, 16 seeds; all three models are observed."""
+    """Design a study of EMA, window and BatchNorm: six arms, 16 seeds; all three models are observed.
+
+    Every arm acts once, at step 200, but for a held EMA (20 steps), and a window of the last 5 iterates
+    instead of 20, from there to the end.
+    """
     at = Window(200, 201)
     return Study(
         name="averaging",
@@ -142,6 +149,10 @@ def study() -> Study:
             Arm("reset EMA", Treatment("averages", Reset(), at)),
             Arm("hold EMA for 20 steps", Treatment("averages", Hold(), Window(200, 220))),
             Arm("reset window", Treatment("iterates", Reset(), at)),
+            Arm(
+                "a window of 5",
+                Treatment("averaging", Replace({"window": 5}), Window(200, 360)),
+            ),
             Arm("reset batchnorm", Treatment("batchnorm", Reset(), at)),
             Arm("reset momentum", Treatment("moments", Reset(), at)),
         ),

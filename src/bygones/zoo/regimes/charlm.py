@@ -138,7 +138,11 @@ def recipe(
 
 
 def study() -> Study:
-    """Design a study of what AdamW carries: seven arms, 8 seeds, forked in the middle of the schedule."""
+    """Design a study of what AdamW carries: seven arms, 8 seeds.
+
+    Every arm acts once, at step 400 of a schedule of 1,200: state dropped or zeroed in parts, the schedule
+    begun anew, another order from there on, and a nudge for comparison.
+    """
     at = Window(400, 401)
     return Study(
         name="charlm",

@@ -92,7 +92,10 @@ def _rehearse(parts: Parts, batch: Batch) -> Tensor:
 
 
 def study() -> Study:
-    """Design a study of what crosses a task boundary: six arms, 16 seeds, accuracy on the old task."""
+    """Design a study of what crosses a task boundary: six arms, 16 seeds, accuracy on the old task.
+
+    Every arm acts once, at the first step of the new task; rehearsal is missing from there to the end.
+    """
     at = Window(BOUNDARY, BOUNDARY + 1)
     after = Window(BOUNDARY, 2 * BOUNDARY)
     return Study(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bygones.analysis.signature import Signature, effect_at, is_share_above, share_of
 from bygones.core.values import Lifetime, Window
 from bygones.study.design import Arm, Study
-from bygones.training.interventions import Nudge, Permute, Reset, Transplant
+from bygones.training.interventions import Nudge, Permute, Reset, Roll, Transplant
 from bygones.training.orders import Reshuffle
 from bygones.training.probes import AbstractProbe
 from bygones.training.recipe import Batch, Memory, Parts
@@ -133,7 +133,11 @@ class Neighbours(AbstractProbe):
 
 
 def study() -> Study:
-    """Design a study of queue, key encoder and momentum: six arms, 8 seeds, read out by neighbours."""
+    """Design a study of queue, key encoder and momentum: seven arms, 8 seeds, read out by neighbours.
+
+    Every arm acts once, at step 200. A shift of the queue by a batch keeps its keys and moves what is
+    overwritten next: the newest batch instead of the oldest.
+    """
     at = Window(200, 201)
     return Study(
         name="contrastive",
@@ -146,6 +150,7 @@ def study() -> Study:
         arms=(
             Arm("reset queue", Treatment("queue", Reset(), at)),
             Arm("scramble queue", Treatment("queue", Permute(), at)),
+            Arm("shift queue by a batch", Treatment("queue", Roll(BATCH_SIZE), at)),
             Arm("another seed's queue", Treatment("queue", Transplant(), at)),
             Arm("reset key encoder", Treatment("key encoder", Reset(), at)),
             Arm("reset momentum", Treatment("moments", Reset(), at)),

@@ -160,6 +160,9 @@ def example_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tenso
 def study(noise: float = 0.0, steps: int = STEPS, pace: float = 0.2) -> Study:
     """Design a study of five orders and the stages, from the first step to the last: seven arms, 16 seeds.
 
+    Each order is in force for the whole run; the stages of augmentation are exchanged, and the order is
+    drawn again, at step 0.
+
     `noise`: share of wrong labels. `steps`: the budget, which the phases of the orders are stretched to.
     `pace`: see `recipe`.
     """

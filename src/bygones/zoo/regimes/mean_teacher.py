@@ -121,7 +121,10 @@ class _Step:
 
 
 def study() -> Study:
-    """Design a study of the teacher, its counter and its decay: six arms, 16 seeds, teacher seen as well."""
+    """Design a study of the teacher, its counter and its decay: six arms, 16 seeds, teacher seen as well.
+
+    Every arm acts once, at step 200, but for the held teacher and the decay of 0: these last 20 steps.
+    """
     at = Window(200, 201)
     return Study(
         name="mean_teacher",

@@ -47,7 +47,11 @@ def recipe(seed: int, lr: float = 0.1, momentum: float = 0.9, width: int = 100) 
 
 
 def study() -> Study:
-    """Design a study of chaos: does a relative perturbation of 1e-6 grow to the difference of two seeds?"""
+    """Design a study of chaos: does a relative perturbation of 1e-6 grow to the difference of two seeds?
+
+    Four arms, 8 seeds. Every arm acts once, at step 200; two windows of ten batches are exchanged, up to
+    step 220.
+    """
     at = Window(200, 201)
     return Study(
         name="mnist1d",
