@@ -290,9 +290,9 @@ def list_catalogue(
       bygones list interventions
     """
     from bygones.cli import terminal
-    from bygones.cli.catalogues import CATALOGUES
+    from bygones.cli.catalogues import summarize
 
-    summary = CATALOGUES[kind].summary()
+    summary = summarize(kind)
     if as_json:
         print(json.dumps(summary, indent=2))
         return

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from bygones.core.errors import StoreError
-from bygones.core.study_facts import describe_repeats
 
 if TYPE_CHECKING:
     from bygones.analysis.designs import Design
@@ -277,6 +276,8 @@ def progress_of_seeds(planned: Plan) -> Iterator[Any]:
 
 def plan_lines(planned: Plan, num_workers: int) -> list[str]:
     """Describe the cost of a recipe's study, in sentences."""
+    from bygones.core.study_facts import describe_repeats
+
     study = planned.study
     saved = planned.steps_naive / max(planned.steps_shared, 1)
     seconds = planned.seconds_left(num_workers)

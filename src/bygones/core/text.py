@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
-
-import numpy as np
 
 
 def format_count(number: int, noun: str, plural: str = "", *, separator: str = "") -> str:
@@ -96,8 +95,11 @@ def to_plain(value: Any) -> Any:
     >>> to_plain({"low": float("nan"), "steps": (1, 2)})
     {'low': None, 'steps': [1, 2]}
     """
-    if isinstance(value, np.generic):
-        value = cast("Any", value).item()
+    numpy = sys.modules.get(
+        "numpy"
+    )  # not imported for this: help pages and refusals need none of it
+    if numpy is not None and isinstance(value, numpy.generic):
+        value = value.item()
     match value:
         case Mapping():
             items = cast("Mapping[str, Any]", value).items()
