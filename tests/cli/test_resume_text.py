@@ -8,7 +8,7 @@ import pytest
 from bygones.audit.resume_check import ResumeReport
 from bygones.audit.resume_verdicts import Verdict
 from bygones.audit.resuming.remedies import Remedy
-from bygones.cli.resume_text import annotations, as_table, headline, print_check, sentences
+from bygones.cli.resume_text import annotate, as_table, headline, print_check, sentences
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_github_is_told_each_loss_with_its_file_and_its_remedy():
     report = ResumeReport(
         script, 5, 0, 9, (0,), verdicts, (), 0.0, {}, remedies={"scheduler": remedy}
     )
-    first, second = annotations(report)
+    first, second = annotate(report)
     assert first == (
         "::error file=examples/train.py,title=Lost on resuming%3A scheduler::not 100%25 of%0Awhat was "
         "carried. "

@@ -7,7 +7,9 @@ import html
 import math
 import re
 import resource
+import shutil
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -475,7 +477,7 @@ def test_every_table_is_latex_too(tmp_path: Path) -> None:
     effects = all_effects(outcomes, ("tv", "accuracy"))
     write_report(outcomes, tmp_path, effects=effects)
     folder = tmp_path / "tables"
-    names = {path.stem for path in folder.glob("*.tex")}
+    names = {path.stem for path in folder.glob("*.tex")} - {"paper", "appendix"}
     assert names == {path.stem for path in folder.glob("*.csv")}
     assert {"answer", "effects", "family", "equivalence", "pairing", "breakdown"} < names
     escaped = r"50\%\_\&\textless{}b\textgreater{} \{\textasciicircum{}\textasciitilde{}\$\#"
@@ -568,3 +570,44 @@ def test_a_figure_that_finds_no_room_says_so(
         return "written"
 
     assert {run_in_fork(partial(draw, size)) for size in (1, 3000, 6000, 9000)} == {"OSError"}
+
+
+# ------------------------------------------------------------------ what was asked, and files for a paper
+
+
+def test_a_title_and_a_question_stand_on_top_and_are_escaped(tmp_path: Path) -> None:
+    clean = make_outcomes(num_seeds=4, num_inputs=6)
+    asked = {"title": "Momentum <b>", "question": "May it be dropped & when?"}
+    write_report(clean, tmp_path, effects=all_effects(clean, ("tv",)), **asked)
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>Momentum &lt;b&gt;</h1>" in page
+    assert '<p class="question">May it be dropped &amp; when?</p>' in page
+    assert clean.attrs["digests"]["study"] in (tmp_path / "tables" / "study.bib").read_text()
+
+
+def test_the_losses_of_the_control_are_drawn_with_the_fork(page: str, folder: Path) -> None:
+    assert '<h2 id="the-untouched-network">' in page
+    assert (folder / "figures" / "losses.svg").is_file()
+
+
+@pytest.mark.long
+def test_the_table_for_a_paper_fits_and_the_appendix_compiles(folder: Path, tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex here")
+    document = [
+        r"\documentclass{article}", r"\usepackage{booktabs,longtable,textcomp,pdflscape}",
+        r"\begin{document}", r"\input{tables/paper}", r"\typeout{THE APPENDIX}", r"\clearpage",
+        r"\input{tables/appendix}", r"\end{document}",
+    ]  # fmt: skip
+    shutil.copytree(folder / "tables", tmp_path / "tables")
+    (tmp_path / "main.tex").write_text("\n".join(document))
+    ran = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "main.tex"], cwd=tmp_path, capture_output=True,
+        text=True, errors="replace",
+    )  # fmt: skip
+    if "booktabs.sty' not found" in ran.stdout:
+        pytest.skip("this TeX has no booktabs (texlive-latex-recommended)")
+    wrong = [line for line in ran.stdout.splitlines() if line.startswith(("!", "l."))]
+    assert wrong == []
+    assert "Overfull" not in ran.stdout.partition("THE APPENDIX")[0]
+    assert (tmp_path / "main.pdf").stat().st_size > 10_000

@@ -21,7 +21,7 @@ _DOT = re.compile(r"\.(?![^\[]*\])")  # not within brackets, where it may be par
 def print_check(check: ResumeReport) -> None:
     """Print all of it to the terminal; in a workflow of GitHub, also what marks the script."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in annotations(check):
+        for line in annotate(check):
             print(line)
     terminal.out.print(headline(check))
     if check.failed == ("everything",):  # nothing was compared
@@ -33,7 +33,7 @@ def print_check(check: ResumeReport) -> None:
         terminal.out.print(sentence)
 
 
-def annotations(check: ResumeReport) -> Iterator[str]:
+def annotate(check: ResumeReport) -> Iterator[str]:
     """Yield a line for each failure as a workflow command of GitHub, which marks the script with it."""
     file = next((word for word in check.script.split() if word.endswith(".py")), check.script)
     for verdict in check.verdicts:

@@ -293,6 +293,12 @@ def report(
     for_print: Annotated[
         bool, typer.Option("--for-print", help="Save each figure as PDF and PNG too.")
     ] = False,
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="The page's heading (default: the study's name).")
+    ] = "",
+    question: Annotated[
+        str, typer.Option(metavar="TEXT", help="What was asked, as a sentence on top.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Write the HTML report of a stored study.
@@ -307,7 +313,9 @@ def report(
     if as_json:
         print_effects(store, study, as_json=True, observe=observe)
     else:
-        _write_report(store, out, study, observe, for_print=for_print)
+        _write_report(
+            store, out, study, observe, for_print=for_print, title=title, question=question
+        )
 
 
 def compare(
@@ -474,6 +482,8 @@ def _write_report(
     observe: str = "",
     *,
     for_print: bool = False,
+    title: str = "",
+    question: str = "",
 ) -> None:
     from bygones.cli import terminal
     from bygones.publish.report.index_page import report_folder, write_index
@@ -487,5 +497,5 @@ def _write_report(
         path = write_index([result.outcomes for result in results.values()], folder, store)
     else:
         result = read_result(store, study, observe)
-        path = result.write_report(folder, for_print=for_print)
+        path = result.write_report(folder, for_print=for_print, title=title, question=question)
     terminal.out.print(f"Report: {path}")

@@ -129,14 +129,24 @@ class Result:
 
         return answer(self.readings)
 
-    def write_report(self, folder: str | Path, *, for_print: bool = False) -> Path:
+    def write_report(
+        self, folder: str | Path, *, for_print: bool = False, title: str = "", question: str = ""
+    ) -> Path:
         """Write the report into a folder, and return the path of its HTML file.
 
-        `for_print`: save the figures as PDF and PNG too.
+        `for_print`: save the figures as PDF and PNG too. `title`, `question`: the page's heading, and a
+        sentence below it that says what was asked.
         """
         from bygones.publish.report import write_report
 
-        return write_report(self.outcomes, folder, effects=self.effects, for_print=for_print)
+        return write_report(
+            self.outcomes,
+            folder,
+            effects=self.effects,
+            for_print=for_print,
+            title=title,
+            question=question,
+        )
 
     def __str__(self) -> str:
         return str(self.summary)

@@ -105,7 +105,7 @@ def _read_check(path: Path) -> Mapping[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         missing = {"verdicts", "costs", "failed", "passed", "until", "script"} - found.keys()
     except (ValueError, AttributeError):
-        missing = {"everything"}
+        found, missing = {}, {"everything"}
     if missing:
         raise StoreError(
             f"{path} is no store, no ledger (.jsonl), and not what `bygones audit resume --json` prints."

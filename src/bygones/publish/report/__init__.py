@@ -43,6 +43,7 @@ from bygones.publish.report.figures import course, score
 from bygones.publish.report.forest import forest
 from bygones.publish.report.html import render
 from bygones.publish.report.latex import write_latex
+from bygones.publish.report.paper import write_paper
 from bygones.publish.report.svg import FigureFolder, save_figure
 from bygones.publish.verdicts import HEADLINES, readings
 
@@ -68,6 +69,8 @@ def write_report(
     *,
     effects: Sequence[Effect] | None = None,
     for_print: bool = False,
+    title: str = "",
+    question: str = "",
 ) -> Path:
     """Write a study's report into `folder` and return the path of its `report.html`.
 
@@ -77,7 +80,8 @@ def write_report(
     (metric -> margin, unscaled) which effects are tested for being none to speak of.
     `effects`: what to show, if not the usual metrics; must hold the headline distance (`tv`, or
     `rms` for values). `for_print`: save figures as PDF and PNG too, which takes
-    most of the time. Equal outcomes and effects give equal files, byte for byte.
+    most of the time. `title`: the page's heading, instead of the study's name. `question`: what was asked,
+    as a sentence on top. Equal outcomes and effects give equal files, byte for byte.
     Raises DesignError where there is no treated arm or no headline distance.
     """
     if effects is None:
@@ -112,7 +116,10 @@ def write_report(
         for table in made.values():
             tables.write_csv(table, filled / "tables")
             write_latex(table, filled / "tables")
+        write_paper(
+            read, facts, filled / "tables", [name for name, one in made.items() if one.rows]
+        )
         figures = FigureFolder(filled / "figures", for_print)
-        text = render(outcomes, effects, read, evidence, figures, made)
+        text = render(outcomes, effects, read, evidence, figures, made, (title, question))
         (filled / "report.html").write_text(text, encoding="utf-8")
     return Path(folder) / "report.html"

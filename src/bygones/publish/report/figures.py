@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -102,6 +103,32 @@ def course(
         ends.append((_last(values), "effect", EFFECT))
         _end_labels(ax, ends)
         _lifetime_bar(ax, horizontal, lifetime)
+        return figure
+
+
+def losses(values: np.ndarray, fork_at: int) -> Figure:
+    """Draw the training loss of the controls by step, (seeds, steps): mean and range, the fork marked."""
+    with figure_style():
+        width, height = HALF, 1.9
+        figure = Picture(figsize=(width, height))
+        ax = figure.add_axes((0.55 / width, 0.46 / height, 1 - 0.7 / width, 1 - 0.76 / height))
+        seen = values[:, np.isfinite(values).any(axis=0)]
+        steps = np.flatnonzero(np.isfinite(values).any(axis=0)) + 1
+        ax.fill_between(steps, np.nanmin(seen, axis=0), np.nanmax(seen, axis=0), color=EFFECT, alpha=0.22,
+                        linewidth=0)  # fmt: skip
+        ax.plot(steps, np.nanmean(seen, axis=0), color=EFFECT, linewidth=1.2)
+        if seen.size and float(np.nanmin(seen)) > 0:
+            ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        ax.axvline(fork_at, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        ax.grid(axis="y", color=HAIR, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.set_xlabel("optimizer step", labelpad=3)
+        share = fork_at / max(int(steps[-1]) if steps.size else 1, 1)
+        draw_figure_text(figure, 0.04, height - 0.1, "training loss")
+        ax.text(fork_at, 1.03, "fork", transform=ax.get_xaxis_transform(), color=INK, fontsize=8.25,
+                ha="left" if share < 0.5 else "right")  # fmt: skip
         return figure
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 from markupsafe import Markup
 
+from bygones.analysis.arms import Arms
 from bygones.analysis.control_scores import control_scores
 from bygones.analysis.coverage import measured_coverage
 from bygones.analysis.effect import Effect
@@ -29,6 +30,7 @@ from bygones.publish.report.page import (
     render_template,
     slug,
 )
+from bygones.publish.report.paper import bibtex
 from bygones.publish.report.scales import distance_scale
 from bygones.publish.report.sections import PageData, render_sections
 from bygones.publish.verdicts import (
@@ -48,13 +50,12 @@ def render(
     evidence: Evidence,
     folder: svg.FigureFolder,
     all_tables: Mapping[str, tables.Table],
+    asked: tuple[str, str] = ("", ""),
 ) -> str:
-    """Render the page; every figure is also saved under `folder`."""
-    return add_contents(
-        render_template(
-            "template.html.j2", _context(outcomes, effects, readings, evidence, folder, all_tables)
-        )
-    )
+    """Render the page; every figure is also saved under `folder`. `asked`: a title and a question, or ""."""
+    context = _context(outcomes, effects, readings, evidence, folder, all_tables)
+    context |= {"title": asked[0] or context["facts"].study, "question": asked[1]}
+    return add_contents(render_template("template.html.j2", context))
 
 
 def _context(
@@ -90,6 +91,8 @@ def _context(
         "ceilings": [effect.ceiling for effect in readings[0].course],
         "control_words": _control_words(outcomes),
         "contents": CONTENTS,
+        "losses": _loss_figure(outcomes, facts.fork_at, folder),
+        "bibtex": bibtex(facts),
         "checklist": filled,
         "checklist_words": headline_of(filled),
         "plain": format_value,
@@ -148,6 +151,18 @@ def _control_words(outcomes: xr.Dataset) -> str:
 
 
 # ---------------------------------------------------------------- figures
+
+
+def _loss_figure(outcomes: xr.Dataset, fork_at: int, folder: svg.FigureFolder) -> Markup | None:
+    """Draw the training loss of the controls; None where none was recorded."""
+    if "train_loss" not in outcomes or not outcomes.sizes.get("train_step"):
+        return None
+    control = Arms.of(outcomes).control
+    figure = figures.losses(outcomes["train_loss"].values[:, control], fork_at)
+    label = (
+        f"Training loss of the control, mean and range over seeds; the fork is at step {fork_at}."
+    )
+    return draw_inline(figure, folder, "losses", label)
 
 
 def _answer_figures(readings: Sequence[Reading], folder: svg.FigureFolder) -> dict[str, Markup]:
