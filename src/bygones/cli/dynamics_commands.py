@@ -226,7 +226,7 @@ def _regime_facts(found: RegimeMap) -> Any:
 
 def _regime_row(cell: Cell) -> dict[str, Any]:
     row: dict[str, Any] = {"rate": cell.rate, "dose": cell.dose, "horizon": cell.horizon}
-    row["regime"] = cell.regime
+    row |= {"regime": cell.regime, "reason": cell.reason}
     for name in ("error", "cosine", "exponent", "growth", "churn"):
         estimate = getattr(cell, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
