@@ -2,6 +2,7 @@
 
 from bygones.core.catalogue import Catalogue
 from bygones.dynamics.adjoint import AdjointMap, adjoint
+from bygones.dynamics.attribution import Attribution, Shares, shapley
 from bygones.dynamics.barrier import Barrier, barrier, losses_on_line
 from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
@@ -17,6 +18,7 @@ from bygones.dynamics.tangent import Tangent, tangent
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
     "quantity",
     {
+        "attribution": Attribution,
         "carrier-half-life": CarrierHalfLife,
         "dose-response": DoseResponse,
         "superposition": Superposition,
@@ -27,6 +29,7 @@ __all__ = [
     "QUANTITIES",
     "AbstractQuantity",
     "AdjointMap",
+    "Attribution",
     "Barrier",
     "CarrierHalfLife",
     "DoseCurve",
@@ -35,6 +38,7 @@ __all__ = [
     "Lyapunov",
     "RegimeMap",
     "Sensitivity",
+    "Shares",
     "Superposition",
     "Tangent",
     "TangentCertificate",
@@ -46,5 +50,6 @@ __all__ = [
     "lyapunov",
     "regime_map",
     "sensitivity",
+    "shapley",
     "tangent",
 ]
