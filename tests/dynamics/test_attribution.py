@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import bygones
+from bygones.analysis.function_field import squared_norm
+from bygones.analysis.predictions import Predictions
 from bygones.core.errors import DesignError
 from bygones.core.values import Window
 from bygones.dynamics.attribution import Attribution, resets, shapley
@@ -94,12 +96,29 @@ def test_shares_of_a_score_add_up_in_every_network_and_are_said() -> None:
     one = Recipe.of(recipe)
     arms = resets(one, 8, 0, ["moments", "batchnorm"])
     quantity = Attribution(arms, horizons=(0, 5), value="nll")
-    found = quantity.estimate(measure(quantity.design(one, 8, range(4))))
+    outcomes = measure(quantity.design(one, 8, range(4)))
+    found = quantity.estimate(outcomes)
     assert found.shapley[0][0].value == 0.0  # at once, a reset of momentum moves no output
     for place in range(2):
         total = sum(share[place].value for share in found.shapley)
         assert total == pytest.approx(found.total[place].value, abs=1e-9)
     assert str(found).startswith("2 treatments together, horizon 5: change of nll ")
+    whole = Attribution(arms, horizons=(0, 5)).estimate(outcomes).total[1].value
+    names = outcomes["arm"].values.tolist()
+    predicted = Predictions(outcomes["logits"].values).probabilities[:, :, 1]
+    gaps = predicted[:, names.index("moments + batchnorm")] - predicted[:, names.index("control")]
+    assert whole == pytest.approx(squared_norm(gaps).corrected.value, rel=1e-12)
+    moments = outcomes["arm"].values.tolist().index("moments")
+    outcomes["logits"].values[2, moments] = (
+        np.nan
+    )  # seed 2 diverges in one arm: it counts in no share
+    for value in ("nll", "function"):
+        lost = Attribution(arms, horizons=(0, 5), value=value).estimate(outcomes)
+        assert lost.total[1].num_dropped == 1
+        assert sum(share[1].value for share in lost.shapley) == pytest.approx(lost.total[1].value)
+        assert "1 seed diverged in some arm" in str(lost)
+    with pytest.raises(DesignError, match="probe with labels"):
+        quantity.estimate(outcomes.drop_vars("labels"))
 
 
 def test_what_cannot_be_attributed_is_refused() -> None:

@@ -14,6 +14,7 @@ from bygones.dynamics.regime_map import RegimeMap, regime_map
 from bygones.dynamics.sensitivity import Sensitivity, sensitivity
 from bygones.dynamics.superposition import Interactions, Superposition
 from bygones.dynamics.tangent import Tangent, tangent
+from bygones.dynamics.variance_components import VarianceComponents, variance_components
 
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
     "quantity",
@@ -42,6 +43,7 @@ __all__ = [
     "Superposition",
     "Tangent",
     "TangentCertificate",
+    "VarianceComponents",
     "adjoint",
     "barrier",
     "check_tangent",
@@ -52,4 +54,5 @@ __all__ = [
     "sensitivity",
     "shapley",
     "tangent",
+    "variance_components",
 ]

@@ -78,10 +78,14 @@ class Shares:
             f"{name} {one[-1]}" + ("" if told else f" ({one[-1].value / total.value:.0%})")
             for name, one in zip(self.names, self.shapley, strict=True)
         ]
+        lost = total.num_dropped
+        lost = (
+            f" {format_count(lost, 'seed')} diverged in some arm and count nowhere." if lost else ""
+        )
         return (
             f"{format_count(len(self.names), 'treatment')} together, horizon {self.horizons[-1]}: "
             f"{of} {total}. {told}{'; '.join(parts)}; {format_count(total.num_pairs, 'seed')}, "
-            f"{total.method}."
+            f"{total.method}.{lost}"
         )
 
 
@@ -145,6 +149,7 @@ class Attribution(AbstractQuantity):
         games = np.zeros((2 ** len(names), *self._values(outcomes, _name(self.sets()[0])).shape))
         for index, chosen in zip(indices, self.sets(), strict=True):
             games[index] = self._values(outcomes, _name(chosen))
+        games[-1] += 0.0 * games.sum(axis=0)  # a seed that diverged in one arm has no total either
         found = shapley(games)  # [k, H, R] of a score, [k, H, R, R] of the function
         interval = _between_seeds if self.value == FUNCTION else by_skewness
         places = range(len(self.horizons))
@@ -159,6 +164,10 @@ class Attribution(AbstractQuantity):
         arms = Arms.of(outcomes)
         both = arms.index(arm), arms.control
         if self.value != FUNCTION:
+            if "labels" not in outcomes:
+                raise DesignError(
+                    f"'{self.value}' needs a probe with labels, and this one has none. Use '{FUNCTION}'."
+                )
             facts, labels = METRICS[self.value], outcomes["labels"].values
             treated, control = (
                 np.array([facts(Predictions(one)[facts.input_kind], labels) for one in seeds])
@@ -194,12 +203,12 @@ def shapley(games: np.ndarray) -> np.ndarray:
 
 
 def resets(recipe: Recipe, at: int, seed: int, sources: Iterable[str] = ()) -> tuple[Arm, ...]:
-    """Return an arm for each source that resets it at a step: by default all but the weights that can be.
+    """Return an arm for each source that resets it at a step: by default all that can be (weights cannot).
 
     Raises `DesignError` for a source that the run does not have.
     """
     known = Run(recipe, seed).sources
-    able = [n for n, s in known.items() if "resettable" in s.capabilities and n != "weights"]
+    able = [n for n, s in known.items() if "resettable" in s.capabilities]
     chosen = list(sources) or able
     unknown = [name for name in chosen if name not in able]
     if unknown:
