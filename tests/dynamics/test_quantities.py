@@ -15,6 +15,7 @@ from bygones.core.values import Window
 from bygones.dynamics import (
     QUANTITIES,
     AbstractQuantity,
+    Attribution,
     CarrierHalfLife,
     DoseResponse,
     Superposition,
@@ -24,7 +25,7 @@ from bygones.training.interventions import Kick
 from bygones.training.probes import Carrier
 from bygones.training.treatment import Treatment
 
-FORK_AT, SEEDS = 8, range(2)
+FORK_AT, SEEDS = 8, range(3)
 DECAY = 0.8
 
 
@@ -64,6 +65,13 @@ AVERAGED: dict[str, Any] = {
 }
 
 CASES = {
+    "attribution": [  # ⟨a, a + b⟩ of ⟨a + b, a + b⟩, with a = DECAY · b: kicked a step earlier
+        Case(
+            Attribution((kicked(8), kicked(9)), (4,), probe=AVERAGED["probe"]),
+            DECAY / (1.0 + DECAY),
+            read=lambda found: found.shapley[0][0].scaled(1.0 / found.total[0].value),
+        )
+    ],
     "dose-response": [
         Case(DoseResponse("averages", **AVERAGED), 1.0, read=lambda found: found.exponent[0]),
         Case(DoseResponse("averages", **AVERAGED), 0.0, read=lambda found: found.even_share[0]),

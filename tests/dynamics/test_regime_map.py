@@ -14,6 +14,7 @@ from bygones.store import MemoryStore
 from bygones.study.design import Arm, Study
 from bygones.training.interventions import Kick
 from bygones.training.recipe import Recipe
+from bygones.training.run import Run
 from bygones.training.treatment import Treatment
 from bygones.zoo.worlds import heavy_ball, scalar_maps
 
@@ -21,8 +22,8 @@ SMALL, LARGE = (0.1, 0.2), (0.4, 0.9)
 NONE = (math.nan, math.nan)
 
 
-def ends(pair: tuple[float, float]) -> Estimate:
-    return Estimate(sum(pair) / 2, *pair, 0.95, 8, "paired t")
+def ends(pair: tuple[float, float], dropped: int = 0) -> Estimate:
+    return Estimate(sum(pair) / 2, *pair, 0.95, 8 - dropped, "paired t", dropped)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +39,42 @@ def ends(pair: tuple[float, float]) -> Estimate:
         (LARGE, (0.5, 0.9), 1e-3, (0.1, 0.5), (0.2, 0.3), (0.8, 1.1), "chaotic"),
         (LARGE, (0.5, 0.9), 1e-3, (0.1, 0.5), (0.2, 0.3), (0.7, 1.1), "cannot tell"),
         (LARGE, (0.5, 0.9), 1e-3, NONE, (0.0, 0.2), NONE, "cannot tell"),
+        (LARGE, (0.96, 1.0), 1e-3, (-1, -0.5), (0.9, 1.1), NONE, "non-linear, stable"),
+        (SMALL, (0.5, 0.9), 1e-3, (-1, 0.5), (0.9, 1.1), NONE, "non-linear, stable"),
+        ((0.1, 0.3), (0.9, 1.0), 1e-3, (-1, 0.5), (0.0, 0.2), (0.8, 1.1), "cannot tell"),
+        (LARGE, (0.5, 0.9), 1e-3, (-0.1, 0.5), (0.0, 0.2), NONE, "non-linear, stable"),
+        ((0.2, 0.4), (0.96, 1.0), 1e-3, (-1, -0.5), (0.9, 1.1), NONE, "cannot tell"),
+        (SMALL, (0.9, 0.97), 1e-3, (-1, -0.5), (0.9, 1.1), NONE, "cannot tell"),
+        ((0.1, 0.25), (0.95, 1.0), 1e-2, (-1, -0.5), (0.9, 1.1), NONE, "linear"),
         (NONE, NONE, math.inf, (-1, -0.5), NONE, NONE, "cannot tell"),
     ],
 )
 def test_the_rules(error, cosine, unsettled, growth, exponent, churn, regime) -> None:
     given = [ends(error), ends(cosine), unsettled, ends(growth), ends(exponent), ends(churn)]
-    assert classify(*given) == regime
+    assert classify(*given)[0] == regime
+    assert (classify(*given)[1] != "") is (regime == "cannot tell")
+
+
+STABLE = {"error": LARGE, "cosine": (0.5, 0.9), "growth": (-1, -0.5), "exponent": (0.9, 1.1)}
+
+
+@pytest.mark.parametrize("part", ["error", "cosine", "growth"])
+def test_missing_seeds_leave_nothing_to_decide(part: str) -> None:
+    given = {name: ends(pair) for name, pair in STABLE.items()} | {"churn": ends(NONE)}
+    assert classify(unsettled=0.0, **given)[0] == "non-linear, stable"
+    found = classify(unsettled=0.0, **{**given, part: ends(STABLE[part], 3)})
+    assert found[0] == "cannot tell"
+    assert found[1].startswith("3 of 8 seeds gave no ")
+    assert classify(unsettled=0.0, **given, diverged=2) == ("cannot tell", "2 of 8 seeds diverged")
+
+
+def test_an_exponent_of_some_seeds_alone_shows_no_chaos() -> None:
+    for exponent, churn in (
+        (ends((0.0, 0.2), 1), ends(NONE)),
+        (ends((0.3, 0.4)), ends((0.9, 1.0), 1)),
+    ):
+        found = classify(ends(LARGE), ends((0.5, 0.9)), 0.0, ends((0.1, 0.5)), exponent, churn)
+        assert found[0] == "cannot tell"
 
 
 def study(recipe: Recipe, by: float, horizons: tuple[int, ...], seeds: int = 3) -> Study:
@@ -71,6 +102,34 @@ def test_the_logistic_map_is_chaotic_once_every_dose_has_grown_to_its_size() -> 
     assert "chaotic" in by_horizon[40] <= {"chaotic", "cannot tell"}
     assert "chaotic" not in by_horizon[1]
     assert all(c.growth.covers(math.log(2)) for c in found.cells if c.horizon == 40)
+
+
+def test_seeds_that_diverge_are_counted_and_decide_nothing() -> None:
+    """The logistic map leaves [0, 1], and grows without bound, from every w that a kick moves above 1."""
+    kick, recipe = 0.2, Recipe.of(scalar_maps.recipe)
+    found = regime_map(study(recipe, kick, (20,), 8), rates=(0.1,))
+    states = []
+    for seed in range(8):
+        run = Run(recipe, seed)
+        run.advance(2)
+        states.append(run.parts.model.w.item())
+    for cell in found.cells:
+        gone = sum(w + cell.dose * kick > 1.0 for w in states)
+        assert (f"{gone} of 8 seeds diverged" == cell.reason) is (gone > 0)
+        assert cell.regime in ("cannot tell", "chaotic")[: 1 if gone else 2]
+    whole = [cell.reason for cell in found.cells if cell.dose == 1.0]
+    assert whole[0].endswith("diverged")
+    assert whole[0] in str(found)
+
+
+def test_growth_is_that_of_the_fastest_direction_from_the_first_step_on() -> None:
+    """SGD on a quadratic: directions are multiplied by 0, .7 and .9 a step, a random one by less at first."""
+    recipe = Recipe.of(heavy_ball.recipe, momentum=0.0, curvature=10.0)
+    kick = Arm("kick", Treatment("weights", Kick({"w": 0.1}), Window(30, 31)))
+    found = regime_map(
+        Study(recipe, [kick], fork_at=30, horizons=(2,), seeds=range(3)), rates=(0.1,)
+    )
+    assert all(abs(cell.growth.value - math.log(0.9)) < 1e-4 for cell in found.cells)
 
 
 def test_what_cannot_be_mapped_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Commands on the kind of memory: map, sensitivity."""
+"""Commands on the kind of memory: map, sensitivity, attribute."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bygones.cli.resources import (
 )
 
 if TYPE_CHECKING:
+    from bygones.dynamics.attribution import Shares
     from bygones.dynamics.regime_map import Cell, RegimeMap
     from bygones.dynamics.sensitivity import Sensitivity
     from bygones.study.design import Study
@@ -183,6 +184,86 @@ def map_regimes(
     terminal.out.print(f"Page: {page}")
 
 
+def attribute(
+    name: StudyTarget,
+    seeds: Seeds = None,
+    store: StorePlace = "bygones-store",
+    workers: Workers = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Sources, like moments,averages (default: all but weights)."
+        ),
+    ] = None,
+    value: Annotated[
+        str, typer.Option(metavar="NAME", help="What is shared out: a score like nll, or function.")
+    ] = "function",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The page's folder (default: STORE-attribution)."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what it costs, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Share out the effect of losing all but the weights.
+
+    Resets every set of up to six sources at the fork, and gives each its exact Shapley value. The same
+    command continues one that was stopped.
+
+    \b
+    Example:
+      bygones dynamics attribute digits --sources moments,batchnorm --seeds 0-7
+    """
+    from bygones.cli import terminal
+    from bygones.dynamics.attribution import Attribution, resets
+    from bygones.publish.report.attribution_page import write_attribution
+    from bygones.study.measure import measure
+    from bygones.study.plan import plan as plan_study
+
+    num_workers = workers or default_workers("cpu")
+    with print_to_stderr():
+        study, place = _load(name[0], seeds), lasting_store(store)
+        chosen = [] if sources is None else sources.split(",")
+        arms = resets(study.recipe, study.fork_at, study.seeds[0], chosen)
+        quantity = Attribution(arms, study.horizons, value)
+        designed = quantity.design(study.recipe, study.fork_at, study.seeds)
+        planned = plan_study(designed, place, workers=num_workers)
+        terminal.print_plan(planned, terminal.plan_lines(planned, num_workers))
+        if plan:
+            return
+        count = _counter(study.name, len(planned.seeds_left), "jobs done")
+        executor = make_executor(None, num_workers, None, store, "cpu")
+        found = quantity.estimate(measure(designed, place, executor, planned=planned, on_job=count))
+    facts = _attribution_facts(study.name, found)
+    page = write_attribution(facts, out or path_beside(store, "attribution"))
+    if as_json:
+        print(json.dumps({"study": study.name, "of": facts.of, "shares": facts.rows}, indent=2))
+        return
+    terminal.out.print(str(found))
+    terminal.out.print(f"Page: {page}")
+
+
+def _attribution_facts(study: str, found: Shares) -> Any:
+    from bygones.publish.report.attribution_page import ALL, AttributionFacts
+
+    of = (
+        "squared change of the function"
+        if found.value == "function"
+        else f"change of {found.value}"
+    )
+    rows = [
+        {
+            "treatment": name, "horizon": horizon, "value": one.value, "low": one.low,
+            "high": one.high, "seeds": one.num_pairs,
+        }
+        for place, horizon in enumerate(found.horizons)
+        for name, one in zip(
+            [*found.names, ALL], [*(s[place] for s in found.shapley), found.total[place]], strict=True
+        )
+    ]  # fmt: skip
+    return AttributionFacts(study, of, rows, [str(found)])
+
+
 def _load(name: str, seeds: str | None) -> Study:
     """Load a study, with other seeds if they were asked for."""
     from bygones.cli.load import load_study
@@ -226,7 +307,7 @@ def _regime_facts(found: RegimeMap) -> Any:
 
 def _regime_row(cell: Cell) -> dict[str, Any]:
     row: dict[str, Any] = {"rate": cell.rate, "dose": cell.dose, "horizon": cell.horizon}
-    row["regime"] = cell.regime
+    row |= {"regime": cell.regime, "reason": cell.reason}
     for name in ("error", "cosine", "exponent", "growth", "churn"):
         estimate = getattr(cell, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -2,6 +2,7 @@
 
 from bygones.core.catalogue import Catalogue
 from bygones.dynamics.adjoint import AdjointMap, adjoint
+from bygones.dynamics.attribution import Attribution, Shares, shapley
 from bygones.dynamics.barrier import Barrier, barrier, losses_on_line
 from bygones.dynamics.base import AbstractQuantity
 from bygones.dynamics.carrier_half_life import CarrierHalfLife
@@ -13,10 +14,12 @@ from bygones.dynamics.regime_map import RegimeMap, regime_map
 from bygones.dynamics.sensitivity import Sensitivity, sensitivity
 from bygones.dynamics.superposition import Interactions, Superposition
 from bygones.dynamics.tangent import Tangent, tangent
+from bygones.dynamics.variance_components import VarianceComponents, variance_components
 
 QUANTITIES: Catalogue[type[AbstractQuantity]] = Catalogue(
     "quantity",
     {
+        "attribution": Attribution,
         "carrier-half-life": CarrierHalfLife,
         "dose-response": DoseResponse,
         "superposition": Superposition,
@@ -27,6 +30,7 @@ __all__ = [
     "QUANTITIES",
     "AbstractQuantity",
     "AdjointMap",
+    "Attribution",
     "Barrier",
     "CarrierHalfLife",
     "DoseCurve",
@@ -35,9 +39,11 @@ __all__ = [
     "Lyapunov",
     "RegimeMap",
     "Sensitivity",
+    "Shares",
     "Superposition",
     "Tangent",
     "TangentCertificate",
+    "VarianceComponents",
     "adjoint",
     "barrier",
     "check_tangent",
@@ -46,5 +52,7 @@ __all__ = [
     "lyapunov",
     "regime_map",
     "sensitivity",
+    "shapley",
     "tangent",
+    "variance_components",
 ]

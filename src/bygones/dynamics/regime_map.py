@@ -2,6 +2,7 @@
 
 The rules, stated in advance. All intervals are over seeds, and the first rule that holds decides:
 
+    cannot tell          a seed diverged, or gave no tangent error, cosine or λ
     linear               tangent error ≤ .25 and cosine ≥ .95, whole intervals, and the twins are settled
     chaotic              the interval of λ lies above 0, and the amplitude exponent's below .25 over the two
                          decades up to the dose (or churn is at least .8 of that between seeds)
@@ -10,14 +11,16 @@ The rules, stated in advance. All intervals are over seeds, and the first rule t
     cannot tell          anything else
 
 A dose α moves the state by α times what the arm moves (1: the arm itself). Effects are seen in the outputs on
-the probe set (in the weights where there is none); all runs go on in float64 from the study's fork.
+the probe set (in the weights where there is none); all runs go on in float64 from the study's fork. The
+direction that λ follows starts at random 100 steps before the treatment (or at step 1), so that it has turned
+to the fastest one: a random one grows less at first, by log √(numbers of the state) in all.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,8 +57,14 @@ from bygones.training.recipe import Recipe, build
 Regime = Literal["linear", "non-linear, stable", "chaotic", "cannot tell"]
 FLAT, DECADES, LEAST_CHURN = 0.25, 2.0, 0.8
 DOSES = tuple(10.0 ** (k / 2) for k in range(-8, 1))  # 1e-4 to 1; mapped from two decades up
+SETTLE = 100  # steps before the treatment in which λ's direction turns to the fastest one
 _KICK = 1e-6
+_UNDECIDED = "the intervals and the twins fulfil no rule"
 RULES = (
+    (
+        "cannot tell",
+        "a seed diverged, or gave no tangent error, cosine or exponent: the others are no random sample.",
+    ),
     (
         "linear",
         "tangent error at most .25 and cosine at least .95, whole intervals, and settled twins.",
@@ -92,7 +101,7 @@ class MapJob:
     def address(self) -> Digest:
         arm = [treatment.digest() for treatment in self.arm.treatments]
         settings = [self.recipe.code(), self.contract.digest(), self.seed, arm, self.of]
-        return digest(["bygones.map/1", *settings, self.at, self.horizons, self.doses])
+        return digest(["bygones.map/2", *settings, self.at, self.horizons, self.doses])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what is stored."""
@@ -112,6 +121,7 @@ class Cell:
     exponent: Estimate
     growth: Estimate  # λ, a step
     churn: Estimate  # of that between seeds
+    reason: str = ""  # why it cannot be told
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,7 @@ class RegimeMap:
             here = [c for c in self.cells if c.rate == rate and c.horizon == last]
             regimes = dict.fromkeys(cell.regime for cell in here)
             parts = [f"{regime} at {_doses(here, regime)}" for regime in regimes]
+            parts += dict.fromkeys(c.reason for c in here if c.reason not in ("", _UNDECIDED))
             said.append(
                 f"Learning rate {rate:g}, horizon {last}: {'; '.join(parts)}. "
                 f"λ·h = {here[0].growth.scaled(last)}."
@@ -149,15 +160,36 @@ def classify(
     growth: Estimate,
     exponent: Estimate,
     churn: Estimate,
-) -> Regime:
-    """Apply the rules; an interval that does not exist (NaN) fulfils none."""
+    diverged: int = 0,
+) -> tuple[Regime, str]:
+    """Apply the rules; return the regime, and the reason if it cannot be told.
+
+    An interval that does not exist (NaN) fulfils none. `diverged`: the number of seeds that did.
+    """
+    lost = _lost({"tangent error": error, "cosine": cosine, "exponent λ": growth}, diverged)
+    if lost:
+        return "cannot tell", lost
     if error.high <= MOST_ERROR and cosine.low >= LEAST_COSINE and unsettled <= SETTLED:
-        return "linear"
-    if growth.low > 0:
-        flat = exponent.high < FLAT or churn.low >= LEAST_CHURN
-        return "chaotic" if flat else "cannot tell"
+        return "linear", ""
+    flat = exponent.high < FLAT and not exponent.num_dropped
+    flat |= churn.low >= LEAST_CHURN and not churn.num_dropped
+    if growth.low > 0 and flat:
+        return "chaotic", ""
     departs = error.low > MOST_ERROR or cosine.high < LEAST_COSINE
-    return "non-linear, stable" if departs and growth.low <= 0 else "cannot tell"
+    if departs and growth.low <= 0:
+        return "non-linear, stable", ""
+    return "cannot tell", _UNDECIDED
+
+
+def _lost(judged: Mapping[str, Estimate], diverged: int) -> str:
+    """Say which seeds are missing, and from what; "" if none is."""
+    for what, one in judged.items():
+        num = one.num_pairs + one.num_dropped
+        if diverged:
+            return f"{diverged} of {format_count(num, 'seed')} diverged"
+        if one.num_dropped:
+            return f"{one.num_dropped} of {format_count(num, 'seed')} gave no {what}"
+    return ""
 
 
 def jobs_of(
@@ -229,7 +261,12 @@ def run_job(job: MapJob) -> int:
         def at_horizons(dose: float) -> list[np.ndarray]:
             state = kicked(start, moves, dose) if dose else start
             found = follow(pair.control, state, job.at, job.horizons, job.of)
-            return [_space(one) for one in found]
+            end = pair.control.diverged_at
+            lost = [end is not None and job.at + horizon > end for horizon in job.horizons]
+            return [
+                _space(one) * (math.nan if gone else 1.0)
+                for one, gone in zip(found, lost, strict=True)
+            ]
 
         control, above, below = (at_horizons(dose) for dose in (0.0, size, -size))
         treated = {dose: at_horizons(dose) for dose in job.doses}
@@ -249,7 +286,9 @@ def run_job(job: MapJob) -> int:
             [np.mean(_labels(treated[a][i].reshape(shape)) != labels[i]) for i in places]
             for a in job.doses
         ]
-        growth = pair.log_growth(job.horizons) / np.array(job.horizons)
+        settle = min(SETTLE, job.at - 1)
+        earlier = Twins.at(job.recipe, job.seed, job.at - settle, job.contract.device)
+        growth = earlier.log_growth(job.horizons, settle=settle) / np.array(job.horizons)
         arrays = {
             "judged": judged, "sizes": sizes, "churn": np.array(churn),
             "labels": np.stack(labels), "growth": growth,
@@ -315,10 +354,11 @@ def _cells(jobs: Sequence[MapJob]) -> Iterator[Cell]:
             of_seeds = by_skewness(
                 churn[:, d, place] / between if between else churn[:, d, place] * np.nan
             )
-            regime = classify(error, cosine, worst, rate_of_growth, exponent, of_seeds)
-            yield Cell(
-                first.rate, dose, horizon, regime, error, cosine, exponent, rate_of_growth, of_seeds
-            )
+            lost = ~np.isfinite(sizes[:, d, place]) | np.isnan(growth[:, place])
+            judged_by = error, cosine, worst, rate_of_growth, exponent, of_seeds
+            regime, reason = classify(*judged_by, int(lost.sum()))
+            intervals = error, cosine, exponent, rate_of_growth, of_seeds
+            yield Cell(first.rate, dose, horizon, regime, *intervals, reason)
 
 
 def _mapped(doses: Sequence[float]) -> list[float]:

@@ -57,7 +57,14 @@ def write_regimes(facts: RegimeFacts, folder: str | Path) -> Path:
         write_csv(Table("cells", tuple(facts.cells[0]), tuple(facts.cells)), filled / "tables")
         last = max(cell["horizon"] for cell in facts.cells)
         rows = [
-            {**cell, **{name: number(value) for name, value in cell.items() if name != "regime"}}
+            {
+                **cell,
+                **{
+                    name: number(value)
+                    for name, value in cell.items()
+                    if name not in ("regime", "reason")
+                },
+            }
             for cell in facts.cells
             if cell["horizon"] == last
         ]
