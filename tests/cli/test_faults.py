@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 import numpy as np
 import pytest
 import xarray as xr
-from tests.helpers.commands import begin, end
+from tests.helpers.commands import begin, end, run_here
 from tests.helpers.study_recipes import small
 from tests.study.test_measure import fresh, proven_once, same
 
@@ -28,6 +28,7 @@ __all__ = ["proven_once"]  # a fixture that acts on every test here too
 
 from bygones.cli.load import load_study
 from bygones.core.errors import StoreError
+from bygones.publish.result import load
 from bygones.store import FolderStore, MemoryStore
 from bygones.store.outcomes import read_manifest, read_outcomes
 from bygones.study.executors import Serial
@@ -298,6 +299,25 @@ def test_damage_is_never_a_wrong_number(which, kind, damage, filled, tmp_path):
     assert same(measure(small(ARMS), store), fresh(small(ARMS)))
 
 
+@pytest.mark.parametrize("damage", ["gone", "half way"])
+def test_a_study_whose_records_are_missing_is_not_reported(
+    damage, filled, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "store"
+    shutil.copytree(filled, folder)
+    path = files_of(folder)["record"][1]
+    DAMAGE[damage](path)
+    for command in (["report", folder, "--json"], ["bundle", "write", folder, "--no-report"]):
+        said = run_here(monkeypatch, capsys, *command)
+        assert said.code == 6
+        assert (
+            f"lacks 1 record of 'small' (missing or damaged), like {path.relative_to(folder)}"
+            in (said.err)
+        )
+    measure(small(ARMS), FolderStore(folder))
+    load(str(folder))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_many_flips_all_over_the_store_are_never_a_wrong_number(seed, filled, tmp_path):
     rng = np.random.default_rng(seed)
@@ -380,7 +400,10 @@ def test_something_else_in_the_place_of_a_part_of_the_store(name, tmp_path):
 
 def test_two_runs_into_one_store_at_once(tmp_path):
     store = FolderStore(tmp_path)
-    with store.training(), pytest.raises(StoreError, match=f"process {os.getpid()}.*--store"):
+    with (
+        store.training(),
+        pytest.raises(StoreError, match=f"process {os.getpid()}.*a store of its own"),
+    ):
         measure(small(ARMS), FolderStore(tmp_path))
     assert same(measure(small(ARMS), store), fresh(small(ARMS)))
 

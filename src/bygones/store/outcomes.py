@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from bygones.core.digest import digest
 from bygones.core.errors import StoreError
 from bygones.core.hash_chain import ledger_entry
 from bygones.core.study_facts import StudyFacts
+from bygones.core.text import format_count
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, FolderStore, unpack
 
@@ -53,7 +54,10 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The stored objects of a study, and its metadata."""
+    """The stored objects of a study, and its metadata.
+
+    `records`: the names of the segments' records that it was gathered from, by their addresses.
+    """
 
     kind: Literal["logits", "values"]
     seeds: list[int]
@@ -62,6 +66,7 @@ class Manifest:
     entries: list[ManifestEntry]
     facts: StudyFacts
     images: Digest | None = None  # what the probe inputs look like, if they are pictures
+    records: Mapping[Digest, list[str]] = field(default_factory=dict[Digest, list[str]])
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
@@ -73,6 +78,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON; the study's facts are its `attributes`."""
+        records = {"records": self.records} if self.records else {}
         return {
             "kind": self.kind,
             "seeds": self.seeds,
@@ -81,6 +87,7 @@ class Manifest:
             "entries": [entry.to_dict() for entry in self.entries],
             "attributes": self.facts.to_dict(),
             "images": self.images,
+            **records,
         }
 
 
@@ -117,6 +124,25 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
     if chosen not in found:
         raise unknown_name("study in this store", chosen, found)
     return Manifest.from_dict(found[chosen])
+
+
+def check_records(store: AbstractStore, manifest: Manifest) -> None:
+    """Raise `StoreError` where a record that the study was gathered from is missing or damaged.
+
+    Its outcomes can be read without; that they are of the runs that they are said to be of cannot be seen.
+    """
+    lost = [
+        (address, name)
+        for address, names in manifest.records.items()
+        for name in sorted(set(names) - store.records(address).keys())
+    ]
+    if lost:
+        address, name = lost[0]
+        raise StoreError(
+            f"this store lacks {format_count(len(lost), 'record')} of '{manifest.facts.study}' (missing or "
+            f"damaged), like records/{address[:2]}/{address[2:]}/{name}.json. Run the study again to make "
+            f"what is missing anew."
+        )
 
 
 def ledger_lines(

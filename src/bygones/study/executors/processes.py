@@ -67,7 +67,7 @@ class Processes(AbstractExecutor):
                 if setbacks >= _PATIENCE:
                     raise WorkerError(
                         f"worker processes died {setbacks} times in a row without finishing a job (killed, "
-                        f"or out of memory?). What is finished is stored. Try fewer --workers or --lanes."
+                        f"or out of memory?). What is finished is stored. Try fewer workers or lanes."
                     ) from None
             finally:
                 _stop(pool)
