@@ -213,21 +213,23 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     assert not list((store / "partial").iterdir())
 
 
-def test_ctrl_c_leaves_one_sentence_and_no_process(server, file, whole, tmp_path):
-    """While the workers start, and while one is at work."""
-    store = tmp_path / "store"
-    for moment, workers, number in ((starts_workers, 2, 1), (has_its_records, 1, 6)):
+def test_ctrl_c_and_sigterm_leave_one_sentence_and_no_process(server, file, whole, tmp_path):
+    """While the workers start, and while they are at work; SIGTERM comes to the command alone."""
+    store, sigint, sigterm = tmp_path / "store", signal.SIGINT, signal.SIGTERM
+    for moment, workers, number, sent, expected, words in (
+        (starts_workers, 2, 1, sigint, 130, "stopped"),
+        (has_its_records, 1, 6, sigint, 130, "stopped"),
+        (has_its_records, 2, 9, sigterm, 143, "ended by SIGTERM"),
+    ):
         command = Command(server, file, store, workers, number)
         command.until(moment)
-        code, said = command.send(signal.SIGINT)
-        assert code == 130, said
+        code, said = command.send(sent, to_all=sent is sigint)
+        assert code == expected, said
         assert "Traceback" not in said
         assert "KeyboardInterrupt" not in said
         last = said.strip().splitlines()[-1]
-        assert (
-            last
-            == "bygones: stopped. What is finished is stored; run the same command again to go on."
-        )
+        go_on = "What is finished is stored; run the same command again to go on."
+        assert last == f"bygones: {words}. {go_on}"
         assert command.leaves_nobody()
     assert same(measure(load_study(str(file)), FolderStore(store)), whole)
 

@@ -22,7 +22,9 @@ from bygones.core.study_facts import StudyFacts
 from bygones.core.text import format_count
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, FolderStore, unpack
+from bygones.store.base import reading
 
+_MOST_UNSTORED = 1 << 28  # steps that arms which ended early may lack
 _STUDIES = digest("bygones.studies")  # the address under which manifests lie, by study name
 
 
@@ -112,7 +114,8 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
 
     Raises StoreError where there is none or several, UnknownName for another name.
     """
-    found = {r["attributes"]["study"]: r for r in store.records(_STUDIES).values()}
+    with reading("a study in this store"):
+        found = {str(r["attributes"]["study"]): r for r in store.records(_STUDIES).values()}
     if not found:
         raise StoreError(
             "there is no finished study in this store. `bygones run STUDY --store …` makes one; an "
@@ -123,7 +126,8 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
     chosen = name if name is not None else next(iter(found))
     if chosen not in found:
         raise unknown_name("study in this store", chosen, found)
-    return Manifest.from_dict(found[chosen])
+    with reading(f"the study '{chosen}'"):
+        return Manifest.from_dict(found[chosen])
 
 
 def check_records(store: AbstractStore, manifest: Manifest) -> None:
@@ -192,13 +196,26 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     divergence everything is NaN, nothing is dropped. Where arms are repeated within seeds, the variables of
     each further repeat are `logits@1` and so on; see `analysis.repeats`.
     """
-    outcomes = _read_repeat(store, manifest, 0)
-    for repeat in range(1, len(manifest.facts.repeats)):
-        further = _read_repeat(store, manifest, repeat)
-        for name, variable in further.data_vars.items():
-            if "seed" in variable.dims:
-                outcomes[f"{name}@{repeat}"] = (variable.dims, variable.values)
+    with reading(f"the study '{manifest.facts.study}'"):
+        _check_claimed_size(manifest)
+        outcomes = _read_repeat(store, manifest, 0)
+        for repeat in range(1, len(manifest.facts.repeats)):
+            further = _read_repeat(store, manifest, repeat)
+            for name, variable in further.data_vars.items():
+                if "seed" in variable.dims:
+                    outcomes[f"{name}@{repeat}"] = (variable.dims, variable.values)
     return outcomes
+
+
+def _check_claimed_size(manifest: Manifest) -> None:
+    """Raise before room is made for steps of which nearly none were stored."""
+    claimed = len(manifest.seeds) * len(manifest.facts.arms) * manifest.end
+    stored = sum(len(entry.arms) * (entry.high - entry.low) for entry in manifest.entries)
+    if claimed > _MOST_UNSTORED + 1000 * stored:
+        raise StoreError(
+            f"the study '{manifest.facts.study}' claims {claimed:,} steps of all its arms and seeds, and "
+            f"{stored:,} are stored. Its manifest is not as bygones writes it."
+        )
 
 
 def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Dataset:
