@@ -92,14 +92,17 @@ def run_here(
 
 
 def _checked(arguments: list[str], said: Said) -> Said:
-    """An error names no option that its command lacks."""
-    if said.code not in (0, 1):
+    """An error names no option that its command lacks, unless its traceback was asked for."""
+    if said.code not in (0, 1) and "--debug" not in arguments:
         assert foreign_options(arguments, said.err) == set(), said.err
     return said
 
 
 def foreign_options(arguments: list[str], sentence: str) -> set[str]:
-    """The options in a sentence that the command lacks, except in quoted commands and as given."""
+    """The options in a sentence that the command lacks.
+
+    Those in quoted commands, those that were given, and a script's own `--seed` do not count.
+    """
     groups = {
         name: [str(c.name) for c in group.registered_commands] for name, group in GROUPS.items()
     }
@@ -110,7 +113,7 @@ def foreign_options(arguments: list[str], sentence: str) -> set[str]:
         command = command.commands[word]
     known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
     written = set(_OPTION.findall(" ".join(arguments)))
-    named = set(_OPTION.findall(re.sub(r"`[^`]*`", "", sentence)))
+    named = set(_OPTION.findall(re.sub(r"`[^`]*`|--\w+ \{seed\}", "", sentence)))
     return named - known - written - {"--debug", "--help"}
 
 
