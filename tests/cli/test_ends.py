@@ -151,6 +151,15 @@ def test_output_is_utf8_whatever_the_locale(monkeypatch):
     assert plain_text.buffer.getvalue() == "±2 … \\ud800\n".encode()  # type: ignore[attr-defined]
 
 
+def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-P", "-m", "bygones", "--version"]
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_source_is_read_in_the_encoding_that_it_declares(tmp_path):
     (tmp_path / "a.py").write_bytes("name = 'é'\n".encode())
     (tmp_path / "b.py").write_bytes(b"# coding: latin-1\nname = '\xe9'\n")

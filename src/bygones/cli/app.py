@@ -220,6 +220,10 @@ def main() -> None:
         _fail(f"stopped.{_go_on(arguments)}", 130, debug)
     except BrokenPipeError:
         process.leave(0)  # the reader of standard output has closed it
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # the parser makes exit code 1 of it
+            process.leave(0)
+        raise
     except OSError as error:
         _fail(process.describe(error), StoreError.exit_code, debug)
     except MemoryError as error:
