@@ -73,6 +73,14 @@ def test_a_recipe_and_a_step_that_leave_python_are_told_so():
     assert os._exit is process.leave
 
 
+@pytest.mark.parametrize("raised", ["GeneratorExit", "BaseException('odd')"])
+def test_a_study_that_raises_what_nobody_catches_is_told_so(raised, tmp_path, monkeypatch, capsys):
+    (tmp_path / "odd.py").write_text(f"def study(): raise {raised}")
+    said = run_here(monkeypatch, capsys, "run", tmp_path / "odd.py")
+    assert said.code == 3
+    assert f"the code that was run raised {raised.partition('(')[0]}" in said.err
+
+
 def test_sigterm_ends_in_a_sentence_and_children_know_nothing_of_it():
     with process.ends_in_a_sentence([]):
         pid = os.fork()

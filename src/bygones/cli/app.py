@@ -242,6 +242,9 @@ def main() -> None:
             70,
             debug,
         )
+    except BaseException as error:  # bygones has no other of its own, and catches none of a recipe
+        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        _fail(f"the code that was run raised {said}, which ends Python.", 3, debug)
 
 
 def _go_on(arguments: list[str]) -> str:
