@@ -7,7 +7,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # compiles and caches the others at their first import. Without that cache every process would compile torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long lint types compile changelog site coverage bench clean
+.PHONY: demo test test-long lint types compile changelog site coverage fuzz bench clean
 
 demo: .venv/ready
 	$(BIN)/bygones demo --out bygones-demo
@@ -47,6 +47,11 @@ site: .venv/ready
 
 coverage: .venv/ready
 	$(BIN)/python -m benchmarks.coverage
+
+# Ten minutes; see docs/reliability.md.
+fuzz: .venv/ready
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev,fuzz]'
+	$(BIN)/python -m benchmarks.fuzz --minutes 10
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.speed

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.helpers.commands import Commands, run_here
+from tests.helpers.commands import Commands, foreign_options, run_here
 
 from bygones.core.errors import UnknownName
 
@@ -87,3 +87,26 @@ def test_a_study_with_one_model_has_no_other_to_lead() -> None:
 
     with pytest.raises(UnknownName, match="and no other; there is none called 'tutor'"):
         observing(make_outcomes(num_seeds=2, num_inputs=2), "tutor")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sources --at 100 -- script.py",
+        "plan --fork-at 100 -- script.py",
+        "audit inventory --at 50 --until 60 -- script.py",
+    ],
+)
+def test_a_script_that_ends_too_early_is_told_by_options_that_the_command_has(
+    line: str, folder: Path, commands: Commands
+) -> None:
+    said = commands(folder, *shlex.split(line))  # which looks at the options in what is said
+    assert said.code == 8
+    assert "after 4 optimizer steps" in said.err
+
+
+def test_an_option_that_a_command_lacks_is_noticed() -> None:
+    said = "See `bygones run --fork-at 3`. Choose an earlier --fork-at, --at, or --debug."
+    assert foreign_options(["sources", "--at", "3", "--", "script.py"], said) == {"--fork-at"}
+    assert foreign_options(["run", "--", "script.py"], said) == {"--at"}
+    assert foreign_options(["ledger-diff", "a", "b"], said) == {"--fork-at", "--at"}

@@ -73,6 +73,14 @@ def test_a_recipe_and_a_step_that_leave_python_are_told_so():
     assert os._exit is process.leave
 
 
+@pytest.mark.parametrize("raised", ["GeneratorExit", "BaseException('odd')"])
+def test_a_study_that_raises_what_nobody_catches_is_told_so(raised, tmp_path, monkeypatch, capsys):
+    (tmp_path / "odd.py").write_text(f"def study(): raise {raised}")
+    said = run_here(monkeypatch, capsys, "run", tmp_path / "odd.py")
+    assert said.code == 3
+    assert f"the code that was run raised {raised.partition('(')[0]}" in said.err
+
+
 def test_sigterm_ends_in_a_sentence_and_children_know_nothing_of_it():
     with process.ends_in_a_sentence([]):
         pid = os.fork()
@@ -149,6 +157,15 @@ def test_output_is_utf8_whatever_the_locale(monkeypatch):
     process.write_utf8()
     print("±2 … \ud800")
     assert plain_text.buffer.getvalue() == "±2 … \\ud800\n".encode()  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-P", "-m", "bygones", "--version"]
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_source_is_read_in_the_encoding_that_it_declares(tmp_path):

@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 import numpy as np
 import pytest
 import xarray as xr
-from tests.helpers.commands import begin, end
+from tests.helpers.commands import begin, end, run_here
 from tests.helpers.study_recipes import small
 from tests.study.test_measure import fresh, proven_once, same
 
@@ -28,6 +28,7 @@ __all__ = ["proven_once"]  # a fixture that acts on every test here too
 
 from bygones.cli.load import load_study
 from bygones.core.errors import StoreError
+from bygones.publish.result import load
 from bygones.store import FolderStore, MemoryStore
 from bygones.store.outcomes import read_manifest, read_outcomes
 from bygones.study.executors import Serial
@@ -212,21 +213,23 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     assert not list((store / "partial").iterdir())
 
 
-def test_ctrl_c_leaves_one_sentence_and_no_process(server, file, whole, tmp_path):
-    """While the workers start, and while one is at work."""
-    store = tmp_path / "store"
-    for moment, workers, number in ((starts_workers, 2, 1), (has_its_records, 1, 6)):
+def test_ctrl_c_and_sigterm_leave_one_sentence_and_no_process(server, file, whole, tmp_path):
+    """While the workers start, and while they are at work; SIGTERM comes to the command alone."""
+    store, sigint, sigterm = tmp_path / "store", signal.SIGINT, signal.SIGTERM
+    for moment, workers, number, sent, expected, words in (
+        (starts_workers, 2, 1, sigint, 130, "stopped"),
+        (has_its_records, 1, 6, sigint, 130, "stopped"),
+        (has_its_records, 2, 9, sigterm, 143, "ended by SIGTERM"),
+    ):
         command = Command(server, file, store, workers, number)
         command.until(moment)
-        code, said = command.send(signal.SIGINT)
-        assert code == 130, said
+        code, said = command.send(sent, to_all=sent is sigint)
+        assert code == expected, said
         assert "Traceback" not in said
         assert "KeyboardInterrupt" not in said
         last = said.strip().splitlines()[-1]
-        assert (
-            last
-            == "bygones: stopped. What is finished is stored; run the same command again to go on."
-        )
+        go_on = "What is finished is stored; run the same command again to go on."
+        assert last == f"bygones: {words}. {go_on}"
         assert command.leaves_nobody()
     assert same(measure(load_study(str(file)), FolderStore(store)), whole)
 
@@ -296,6 +299,25 @@ def test_damage_is_never_a_wrong_number(which, kind, damage, filled, tmp_path):
     longer = small(ARMS, horizons=(0, 1, 3, 7, 9))
     assert same(measure(longer, store), fresh(longer))
     assert same(measure(small(ARMS), store), fresh(small(ARMS)))
+
+
+@pytest.mark.parametrize("damage", ["gone", "half way"])
+def test_a_study_whose_records_are_missing_is_not_reported(
+    damage, filled, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "store"
+    shutil.copytree(filled, folder)
+    path = files_of(folder)["record"][1]
+    DAMAGE[damage](path)
+    for command in (["report", folder, "--json"], ["bundle", "write", folder, "--no-report"]):
+        said = run_here(monkeypatch, capsys, *command)
+        assert said.code == 6
+        assert (
+            f"lacks 1 record of 'small' (missing or damaged), like {path.relative_to(folder)}"
+            in (said.err)
+        )
+    measure(small(ARMS), FolderStore(folder))
+    load(str(folder))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -380,7 +402,10 @@ def test_something_else_in_the_place_of_a_part_of_the_store(name, tmp_path):
 
 def test_two_runs_into_one_store_at_once(tmp_path):
     store = FolderStore(tmp_path)
-    with store.training(), pytest.raises(StoreError, match=f"process {os.getpid()}.*--store"):
+    with (
+        store.training(),
+        pytest.raises(StoreError, match=f"process {os.getpid()}.*a store of its own"),
+    ):
         measure(small(ARMS), FolderStore(tmp_path))
     assert same(measure(small(ARMS), store), fresh(small(ARMS)))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 import time
 import types
@@ -144,7 +145,7 @@ def test_deaths_are_forgiven_as_long_as_jobs_get_finished(tmp_path):
 
 def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path):
     with pytest.raises(
-        WorkerError, match=r"died 3 times in a row.*Try fewer --workers or --lanes\.$"
+        WorkerError, match=r"died 3 times in a row.*Try fewer workers or lanes\.$"
     ) as caught:
         list(Processes(1).map(jobs.die, [str(tmp_path)]))
     assert len(list(tmp_path.iterdir())) == 3
@@ -244,6 +245,20 @@ def test_an_address_where_no_ray_is_says_so(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(WorkerError, match=r"no Ray cluster can be used at 'ray://x:1': ray client"):
         list(Ray("ray://x:1").map(jobs.negative, [0]))
+
+
+@pytest.mark.parametrize("kind", ["{}:{}", "ray://{}:{}"])
+def test_an_address_where_nothing_listens_says_so_at_once(kind, monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs bygones[ray]")
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("tried for minutes"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and not listening
+        with pytest.raises(WorkerError, match=r"nothing listens at.*Connection refused"):
+            Ray(kind.format(*taken.getsockname())).get_ready()
+    for odd in ("ray://x:99999", "ray://[::"):
+        with pytest.raises(WorkerError, match="is no address of a Ray cluster"):
+            Ray(odd).get_ready()
+    Ray("auto").get_ready()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are started afresh")

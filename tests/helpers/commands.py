@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 
 from bygones.attach.isolation.environment import ALONE, HASH_SEED_IS
-from bygones.cli.app import main
+from bygones.cli.aliases import replace_aliases
+from bygones.cli.app import GROUPS, app, main
 
 ALONE_HERE = {**os.environ, **ALONE}
 # A fork copies the page tables of its parent; in large pages, where there are any, that takes half as long.
@@ -49,7 +52,8 @@ def start_server(*warmed: str, fixes_hashes: bool = True) -> subprocess.Popen[st
 
 
 def ask(server: subprocess.Popen[str], folder: Path, *arguments: object) -> Said:
-    return Said(*_answer(server, [[str(a) for a in arguments], str(folder)]))
+    words = [str(a) for a in arguments]
+    return _checked(words, Said(*_answer(server, [words, str(folder)])))
 
 
 def begin(
@@ -84,7 +88,36 @@ def run_here(
     except SystemExit as leaving:
         code = int(leaving.code or 0)
     captured = capsys.readouterr()
-    return Said(code, captured.out, captured.err)
+    return _checked([str(a) for a in arguments], Said(code, captured.out, captured.err))
+
+
+def _checked(arguments: list[str], said: Said) -> Said:
+    """An error names no option that its command lacks, unless its traceback was asked for."""
+    if said.code not in (0, 1) and "--debug" not in arguments:
+        assert foreign_options(arguments, said.err) == set(), said.err
+    return said
+
+
+def foreign_options(arguments: list[str], sentence: str) -> set[str]:
+    """The options in a sentence that the command lacks.
+
+    Those in quoted commands, those that were given, and a script's own `--seed` do not count.
+    """
+    groups = {
+        name: [str(c.name) for c in group.registered_commands] for name, group in GROUPS.items()
+    }
+    command: Any = typer.main.get_command(app)
+    for word in replace_aliases(arguments, groups):
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+    known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    written = set(_OPTION.findall(" ".join(arguments)))
+    named = set(_OPTION.findall(re.sub(r"`[^`]*`|--\w+ \{seed\}", "", sentence)))
+    return named - known - written - {"--debug", "--help"}
+
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def stop_server(server: subprocess.Popen[str]) -> None:

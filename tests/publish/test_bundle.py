@@ -172,8 +172,9 @@ def test_the_command_line_makes_the_same_bytes_and_checks_them(
 def test_nothing_is_written_over_and_a_day_is_a_day(whole, store, tmp_path):
     with pytest.raises(DesignError, match="already"):
         write_bundle(store, whole)
-    with pytest.raises(DesignError, match="no day"):
-        write_bundle(store, tmp_path / "b", date="yesterday")
+    for day in ("yesterday", "", "2026-99-99"):
+        with pytest.raises(DesignError, match="no day"):
+            write_bundle(store, tmp_path / "b", date=day)
     assert list(tmp_path.iterdir()) == []
 
 

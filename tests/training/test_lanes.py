@@ -420,7 +420,7 @@ def test_a_later_seed_that_does_not_fit_is_told_so_and_nothing_finished_is_lost(
     arms = [Arm("reset moments", Treatment("moments", Reset(), at))]
     study = Study(lane_recipes.with_odd_tenth, arms, fork_at=1, horizons=(2,), seeds=range(10))
     with pytest.raises(
-        RecipeError, match=r"seeds 8, 9 cannot take .* differ in schedule.*--lanes 1"
+        RecipeError, match=r"seeds 8, 9 cannot take .* differ in schedule.*with 1 lane"
     ):
         measure(study, store, lanes=8)
     assert plan(study.with_seeds(range(8)), store, lanes=8).steps_left == 0

@@ -127,8 +127,7 @@ class Listener:
         if not module_of_clock:
             raise ScriptError(
                 "the parameters that are trained belong to no torch module, so there is nothing to call "
-                "and observe. Give --probe FILE:FUNCTION, which then gets a dict of the trained tensors by "
-                "name, and returns an array [inputs, outputs]."
+                "and observe. A probe that is given gets a dict of the trained tensors by name."
             )
         large = {key: calls for key, calls in own.items() if 2 * self._share(key[0]) >= 1}
         if not large:
@@ -136,8 +135,7 @@ class Listener:
         if not large:
             raise ScriptError(
                 "no module that holds the trained parameters was called with a tensor before the fork, so "
-                "there are no inputs to observe the function on. Give --probe FILE:FUNCTION, a function of "
-                "the model that returns an array [inputs, outputs]."
+                "there are no inputs to observe the function on. Mark some in the script by bygones.watch."
             )
         path = min((key[0] for key in large), key=lambda p: (p.count("."), -self._share(p), len(p)))
         evaluated = (path, False) in large
@@ -382,8 +380,8 @@ def observe(
     if len({row.shape[1:] for row in rows}) != 1:
         raise ScriptError(
             f"the observed module {inputs.module} returned outputs of several sizes for inputs that were "
-            f"chosen to agree in it: {sorted({row.shape[1] for row in rows})}. Give --probe FILE:FUNCTION, "
-            f"which returns an array [inputs, outputs]."
+            f"chosen to agree in it: {sorted({row.shape[1] for row in rows})}. Mark others in the "
+            f"script by bygones.watch, or give a probe, a function that returns an array [inputs, outputs]."
         )
     dtype = np.float32 if inputs.kind == "logits" else np.float64
     return np.concatenate(rows).astype(dtype), inputs.labels

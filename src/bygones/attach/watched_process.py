@@ -127,7 +127,7 @@ class WatchedProcess(WatchedScript, ABC):
     `emulates`: whether the workers of data loaders are emulated in this process.
     """
 
-    advice = "Choose an earlier --fork-at or shorter --horizons"  # if the script ends too early
+    advice = "Choose an earlier step"  # if the script ends too early
 
     def __init__(
         self,

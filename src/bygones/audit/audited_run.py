@@ -17,8 +17,6 @@ class AuditedRun(WatchedProcess):
     What the script saves at an epoch's end comes before the boundary, so it belongs to the run so far.
     """
 
-    advice = "Choose earlier steps"
-
     def __init__(
         self, script: Script, home: Path, seed: int, folder: Path, parent: Parent, **clock: Any
     ) -> None:

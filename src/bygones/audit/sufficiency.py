@@ -80,7 +80,9 @@ def check_sufficiency(
     """Move all memory of one seed's run into another's at boundary `at`; then again without each source."""
     check_script(script)
     if not 1 <= at < until:
-        raise DesignError(f"memory is moved at a step between 1 and --until; got {at} and {until}.")
+        raise DesignError(
+            f"memory is moved at step 1 or later, and before the last one compared; got {at} and {until}."
+        )
     warm()
     with scratch_folder() as folder:
         script, donor = run_by_slowest(

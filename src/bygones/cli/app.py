@@ -29,7 +29,7 @@ from bygones.core.errors import BygonesError, StoreError, WorkerError
 
 STUDIES = "Study a recipe or, after `--`, a training script"
 RECORDS = "Audit a script, keep records"
-_GO_ON = "What is finished is stored; run the same command again to go on."
+_STORING = {"run", "demo", "atlas", "dynamics"}  # commands that go on where they stopped
 _ORDER: list[str] = [
     *(
         "demo",
@@ -216,16 +216,24 @@ def main() -> None:
             print(getattr(error, "place", ""), end="", file=sys.stderr)
         _fail(str(error), error.exit_code, debug)
     except process.Terminated:
-        _fail(f"ended by SIGTERM. {_GO_ON}", 143, debug)
+        _fail(f"ended by SIGTERM.{_go_on(arguments)}", 143, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(f"stopped. {_GO_ON}", 130, debug)
+        _fail(f"stopped.{_go_on(arguments)}", 130, debug)
     except BrokenPipeError:
         process.leave(0)  # the reader of standard output has closed it
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # the parser makes exit code 1 of it
+            process.leave(0)
+        raise
     except OSError as error:
         _fail(process.describe(error), StoreError.exit_code, debug)
     except MemoryError as error:
         why = f" ({error})" if str(error) else ""
-        _fail(f"there is not enough memory for this{why}. {_GO_ON}", WorkerError.exit_code, debug)
+        _fail(
+            f"there is not enough memory for this{why}.{_go_on(arguments)}",
+            WorkerError.exit_code,
+            debug,
+        )
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the parser
             _fail(_usage_sentence(error, arguments), getattr(error, "exit_code", 2), debug)
@@ -235,6 +243,15 @@ def main() -> None:
             70,
             debug,
         )
+    except BaseException as error:  # bygones has no other of its own, and catches none of a recipe
+        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        _fail(f"the code that was run raised {said}, which ends Python.", 3, debug)
+
+
+def _go_on(arguments: list[str]) -> str:
+    if arguments[0] not in _STORING and arguments[:2] != ["script", "run"]:
+        return ""
+    return " What is finished is stored; run the same command again to go on."
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:

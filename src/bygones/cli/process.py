@@ -19,6 +19,27 @@ class Terminated(BaseException):
     """SIGTERM has come."""
 
 
+def stop_at_once() -> None:
+    """Let Ctrl-C and SIGTERM end this process with a sentence where nothing is to be put away.
+
+    That is before a command begins and after it has ended; see `ends_in_a_sentence` for what is between.
+    """
+    for number, usual in _USUAL.items():
+        if signal.getsignal(number) is usual:
+            signal.signal(number, _stop_now)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, set(_USUAL))
+
+
+def _stop_now(number: int, _: Any) -> NoReturn:
+    said = "stopped" if number == signal.SIGINT else "ended by SIGTERM"
+    with suppress(OSError):
+        os.write(2, f"bygones: {said}.\n".encode())
+    leave(128 + number)
+
+
+_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
 def write_utf8() -> None:
     """Write UTF-8 whatever the locale is; what no text can hold, like half a surrogate pair, is escaped."""
     streams: list[Any] = [sys.stdout, sys.stderr]
@@ -34,11 +55,34 @@ def ends_in_a_sentence(arguments: Sequence[str]) -> Iterator[None]:
 
     Neither is changed in forked children, nor where the arguments run a script in this process itself.
     """
-    script_here = "--" in arguments and tuple(arguments[:2]) in _SCRIPT_HERE
     earlier = _adopt_orphans() if "--" in arguments else set()
-    if script_here or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    with _usual_handlers():
+        if "--" in arguments and tuple(arguments[:2]) in _SCRIPT_HERE:
+            yield
+            return
+        with _raising(earlier if "--" in arguments else None):
+            yield
+
+
+@contextmanager
+def _usual_handlers() -> Iterator[None]:
+    """Put Python's own handlers in the place of those of `stop_at_once`, and those back at the end."""
+    quick = [number for number in _USUAL if signal.getsignal(number) is _stop_now]
+    for number in quick:
+        signal.signal(number, _USUAL[number])
+    try:
+        yield
+    finally:
+        for number in quick:
+            signal.signal(number, _stop_now)
+
+
+@contextmanager
+def _raising(earlier: set[int] | None) -> Iterator[None]:
+    """Raise for SIGTERM and `os._exit`. `earlier`: end all children at the end but these; None ends none."""
     here, before = os.getpid(), signal.getsignal(signal.SIGTERM)
 
     def exit_aloud(status: int = 0) -> NoReturn:
@@ -52,7 +96,7 @@ def ends_in_a_sentence(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        if "--" in arguments:
+        if earlier is not None:
             _end_orphans(earlier)
         os._exit = leave
         if before is signal.SIG_DFL:

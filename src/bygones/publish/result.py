@@ -31,7 +31,7 @@ from bygones.publish.verdicts import (
     readings,
 )
 from bygones.store import open_existing
-from bygones.store.outcomes import read_manifest, read_outcomes
+from bygones.store.outcomes import check_records, read_manifest, read_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,5 +173,7 @@ def load(place: str | os.PathLike[str], study: str | None = None, observe: str =
     >>> bygones.load("bygones-store").plot()  # doctest: +SKIP
     """
     store = open_existing(os.fspath(place))
-    outcomes = read_outcomes(store, read_manifest(store, study))
+    manifest = read_manifest(store, study)
+    outcomes = read_outcomes(store, manifest)
+    check_records(store, manifest)
     return Result(observing(outcomes, observe) if observe else outcomes)

@@ -91,6 +91,8 @@ class ArmProcess(WatchedProcess):
     `path`: without forks, the segments that this process runs one after the other.
     """
 
+    advice = "Choose an earlier fork or shorter horizons"
+
     def __init__(
         self,
         job: Job,

@@ -13,7 +13,7 @@ from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm, warm_for
 from bygones.attach.live_run import Live
 from bygones.core.catalogue import unknown_name
-from bygones.core.errors import BygonesError, DesignError
+from bygones.core.errors import BygonesError, DesignError, ScriptError
 from bygones.core.importing import load_object
 from bygones.core.study_facts import OrderFacts, StudyFacts
 from bygones.core.values import Digest
@@ -77,7 +77,10 @@ def plan_script(asked: ScriptRequest, home: Path, store: FolderStore) -> ScriptP
     found, replays = _run_pilots(asked, home)
     if found.inputs is None:
         assert found.why_no_inputs is not None
-        raise found.why_no_inputs
+        raise ScriptError(
+            f"{found.why_no_inputs} Or give --probe FILE:FUNCTION, a function of the model that returns an "
+            f"array [inputs, outputs]."
+        )
     _check_sufficiency(asked, replays)
     study, arms, notes, described = found.answer
     study = replace(study, recipe=found.script, probe=found.inputs.probe())

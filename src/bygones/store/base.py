@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 from safetensors.numpy import load, save
 
 from bygones.core.digest import digest as digest_of
-from bygones.core.errors import StoreError
+from bygones.core.errors import BygonesError, StoreError
 from bygones.core.values import Digest
 
 Record = dict[str, Any]
@@ -58,12 +60,14 @@ def seal_record(record: Record) -> bytes:
 
 
 def open_record(content: bytes) -> Record | None:
-    """Decode a sealed record; None if its digest does not match."""
+    """Decode a sealed record; None if its digest does not match, or if it is none."""
     try:
         sealed = json.loads(content)
-        return sealed["record"] if digest_of(sealed["record"]) == sealed["digest"] else None
-    except (ValueError, KeyError, TypeError):
+        record = sealed["record"]
+        sound = isinstance(record, dict) and digest_of(record) == sealed["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return cast(Record, record) if sound else None
 
 
 def pack(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
@@ -76,12 +80,27 @@ def pack(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
 
 
 def unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Decode the arrays and the value that were packed."""
-    return load(content), unpack_meta(content)
+    """Decode the arrays and the value that were packed. Raises `StoreError` for other bytes."""
+    with reading("a stored object"):
+        return load(content), unpack_meta(content)
 
 
 def unpack_meta(content: bytes) -> dict[str, Any]:
     """Decode the JSON value alone. safetensors: 8 bytes of length, then a JSON header."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    return json.loads(header["__metadata__"]["bygones"])
+    with reading("a stored object"):
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        return {**json.loads(header["__metadata__"]["bygones"])}
+
+
+@contextmanager
+def reading(what: str) -> Generator[None]:
+    """Raise `StoreError` for whatever bytes that somebody else wrote can lead to."""
+    try:
+        yield
+    except (BygonesError, MemoryError):
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{what} is not as bygones writes it ({type(error).__name__}: {str(error).rstrip('.'):.200})."
+        ) from error

@@ -140,7 +140,7 @@ class FolderStore(AbstractStore):
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StoreError(
-                f"{path}: cannot be opened: {error.strerror}. Choose another --store."
+                f"{path}: cannot be opened: {error.strerror}. Choose another place for the store."
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,7 +149,7 @@ class FolderStore(AbstractStore):
             os.close(lock)
             raise StoreError(
                 f"{self.folder}: another bygones (process {owner}) is training into this store. Wait "
-                f"for it, or give this one a --store of its own."
+                f"for it, or give this one a store of its own."
             ) from None
         with suppress(OSError):  # a disk that is full says so at the first object
             os.truncate(lock, 0)
@@ -171,7 +171,7 @@ class FolderStore(AbstractStore):
         except OSError as error:
             raise StoreError(
                 f"{path}: cannot be written: {error.strerror}. What is finished stays in "
-                f"{self.folder}; make room or choose another --store, and run again to go on."
+                f"{self.folder}; make room or choose another place for the store, and run again to go on."
             ) from error
 
     def _make(self, folder: Path) -> None:
@@ -179,7 +179,7 @@ class FolderStore(AbstractStore):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"{folder}: cannot be made: {error.strerror}. Choose another --store."
+                f"{folder}: cannot be made: {error.strerror}. Choose another place for the store."
             ) from error
 
     def _set_aside(self, path: Path) -> None:

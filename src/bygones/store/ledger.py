@@ -147,7 +147,7 @@ def read_ledger(path: Path) -> Ledger:
             if content != {"end": len(entries), "header": header_digest}:
                 raise LedgerError(f"{place}: the last line closes another ledger than this one.")
         else:
-            if not isinstance(content.get("step"), int) or content["step"] <= step:
+            if check_entry(content, place)["step"] <= step:
                 raise LedgerError(f"{place}: steps must rise from line to line.")
             previous, step = line["entry"], content["step"]
             entries.append(line)
@@ -172,6 +172,14 @@ def check_header(header: dict[str, Any], place: str) -> dict[str, Any]:
             f"{place}: not the first line of a ledger of format {FORMAT} (found {header.get('ledger')!r})."
         )
     return header
+
+
+def check_entry(line: dict[str, Any], place: str) -> dict[str, Any]:
+    """Return the line of a boundary; raises `LedgerError` if it has no step, or holds no sources by name."""
+    step = line.get("step")
+    if type(step) is not int or not isinstance(line.get("holds", {}), dict):
+        raise LedgerError(f"{place}: not the entry of a boundary (found step {step!r:.40}).")
+    return line
 
 
 def _lines_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 from bygones.core.errors import LedgerError
 from bygones.core.text import join_names
-from bygones.store.ledger import check_header, parse_line
+from bygones.store.ledger import check_entry, check_header, parse_line
 
 
 @dataclass(frozen=True)
@@ -270,4 +270,6 @@ class _Bisected:
         raw = self._file.readline()
         if not raw.endswith(b"\n"):
             return None
-        return parse_line(raw, f"{self._path}, the line at byte {begins}")
+        place = f"{self._path}, the line at byte {begins}"
+        line = parse_line(raw, place)
+        return check_entry(line, place) if "step" in line else line

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,9 +19,12 @@ from bygones.core.digest import digest
 from bygones.core.errors import StoreError
 from bygones.core.hash_chain import ledger_entry
 from bygones.core.study_facts import StudyFacts
+from bygones.core.text import format_count
 from bygones.core.values import Digest
 from bygones.store import AbstractStore, FolderStore, unpack
+from bygones.store.base import reading
 
+_MOST_UNSTORED = 1 << 28  # steps that arms which ended early may lack
 _STUDIES = digest("bygones.studies")  # the address under which manifests lie, by study name
 
 
@@ -53,7 +56,10 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The stored objects of a study, and its metadata."""
+    """The stored objects of a study, and its metadata.
+
+    `records`: the names of the segments' records that it was gathered from, by their addresses.
+    """
 
     kind: Literal["logits", "values"]
     seeds: list[int]
@@ -62,6 +68,7 @@ class Manifest:
     entries: list[ManifestEntry]
     facts: StudyFacts
     images: Digest | None = None  # what the probe inputs look like, if they are pictures
+    records: Mapping[Digest, list[str]] = field(default_factory=dict[Digest, list[str]])
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
@@ -73,6 +80,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON; the study's facts are its `attributes`."""
+        records = {"records": self.records} if self.records else {}
         return {
             "kind": self.kind,
             "seeds": self.seeds,
@@ -81,6 +89,7 @@ class Manifest:
             "entries": [entry.to_dict() for entry in self.entries],
             "attributes": self.facts.to_dict(),
             "images": self.images,
+            **records,
         }
 
 
@@ -105,7 +114,8 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
 
     Raises StoreError where there is none or several, UnknownName for another name.
     """
-    found = {r["attributes"]["study"]: r for r in store.records(_STUDIES).values()}
+    with reading("a study in this store"):
+        found = {str(r["attributes"]["study"]): r for r in store.records(_STUDIES).values()}
     if not found:
         raise StoreError(
             "there is no finished study in this store. `bygones run STUDY --store …` makes one; an "
@@ -116,7 +126,27 @@ def read_manifest(store: AbstractStore, name: str | None = None) -> Manifest:
     chosen = name if name is not None else next(iter(found))
     if chosen not in found:
         raise unknown_name("study in this store", chosen, found)
-    return Manifest.from_dict(found[chosen])
+    with reading(f"the study '{chosen}'"):
+        return Manifest.from_dict(found[chosen])
+
+
+def check_records(store: AbstractStore, manifest: Manifest) -> None:
+    """Raise `StoreError` where a record that the study was gathered from is missing or damaged.
+
+    Its outcomes can be read without; that they are of the runs that they are said to be of cannot be seen.
+    """
+    lost = [
+        (address, name)
+        for address, names in manifest.records.items()
+        for name in sorted(set(names) - store.records(address).keys())
+    ]
+    if lost:
+        address, name = lost[0]
+        raise StoreError(
+            f"this store lacks {format_count(len(lost), 'record')} of '{manifest.facts.study}' (missing or "
+            f"damaged), like records/{address[:2]}/{address[2:]}/{name}.json. Run the study again to make "
+            f"what is missing anew."
+        )
 
 
 def ledger_lines(
@@ -166,13 +196,26 @@ def read_outcomes(store: AbstractStore, manifest: Manifest) -> xr.Dataset:
     divergence everything is NaN, nothing is dropped. Where arms are repeated within seeds, the variables of
     each further repeat are `logits@1` and so on; see `analysis.repeats`.
     """
-    outcomes = _read_repeat(store, manifest, 0)
-    for repeat in range(1, len(manifest.facts.repeats)):
-        further = _read_repeat(store, manifest, repeat)
-        for name, variable in further.data_vars.items():
-            if "seed" in variable.dims:
-                outcomes[f"{name}@{repeat}"] = (variable.dims, variable.values)
+    with reading(f"the study '{manifest.facts.study}'"):
+        _check_claimed_size(manifest)
+        outcomes = _read_repeat(store, manifest, 0)
+        for repeat in range(1, len(manifest.facts.repeats)):
+            further = _read_repeat(store, manifest, repeat)
+            for name, variable in further.data_vars.items():
+                if "seed" in variable.dims:
+                    outcomes[f"{name}@{repeat}"] = (variable.dims, variable.values)
     return outcomes
+
+
+def _check_claimed_size(manifest: Manifest) -> None:
+    """Raise before room is made for steps of which nearly none were stored."""
+    claimed = len(manifest.seeds) * len(manifest.facts.arms) * manifest.end
+    stored = sum(len(entry.arms) * (entry.high - entry.low) for entry in manifest.entries)
+    if claimed > _MOST_UNSTORED + 1000 * stored:
+        raise StoreError(
+            f"the study '{manifest.facts.study}' claims {claimed:,} steps of all its arms and seeds, and "
+            f"{stored:,} are stored. Its manifest is not as bygones writes it."
+        )
 
 
 def _read_repeat(store: AbstractStore, manifest: Manifest, repeat: int) -> xr.Dataset:

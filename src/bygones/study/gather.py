@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
@@ -30,7 +31,16 @@ def hold_store(store: AbstractStore) -> AbstractContextManager[None]:
 
 def gather_segments(planned: Plan, certificate: Mapping[str, Any]) -> xr.Dataset:
     """Write the manifest of a study whose segments are all stored, and read its outcomes."""
-    entries = segment_entries(planned)
+    found = _found_segments(planned)
+    entries = [
+        _entry(planned, seed, segment, branches, record)
+        for seed, segment, _, records in found
+        for record in records.values()
+        for branches in _by_repeat(planned, segment)
+    ]
+    used: dict[Digest, list[str]] = {}
+    for _, _, address, records in found:
+        used[address] = sorted({*used.get(address, ()), *records})
     realised = _realised_orders(planned, entries)
     orders = replace(planned.facts.orders or OrderFacts(), realised=realised)
     images = planned.images
@@ -41,6 +51,7 @@ def gather_segments(planned: Plan, certificate: Mapping[str, Any]) -> xr.Dataset
         entries,
         certificate,
         images=None if images is None else planned.store.put(pack({"images": images}, {})),
+        records=used,
     )
 
 
@@ -51,6 +62,7 @@ def gather_entries(
     entries: Sequence[ManifestEntry],
     certificate: Mapping[str, Any],
     images: Digest | None = None,
+    records: Mapping[Digest, list[str]] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Write the manifest of these stored objects under the study's name, and read its outcomes."""
     facts = replace(facts, certificate=CertificateFacts.from_dict(certificate))
@@ -62,6 +74,7 @@ def gather_entries(
         entries=list(entries),
         facts=replace(facts, arms=_with_null_ratios(facts.arms, store, entries)),
         images=images,
+        records=dict(records),
     )
     write_manifest(store, manifest)
     return read_outcomes(store, manifest)
@@ -85,15 +98,14 @@ def _with_null_ratios(
     return tuple(told)
 
 
-def segment_entries(planned: Plan) -> list[ManifestEntry]:
-    """Find, for each seed, segment and repeat, the stored objects that hold what was observed there."""
-    return [
-        _entry(planned, seed, segment, branches, record)
-        for seed in planned.study.seeds
-        for segment in planned.tree.segments
-        for record in _records_of(planned, seed, segment)
-        for branches in _by_repeat(planned, segment)
-    ]
+def _found_segments(planned: Plan) -> list[tuple[int, Segment, Digest, dict[str, Record]]]:
+    """Find, for each seed and segment, its address, and the records of what was observed there by name."""
+    found: list[tuple[int, Segment, Digest, dict[str, Record]]] = []
+    for seed in planned.study.seeds:
+        for segment in planned.tree.segments:
+            address = planned.addresses.history(seed, segment.history)
+            found.append((seed, segment, address, _records_of(planned, address, segment)))
+    return found
 
 
 def _by_repeat(planned: Plan, segment: Segment) -> list[list[Branch]]:
@@ -124,19 +136,20 @@ def _entry(
     )
 
 
-def _records_of(planned: Plan, seed: int, segment: Segment) -> list[Record]:
+def _records_of(planned: Plan, address: Digest, segment: Segment) -> dict[str, Record]:
     """Sound records that cover or touch some of a segment, by their start (either may have no length).
 
     Records of another probe count too: their losses are the same.
     """
-    address = planned.addresses.history(seed, segment.history)
-    records = [
-        record
-        for record in planned.store.records(address).values()
-        if record["observed"] and planned.store.has(record["observed"])
-    ]
-    covering = [r for r in records if r["start"] <= segment.stop and r["stop"] >= segment.start]
-    return sorted(covering, key=lambda record: (record["start"], record["stop"]))
+    covering = {
+        name: record
+        for name, record in planned.store.records(address).items()
+        if record["observed"]
+        and planned.store.has(record["observed"])
+        and record["start"] <= segment.stop
+        and record["stop"] >= segment.start
+    }
+    return dict(sorted(covering.items(), key=lambda one: (one[1]["start"], one[1]["stop"])))
 
 
 def _realised_orders(planned: Plan, entries: Sequence[ManifestEntry]) -> dict[str, Digest]:

@@ -213,7 +213,7 @@ def note_other_version(study: Study, store: AbstractStore, contract: Contract) -
     return (
         f"This store holds results of '{study.name}' that another version of bygones trained ({version}; "
         f"this one is {contract.bygones}). They can be read and reported until this run is finished; "
-        f"training starts anew, because addresses in the store have changed. Use another --store to keep "
+        f"training starts anew, because addresses in the store have changed. Use another store to keep "
         f"both."
     )
 

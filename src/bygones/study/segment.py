@@ -120,16 +120,16 @@ def run_seeds(job: SeedsJob) -> int:
         except NotBatchable as unlike:  # the first seeds could; see `lanes.choosing`
             raise RecipeError(
                 f"seeds {_in_words(tuple(group))} cannot take their steps together: {unlike}. Run the study "
-                f"again with --lanes 1; what is finished was trained under another contract, and stays."
+                f"again with 1 lane; what is finished was trained under another contract, and stays."
             ) from unlike
         # Not in the clause above: a caller that tries again must not hold on to what fills the memory.
         raise OutOfMemory(
             f"seeds {_in_words(tuple(group))} do not fit into the memory of {job.contract.device} ({said}). "
-            f"What is finished is stored. Try a smaller --lanes, or fewer --workers."
+            f"What is finished is stored. Try fewer lanes or workers."
         )
     raise StoreError(
         f"seeds {_in_words(job.seeds)}: objects in the store are damaged as fast as they are written. "
-        f"Check the disk, or use another --store."
+        f"Check the disk, or use another store."
     )
 
 
@@ -417,7 +417,7 @@ def _check_built(job: SeedsJob, run: Run) -> None:
     elif known["built"] != built:
         raise RecipeError(
             f"the recipe {job.recipe} builds another run from seed {run.seed} than when this store was "
-            f"filled: its data or something else outside its code has changed. Use another --store, or "
+            f"filled: its data or something else outside its code has changed. Use another store, or "
             f"put the data back."
         )
 

@@ -67,10 +67,14 @@ def decode(content: bytes, device: str = "cpu") -> Snapshot:
     `device`: where those tensors are put that were on a device.
     """
     try:
-        tensors, meta = load(content), unpack_meta(content)
+        return _decoded(load(content), unpack_meta(content), device)
     except Exception as error:
-        raise RecipeError(f"these bytes are not a snapshot: {error}.") from error
+        raise RecipeError(
+            f"these bytes are not a snapshot: {type(error).__name__}: {str(error).rstrip('.')}."
+        ) from error
 
+
+def _decoded(tensors: dict[str, torch.Tensor], meta: dict[str, Any], device: str) -> Snapshot:
     for path in meta.get("on_device", []):
         tensors[path] = tensors[path].to(device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # A process with several threads cannot be forked, and libraries read their number when they are loaded.
@@ -28,6 +29,8 @@ def begin_alone() -> None:
     wanted = ALONE | _hash_seed_of_user()
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         command = [sys.executable, "-P", "-m", "bygones", *sys.argv[1:]]
+        # Until the new one can say a sentence; it lets them through again.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         os.execve(sys.executable, command, {**os.environ, **wanted})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from bygones.attach.isolation.environment import HASH_SEED, other_hash_seed
 
 # Garbage collection is off until all is imported (see `warm`), which takes a fifth less time so.
 _SERVER = (
-    "import gc, sys; gc.disable(); "
+    "import gc, signal, sys; gc.disable(); signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); "
     "from bygones.attach.isolation.interpreter_server import main; main(sys.argv[1:])"
 )
 
@@ -36,11 +38,16 @@ class FreshInterpreter:
         self._forks = forks
         self._socket, theirs = socket.socketpair()
         number = str(theirs.fileno())
-        self._python = subprocess.Popen(
-            [sys.executable, "-P", "-c", _SERVER, number, str(os.getpid())],
-            env={**os.environ, **environment},
-            pass_fds=(theirs.fileno(),),
-        )
+        # Ctrl-C is for all processes of a terminal; until the new one has begun it would print a traceback.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._python = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SERVER, number, str(os.getpid())],
+                env={**os.environ, **environment},
+                pass_fds=(theirs.fileno(),),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
 
     def __enter__(self) -> FreshInterpreter:

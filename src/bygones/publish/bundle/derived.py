@@ -77,7 +77,11 @@ def objects_of(manifest: Manifest) -> list[Digest]:
 
 
 def relocate(manifest: Manifest) -> Manifest:
-    """Return the manifest with the folders of its code replaced by those of the bundle."""
+    """Return the manifest with the folders of its code replaced by those of the bundle.
+
+    A bundle holds none of the store's records.
+    """
+    manifest = replace(manifest, records={})
     design = manifest.facts.design
     if design is None:
         return manifest

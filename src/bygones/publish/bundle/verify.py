@@ -144,6 +144,8 @@ def _check_content(
 ) -> tuple[Manifest, list[tuple[str, str]]]:
     """Check all derived files by computing them again from the manifest and the objects."""
     manifest = Manifest.from_dict(layout.read_json(folder, layout.MANIFEST))
+    if manifest.records:
+        raise BundleError(f"{layout.MANIFEST}: names records of a store, which no bundle holds.")
     objects = open_objects(folder)
     for name, expected in {
         layout.STUDY: derived.study_of(manifest),

@@ -26,7 +26,13 @@ from bygones.publish.bundle.own_code import own_files
 from bygones.publish.bundle.rerun_process import ask
 from bygones.publish.checklist import checklist, to_markdown
 from bygones.store import FolderStore, ledger
-from bygones.store.outcomes import Manifest, ledger_lines, read_manifest, read_outcomes
+from bygones.store.outcomes import (
+    Manifest,
+    check_records,
+    ledger_lines,
+    read_manifest,
+    read_outcomes,
+)
 
 NOT_STATED = "not stated"
 
@@ -60,6 +66,7 @@ def write_bundle(
         remove_leftovers(out.parent)  # of one that was killed once its bundle was in place
         raise DesignError(f"there is something at '{out}' already; choose another --out.")
     manifest = read_manifest(store, study)
+    check_records(store, manifest)
     published = _checked_date(date) or _last_stored(store, manifest)
     with scratch_beside(out) as beside:
         folder = beside / "bundle"
@@ -153,7 +160,7 @@ def _checked_date(date: str | None) -> str | None:
     try:
         day = datetime.date.fromisoformat(date).isoformat()
     except (TypeError, ValueError):
-        day = ""
+        day = None
     if day != date:  # other spellings of a day are read too
         raise DesignError(f"{date!r} is no day. Expected one like 2026-01-31.")
     return date

@@ -17,7 +17,10 @@ class AbstractExecutor(ABC):
     num_workers: int | None = 1  # how many jobs go on at once; None: as many as there is room for
 
     def get_ready(self) -> None:  # noqa: B027 - most have nothing to begin
-        """Start in the background what takes long and needs no jobs, such as worker processes."""
+        """Start in the background what takes long and needs no jobs, such as worker processes.
+
+        Raises `WorkerError` where it is plain already that no job can run.
+        """
 
     @abstractmethod
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:

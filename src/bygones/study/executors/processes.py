@@ -38,7 +38,7 @@ class Processes(AbstractExecutor):
     def get_ready(self) -> None:
         if _START == "forkserver":
             forkserver.set_forkserver_preload(_TAKES_LONG)
-            with _ctrl_c_is_ours():
+            with _signals_wait():
                 forkserver.ensure_running()
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
@@ -53,7 +53,7 @@ class Processes(AbstractExecutor):
                 initargs=(dict(os.environ),),
             )
             try:
-                with _ctrl_c_is_ours():
+                with _signals_wait():
                     futures = {
                         pool.submit(run_packed, parcel): index for index, parcel in todo.items()
                     }
@@ -67,10 +67,11 @@ class Processes(AbstractExecutor):
                 if setbacks >= _PATIENCE:
                     raise WorkerError(
                         f"worker processes died {setbacks} times in a row without finishing a job (killed, "
-                        f"or out of memory?). What is finished is stored. Try fewer --workers or --lanes."
+                        f"or out of memory?). What is finished is stored. Try fewer workers or lanes."
                     ) from None
             finally:
-                _stop(pool)
+                with _signals_wait():
+                    _stop(pool)
 
 
 def _as_they_finish(futures: dict[Future[Any], int]) -> Iterator[Future[Any]]:
@@ -91,14 +92,30 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 
 
 @contextmanager
-def _ctrl_c_is_ours() -> Generator[None]:
-    """Block SIGINT while workers are started: they inherit the mask, so Ctrl-C kills none as it starts."""
+def _signals_wait() -> Generator[None]:
+    """Let Ctrl-C and SIGTERM wait while workers are started or ended, so that each is known and ended.
+
+    Workers inherit that Ctrl-C is blocked, so that it kills none as it starts. Here that is not enough:
+    where other threads do not block it, Python hears of it through them.
+    """
     resource_tracker.ensure_running()  # some versions let Ctrl-C through again once they have begun it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    heard = signal.SIGINT, signal.SIGTERM
+    mine = threading.current_thread() is threading.main_thread()
+    handlers = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in heard
+        if mine and signal.getsignal(number) is not None
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _prepare_worker(environment: dict[str, str]) -> None:

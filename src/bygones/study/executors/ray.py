@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from bygones.core.errors import WorkerError
 from bygones.study.executors.base import AbstractExecutor
 from bygones.study.executors.transport import line_of, pack_job, run_packed, unpack_result
 
 _TRIES = 3  # how often a job is begun before the deaths of its workers are no bad luck any more
+_PATIENCE = 5  # seconds, for a connection to be accepted
+_CLIENT_PORT = 10001  # of ray:// without a port
 _SHARED_MEMORY = 128 * 1024**2  # bytes; results are numbers, what is trained goes to the store
 
 
@@ -33,6 +37,11 @@ class Ray(AbstractExecutor):
         self.address = address
         self.num_workers = num_workers
         self.num_gpus = num_gpus
+
+    def get_ready(self) -> None:
+        """Look whether something listens at the address."""
+        if self.address is not None and not _imported().is_initialized():
+            _check_listening(self.address)
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         ray = _imported()
@@ -94,6 +103,26 @@ class Ray(AbstractExecutor):
             ray.shutdown()
 
 
+def _check_listening(address: str) -> None:
+    """Raise `WorkerError` where nothing listens at `[ray://]HOST:PORT`; Ray itself tries for minutes."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        host, port = place.hostname, place.port
+    except ValueError:
+        raise WorkerError(
+            f"'{address}' is no address of a Ray cluster; expected one like ray://host:10001."
+        ) from None
+    if not host or (port is None and place.scheme != "ray"):
+        return  # `auto`, or a name that Ray knows
+    try:
+        socket.create_connection((host, port or _CLIENT_PORT), timeout=_PATIENCE).close()
+    except (OSError, UnicodeError) as error:
+        raise WorkerError(
+            f"nothing listens at '{address}' (tried for {_PATIENCE} seconds at most): {line_of(error)}. "
+            f"Expected the address of a running Ray cluster, like ray://host:10001."
+        ) from error
+
+
 @contextmanager
 def _sentences(ray: Any) -> Generator[None]:
     """Translate Ray's own errors into one sentence; a job's errors come back in its result."""
@@ -108,7 +137,7 @@ def _sentences(ray: Any) -> Generator[None]:
     except lost as error:
         raise WorkerError(
             f"Ray's workers died {_TRIES} times in a row over the same job (killed, out of memory, or their "
-            f"machine is gone?). What is finished is stored; run again to go on, with fewer --workers."
+            f"machine is gone?). What is finished is stored; run again to go on, with fewer workers."
         ) from error
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise WorkerError(

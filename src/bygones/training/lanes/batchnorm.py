@@ -97,7 +97,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         raise NotImplementedError(
-            "batch normalization in lanes has no second derivatives; train the seeds one by one (--lanes 1)."
+            "batch normalization in lanes has no second derivatives; train the seeds one by one, with 1 lane."
         )
 
     @staticmethod
