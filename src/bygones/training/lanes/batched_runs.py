@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bygones.core.digest import as_array, same_bits
 from bygones.core.hash_chain import extend_chain
-from bygones.core.keyed_rng import mix
+from bygones.core.keyed_rng import mix_place
 from bygones.core.text import join_names
 from bygones.training.devices import to_device
 from bygones.training.generators import device_generator, preserve_global_generators
@@ -136,7 +136,7 @@ class BatchedRuns:
                 if lane in generators:
                     self._generator.set_state(generators[lane])
                 else:
-                    self._generator.manual_seed(mix(run.parts.keys["dropout"], run.step))
+                    self._generator.manual_seed(mix_place(run.parts.keys["dropout"], run.step))
                 gradients.draw(lane)
         by_parameter, losses = gradients(batch)
         self._stack.update(by_parameter)
