@@ -10,8 +10,10 @@ Shapes: W lanes, B examples in a batch.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -175,7 +177,7 @@ class BatchedRuns:
 def refusal(parts: Parts) -> str:
     """Return why a recipe cannot have lanes, as far as its parts show without a step; "" if it may."""
     if parts.train_step is not supervised:
-        return "it has a training step of its own"
+        return f"it has a training step of its own{_find_line(parts.train_step)}"
     if parts.order.feedback:
         return f"its order needs the {parts.order.feedback} of each batch"
     if parts.others:
@@ -191,6 +193,14 @@ def refusal(parts: Parts) -> str:
         if parameter.requires_grad and id(parameter) not in updated:
             return f"no optimizer has {name}, so its gradients accumulate"
     return ""
+
+
+def _find_line(function: Any) -> str:
+    """Return where a function begins, as " (name, file:line)"; "" if it is no function of Python's."""
+    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
+    if code is None:
+        return ""
+    return f" ({code.co_name}, {PurePath(code.co_filename).name}:{code.co_firstlineno})"
 
 
 def _select_rows(examples: Tensor, index: Tensor) -> Tensor:
