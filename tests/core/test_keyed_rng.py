@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.specimen_recipes import trained
 
-from bygones.core.keyed_rng import ROLES, Streams, generator, mix
+from bygones.core.keyed_rng import ROLES, Streams, generator, mix, mix_place
 from bygones.training.generators import with_seeded_generators
 from bygones.training.recipe import Recipe, build
 from bygones.training.run import Run
@@ -145,3 +145,8 @@ def test_keys_and_draws_are_what_they_always_were():
     assert drawn.integers(1 << 62, size=3).tolist() == GOLDEN["integers of seed 7, order, 2"]
     assert drawn.permutation(6).tolist() == GOLDEN["then a permutation of 6"]
     assert drawn.standard_normal(2).tolist() == GOLDEN["then two normals"]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40))
+def test_places_hashed_in_blocks_have_the_addresses_that_each_has_alone(key, place):
+    assert mix_place(key, place) == mix(key, place)

@@ -380,7 +380,11 @@ def test_few_seeds_are_trained_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        (Recipe.of(lane_recipes.with_own_step), "it has a training step of its own"),
+        (
+            Recipe.of(lane_recipes.with_own_step),
+            "it has a training step of its own (own_step, lane_recipes.py:"
+            f"{lane_recipes.own_step.__code__.co_firstlineno})",
+        ),
         (Recipe.of(lane_recipes.with_others), "it carries memory of its own (queue)"),
         (Recipe.of(lane_recipes.with_lbfgs), "LBFGS is not known to update each number by itself"),
         (Recipe.of(lane_recipes.with_a_forgotten_layer), "no optimizer has 0.weight"),

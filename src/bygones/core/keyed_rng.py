@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import index
 
 import numpy as np
 
 _DOMAIN = "bygones.streams/1"
+_BLOCK = 64  # places that are hashed at once
 
 # `dropout` is torch's global generator within a step: dropout, and any other noise of the step.
 ROLES = ("init", "order", "augmentation", "dropout", "numpy", "python")
@@ -35,6 +37,26 @@ def mix(*address: int | str) -> int:
     named = (f"str:{p}" if isinstance(p, str) else f"int:{index(p)}" for p in (_DOMAIN, *address))
     text = "\x1f".join(named)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def mix_place(key: int, place: int) -> int:
+    """Return `mix(key, place)`, where places are visited one after another: hashed a block at a time.
+
+    >>> mix_place(7, 100) == mix(7, 100)
+    True
+    """
+    return _mix_block(key, place // _BLOCK)[place % _BLOCK]
+
+
+@lru_cache(maxsize=1024)  # of a few streams and of all lanes; a block takes 3 kB
+def _mix_block(key: int, block: int) -> tuple[int, ...]:
+    begun = hashlib.sha256("\x1f".join((f"str:{_DOMAIN}", f"int:{key}", "int:")).encode())
+    mixed: list[int] = []
+    for place in range(block * _BLOCK, (block + 1) * _BLOCK):
+        hasher = begun.copy()
+        hasher.update(b"%d" % place)
+        mixed.append(int.from_bytes(hasher.digest()[:8], "big"))
+    return tuple(mixed)
 
 
 def generator(*address: int | str) -> np.random.Generator:

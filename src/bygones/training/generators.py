@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bygones.core.digest import digest
-from bygones.core.keyed_rng import mix
+from bygones.core.keyed_rng import mix_place
 from bygones.core.values import Digest
 
 
@@ -58,11 +58,12 @@ def seed_global_generators(keys: Mapping[str, int], place: int) -> None:
     `keys`: the streams' keys by role. The Mersenne Twisters of torch's CPU generator and of numpy's
     legacy generator use only 32 bits of a seed.
     """
-    torch.default_generator.manual_seed(mix(keys["dropout"], place))
+    noise = mix_place(keys["dropout"], place)
+    torch.default_generator.manual_seed(noise)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(mix(keys["dropout"], place))
-    np.random.seed(mix(keys["numpy"], place) & 0xFFFFFFFF)
-    random.seed(mix(keys["python"], place))
+        torch.cuda.manual_seed_all(noise)
+    np.random.seed(mix_place(keys["numpy"], place) & 0xFFFFFFFF)
+    random.seed(mix_place(keys["python"], place))
 
 
 def _read_gpu_states() -> list[Tensor]:

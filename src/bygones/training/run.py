@@ -9,8 +9,7 @@ for step in range(start, stop):
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +21,7 @@ from bygones.core.digest import digest
 from bygones.core.errors import BygonesError, ProbeError, RecipeError
 from bygones.core.first_difference import first_differing_leaf
 from bygones.core.hash_chain import extend_chain, ledger_entry, state_digests
-from bygones.core.keyed_rng import mix
+from bygones.core.keyed_rng import mix_place
 from bygones.core.text import describe_error
 from bygones.core.values import Digest, State
 from bygones.training.devices import to_device
@@ -82,6 +81,7 @@ class Run:
         self.batch_chain = ""  # hash chain over the contents of all batches so far
         self._rewriter = Rewriter(self.sources, seed)
         self._augmentation = torch.Generator()
+        self._named_errors = _NamedErrors(self)
 
     def advance(
         self,
@@ -192,31 +192,18 @@ class Run:
         """Make this step's batch: seed the generators, fetch the rows, augment, move to the device."""
         keys = self.parts.keys
         seed_global_generators(keys, self.step)
-        with self._wrap_errors():
+        with self._named_errors:
             batch = self.parts.fetch(rows)
             if self.parts.augment is not None:
-                self._augmentation.manual_seed(mix(keys["augmentation"], self.step))
+                self._augmentation.manual_seed(mix_place(keys["augmentation"], self.step))
                 batch = self.parts.augment(batch, self._augmentation)
         self.batch_chain = extend_chain(self.batch_chain, batch)
         return to_device(batch, self.parts.device)
 
-    @contextmanager
-    def _wrap_errors(self) -> Iterator[None]:
-        """Raise what the recipe's code raises within the block as a `RecipeError` with step and seed."""
-        try:
-            yield
-        except (BygonesError, torch.OutOfMemoryError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise RecipeError(
-                f"the training step of {self.recipe} "
-                f"{describe_error(error, f'at step {self.step}, seed {self.seed}')}."
-            ) from error
-
     def _train_one_step(self) -> None:
         rows = self.parts.cursor.next()
         if self.diverged_at is None:
-            with self._wrap_errors():
+            with self._named_errors:
                 returned = self.parts.train_step(self.parts, self.deliver(rows))
                 self.parts.cursor.check_feedback()
                 loss = returned.item() if isinstance(returned, torch.Tensor) else float(returned)
@@ -231,3 +218,28 @@ class Run:
         roots = [self.parts.model, self.parts.averages, *self.parts.others.values()]
         modules = [root.value if isinstance(root, Memory) else root for root in roots]
         return [m for root in modules if isinstance(root, nn.Module) for m in root.modules()]
+
+
+class _NamedErrors:
+    """Raises what the recipe's code raises within a block as a `RecipeError` with step and seed.
+
+    A class and not a generator, which costs several microseconds in each step.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if error is None or isinstance(error, (BygonesError, torch.OutOfMemoryError)):
+            return
+        if isinstance(error, (Exception, SystemExit)):
+            run = self._run
+            at = f"at step {run.step}, seed {run.seed}"
+            raise RecipeError(
+                f"the training step of {run.recipe} {describe_error(error, at)}."
+            ) from error

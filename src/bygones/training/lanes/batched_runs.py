@@ -10,8 +10,10 @@ Shapes: W lanes, B examples in a batch.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from bygones.core.digest import as_array, same_bits
 from bygones.core.hash_chain import extend_chain
-from bygones.core.keyed_rng import mix
+from bygones.core.keyed_rng import mix_place
 from bygones.core.text import join_names
 from bygones.training.devices import to_device
 from bygones.training.generators import device_generator, preserve_global_generators
@@ -136,7 +138,7 @@ class BatchedRuns:
                 if lane in generators:
                     self._generator.set_state(generators[lane])
                 else:
-                    self._generator.manual_seed(mix(run.parts.keys["dropout"], run.step))
+                    self._generator.manual_seed(mix_place(run.parts.keys["dropout"], run.step))
                 gradients.draw(lane)
         by_parameter, losses = gradients(batch)
         self._stack.update(by_parameter)
@@ -175,7 +177,7 @@ class BatchedRuns:
 def refusal(parts: Parts) -> str:
     """Return why a recipe cannot have lanes, as far as its parts show without a step; "" if it may."""
     if parts.train_step is not supervised:
-        return "it has a training step of its own"
+        return f"it has a training step of its own{_find_line(parts.train_step)}"
     if parts.order.feedback:
         return f"its order needs the {parts.order.feedback} of each batch"
     if parts.others:
@@ -191,6 +193,14 @@ def refusal(parts: Parts) -> str:
         if parameter.requires_grad and id(parameter) not in updated:
             return f"no optimizer has {name}, so its gradients accumulate"
     return ""
+
+
+def _find_line(function: Any) -> str:
+    """Return where a function begins, as " (name, file:line)"; "" if it is no function of Python's."""
+    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
+    if code is None:
+        return ""
+    return f" ({code.co_name}, {PurePath(code.co_filename).name}:{code.co_firstlineno})"
 
 
 def _select_rows(examples: Tensor, index: Tensor) -> Tensor:
