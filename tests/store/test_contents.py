@@ -110,7 +110,7 @@ def test_the_commands_list_measure_and_remove(bygones: Callable[..., Said]) -> N
     assert "one " not in bygones("store", "ls", "store").out
 
 
-def write_name_alone(result: Result, folder: Path, *, for_print: bool) -> Path:
+def write_name_alone(result: Result, folder: Path, **_: object) -> Path:
     """In the place of `Result.write_report`, which takes long: a page with the study's name."""
     folder.mkdir(parents=True)
     (folder / "report.html").write_text(facts_of(result.outcomes).study)
