@@ -250,6 +250,7 @@ def test_an_address_where_no_ray_is_says_so(monkeypatch):
 @pytest.mark.parametrize("kind", ["{}:{}", "ray://{}:{}"])
 def test_an_address_where_nothing_listens_says_so_at_once(kind, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs bygones[ray]")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("tried for minutes"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and not listening

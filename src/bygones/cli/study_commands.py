@@ -53,12 +53,11 @@ from bygones.cli.options import (
     Verbose,
     Workers,
 )
+from bygones.cli.report_files import write_reports
 from bygones.cli.resources import (
     default_workers,
     lasting_store,
-    list_studies,
     make_executor,
-    path_beside,
     print_effects,
     print_to_stderr,
     read_result,
@@ -96,7 +95,7 @@ def demo(
     executor = make_executor(None, workers, None, store, device)
     settings = Settings("digits", seeds, store, lanes, device, workers or default_workers(device))
     _run(settings, executor)
-    _write_report(store, out, None)
+    write_reports(store, out, None)
 
 
 def sources(
@@ -313,7 +312,7 @@ def report(
     if as_json:
         print_effects(store, study, as_json=True, observe=observe)
     else:
-        _write_report(
+        write_reports(
             store, out, study, observe, for_print=for_print, title=title, question=question
         )
 
@@ -473,29 +472,3 @@ def _run_until(
             f"{arm}: {estimate}, anytime-valid (adding seeds may stop at any number)."
         )
     return study.name
-
-
-def _write_report(
-    store: str,
-    out: Path | None,
-    study: str | None,
-    observe: str = "",
-    *,
-    for_print: bool = False,
-    title: str = "",
-    question: str = "",
-) -> None:
-    from bygones.cli import terminal
-    from bygones.publish.report.index_page import report_folder, write_index
-
-    folder = out or path_beside(store, "report")
-    names = [study] if study else list_studies(store)
-    if len(names) > 1:
-        results = {name: read_result(store, name, observe) for name in names}
-        for name, result in results.items():
-            result.write_report(folder / report_folder(name), for_print=for_print)
-        path = write_index([result.outcomes for result in results.values()], folder, store)
-    else:
-        result = read_result(store, study, observe)
-        path = result.write_report(folder, for_print=for_print, title=title, question=question)
-    terminal.out.print(f"Report: {path}")
