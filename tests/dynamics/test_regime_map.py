@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,8 @@ STABLE = {"error": LARGE, "cosine": (0.5, 0.9), "growth": (-1, -0.5), "exponent"
 
 @pytest.mark.parametrize("part", ["error", "cosine", "growth"])
 def test_missing_seeds_leave_nothing_to_decide(part: str) -> None:
-    given = {name: ends(pair) for name, pair in STABLE.items()} | {"churn": ends(NONE)}
+    given: dict[str, Any] = {name: ends(pair) for name, pair in STABLE.items()}
+    given["churn"] = ends(NONE)
     assert classify(unsettled=0.0, **given)[0] == "non-linear, stable"
     found = classify(unsettled=0.0, **{**given, part: ends(STABLE[part], 3)})
     assert found[0] == "cannot tell"
@@ -112,7 +114,7 @@ def test_seeds_that_diverge_are_counted_and_decide_nothing() -> None:
     for seed in range(8):
         run = Run(recipe, seed)
         run.advance(2)
-        states.append(run.parts.model.w.item())
+        states.append(run.parts.model.get_parameter("w").item())
     for cell in found.cells:
         gone = sum(w + cell.dose * kick > 1.0 for w in states)
         assert (f"{gone} of 8 seeds diverged" == cell.reason) is (gone > 0)

@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+import numpy as np
+
 from bygones.publish.report.attribution_page import (
     ALL,
     AttributionFacts,
@@ -28,5 +30,8 @@ def test_the_page_shows_picture_sentence_and_table(tmp_path: Path) -> None:
 
 def test_the_picture_has_a_panel_a_horizon_and_a_dot_a_treatment() -> None:
     panels = attribution_figure(FACTS).axes
-    dots = [[tuple(map(float, line.get_xydata()[0])) for line in ax.lines[2::2]] for ax in panels]
+    dots = [
+        [tuple(map(float, np.asarray(line.get_xydata())[0])) for line in ax.lines[2::2]]
+        for ax in panels
+    ]
     assert dots == [[(1.0, 0.0), (2.0, 1.0), (3.0, 2.0)], [(3.0, 0.0), (6.0, 1.0), (9.0, 2.0)]]

@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+import numpy as np
+
 from bygones.publish.report.regime_page import REGIMES, RegimeFacts, regime_figure, write_regimes
 
 
@@ -44,6 +46,6 @@ def test_the_picture_marks_every_cell_and_draws_a_border_where_regimes_meet() ->
     (panel,) = regime_figure(RegimeFacts("small", cells, [], [])).axes
     marks = {tuple(map(int, text.get_position())): text.get_text() for text in panel.texts}
     assert marks == {(0, 0): "L", (1, 0): "L", (0, 1): "L", (1, 1): "N"}
-    borders = {tuple(map(float, line.get_xydata().ravel())) for line in panel.lines}
+    borders = {tuple(map(float, np.asarray(line.get_xydata()).ravel())) for line in panel.lines}
     assert borders == {(0.5, 0.5, 0.5, 1.5), (0.5, 0.5, 1.5, 0.5)}
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0.1", "0.2"]
