@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from tests.helpers.file_faults import Ended, Fault, run_with  # noqa: E402
+from tests.helpers.study_text import small_study  # noqa: E402
 
 from bygones.cli.app import main as cli_main  # noqa: E402
 from bygones.core.errors import BygonesError, LedgerError  # noqa: E402
@@ -35,24 +36,7 @@ from bygones.publish.bundle import verify_bundle  # noqa: E402
 from bygones.publish.bundle.archive import files_of  # noqa: E402
 from bygones.store.ledger import read_ledger  # noqa: E402
 
-STUDY = """
-import numpy as np, torch
-from torch import nn
-from bygones import Arm, Parts, Reset, Reshuffle, Study, Treatment, Window
-
-def recipe(seed):
-    rng = np.random.default_rng(7)
-    x = torch.from_numpy(rng.standard_normal((30, 5), np.float32))
-    y = torch.from_numpy(rng.integers(0, 3, 30))
-    model = nn.Linear(5, 3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    data, probe = (x[:24], y[:24]), (x[24:], y[24:])
-    return Parts(model=model, optimizer=optimizer, data=data, order=Reshuffle(24, 4), probe_set=probe)
-
-def study():
-    reset = Arm("reset", Treatment("moments", Reset(), Window(4, 5)))
-    return Study(recipe, [reset], fork_at=4, horizons=(0, 3), seeds=range(3), name="s")
-"""
+STUDY = small_study(horizons=(0, 3), seeds=3)
 COMMANDS: dict[str, list[str]] = {
     "run": ["run", "study.py", "--store", "new", "--workers", "1", "--lanes", "1"],
     "report": ["report", "store", "--out", "new"],

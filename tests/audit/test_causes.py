@@ -115,6 +115,7 @@ def test_two_losses_are_both_causes_and_what_follows_is_none(check):
     assert why["trainer.permutation"] == "follows from moments and trainer.position"
 
 
+@pytest.mark.long
 def test_a_batch_that_was_drawn_ahead_is_no_memory(check):
     failed, why = check(AHEAD, "stream lost")
     assert failed == ["streams/torch"]

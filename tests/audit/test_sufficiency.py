@@ -85,7 +85,7 @@ def test_what_real_workers_keep_is_missed_and_said(commands, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--at", 9, "--until", 4, "--", "train.py", "{seed}"), "between 1 and --until"),
+        (("--at", 9, "--until", 4, "--", "train.py", "{seed}"), "before the last one compared"),
         (("--seeds", "0", "--", "train.py", "{seed}"), "two seeds"),
         (("--until", 900, "--", "train.py", "{seed}"), "before step 900"),
         (("--at", 3, "--until", 6, "--", "train.py", "0"), "does not reach train.py"),

@@ -15,26 +15,10 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.interrupts import Interrupted, Started
+from tests.helpers.study_text import small_study
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-STUDY = """
-import numpy as np, torch
-from torch import nn
-from bygones import Arm, Parts, Reset, Reshuffle, Study, Treatment, Window
-
-def recipe(seed):
-    rng = np.random.default_rng(7)
-    x = torch.from_numpy(rng.standard_normal((30, 5), np.float32))
-    y = torch.from_numpy(rng.integers(0, 3, 30))
-    model = nn.Linear(5, 3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    data, probe = (x[:24], y[:24]), (x[24:], y[24:])
-    return Parts(model=model, optimizer=optimizer, data=data, order=Reshuffle(24, 4), probe_set=probe)
-
-def study():
-    reset = Arm("reset", Treatment("moments", Reset(), Window(4, 5)))
-    return Study(recipe, [reset], fork_at=4, horizons=(0, 30), seeds=range(8), name="s")
-"""
+STUDY = small_study(horizons=(0, 30), seeds=8)
 COMMANDS = {
     "run": "run study.py --store store --workers 2 --lanes 1",
     "script": "run --store store --fork-at 8 --horizons 4 --seeds 0-3 --workers 2 -- ema.py --seed {seed}",

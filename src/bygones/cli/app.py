@@ -249,7 +249,7 @@ def main() -> None:
 
 
 def _go_on(arguments: list[str]) -> str:
-    if arguments[0] not in _STORING and arguments[:2] != ["script", "run"]:
+    if not _STORING.intersection(arguments[:1]) and arguments[:2] != ["script", "run"]:
         return ""
     return " What is finished is stored; run the same command again to go on."
 

@@ -164,7 +164,7 @@ def map_regimes(
         chosen = default_rates(study) if rates is None else _parse_rates(rates)
         jobs = jobs_of(study, place, rates=chosen, arm=arm)
         left = [job for job in jobs if not is_done(job)]
-        steps = jobs[0].at + (len(jobs[0].doses) + 5) * jobs[0].horizons[-1]
+        steps = 2 * jobs[0].at + (len(jobs[0].doses) + 5) * jobs[0].horizons[-1]
         terminal.console.print(
             f"{study.name}: {len(left)} of {len(jobs)} runs left (learning rates times seeds), each of "
             f"{steps:,} steps in float64."

@@ -95,9 +95,7 @@ def to_plain(value: Any) -> Any:
     >>> to_plain({"low": float("nan"), "steps": (1, 2)})
     {'low': None, 'steps': [1, 2]}
     """
-    numpy = sys.modules.get(
-        "numpy"
-    )  # not imported for this: help pages and refusals need none of it
+    numpy = sys.modules.get("numpy")  # where it was not imported, nothing is of it
     if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     match value:

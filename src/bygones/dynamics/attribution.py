@@ -70,18 +70,16 @@ class Shares:
             if self.value == FUNCTION
             else f"change of {self.value}"
         )
-        if total.covers(0.0):
-            told = "Of all together 0 is not excluded, so that no shares are told: "
-        else:
+        told = "Of all together 0 is not excluded, so that no shares are told: "
+        parts = [f"{name} {one[-1]}" for name, one in zip(self.names, self.shapley, strict=True)]
+        if not total.covers(0.0):
             told = ""
-        parts = [
-            f"{name} {one[-1]}" + ("" if told else f" ({one[-1].value / total.value:.0%})")
-            for name, one in zip(self.names, self.shapley, strict=True)
-        ]
-        lost = total.num_dropped
-        lost = (
-            f" {format_count(lost, 'seed')} diverged in some arm and count nowhere." if lost else ""
-        )
+            shares = [one[-1].value / total.value for one in self.shapley]
+            parts = [f"{part} ({share:.0%})" for part, share in zip(parts, shares, strict=True)]
+        lost = ""
+        if total.num_dropped:
+            seeds = format_count(total.num_dropped, "seed")
+            lost = f" {seeds} diverged in some arm and count nowhere."
         return (
             f"{format_count(len(self.names), 'treatment')} together, horizon {self.horizons[-1]}: "
             f"{of} {total}. {told}{'; '.join(parts)}; {format_count(total.num_pairs, 'seed')}, "

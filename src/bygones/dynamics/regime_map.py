@@ -13,7 +13,8 @@ The rules, stated in advance. All intervals are over seeds, and the first rule t
 A dose α moves the state by α times what the arm moves (1: the arm itself). Effects are seen in the outputs on
 the probe set (in the weights where there is none); all runs go on in float64 from the study's fork. The
 direction that λ follows starts at random 100 steps before the treatment (or at step 1), so that it has turned
-to the fastest one: a random one grows less at first, by log √(numbers of the state) in all.
+to the fastest one. A random one grows otherwise at first: less, as far as it lies where the run contracts,
+and more, as far as it lies in moments that have yet to move the weights.
 """
 
 from __future__ import annotations
@@ -286,9 +287,9 @@ def run_job(job: MapJob) -> int:
             [np.mean(_labels(treated[a][i].reshape(shape)) != labels[i]) for i in places]
             for a in job.doses
         ]
-        settle = min(SETTLE, job.at - 1)
-        earlier = Twins.at(job.recipe, job.seed, job.at - settle, job.contract.device)
-        growth = earlier.log_growth(job.horizons, settle=settle) / np.array(job.horizons)
+        begin = max(min(1, job.at), job.at - SETTLE)
+        earlier = Twins.at(job.recipe, job.seed, begin, job.contract.device)
+        growth = earlier.log_growth(job.horizons, settle=job.at - begin) / np.array(job.horizons)
         arrays = {
             "judged": judged, "sizes": sizes, "churn": np.array(churn),
             "labels": np.stack(labels), "growth": growth,
@@ -311,7 +312,7 @@ def regime_map(
     """Map the regimes of an arm over learning rates, doses and the study's horizons; stored parts are kept.
 
     `rates`: an eighth to eight times the recipe's own unless given. `doses`: those with two decades below
-    them are mapped. Cost: for each rate and seed one run to the fork, and then one for each dose and six
+    them are mapped. Cost: for each rate and seed two runs to the fork, and then one for each dose and six
     more, in float64.
     """
     store = store or MemoryStore()

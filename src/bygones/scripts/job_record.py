@@ -19,6 +19,7 @@ from bygones.attach.isolation.script import Script, check_script
 from bygones.attach.isolation.warmup import warm
 from bygones.attach.job.rank import Rank
 from bygones.attach.job.run import Patience, run_job
+from bygones.attach.live_run import Live
 from bygones.attach.step_clock import own_errors
 from bygones.attach.watched_process import Ending
 from bygones.core.errors import BygonesError, DesignError, ScriptError
@@ -106,9 +107,9 @@ class _RankRecorder(Recorder):
             self.leave()
             self.parent.reply_and_exit(error)
 
-    def add(self) -> None:
-        super().add()
-        self.keeps_alike = is_kept_alike(self.find_live())
+    def header(self, live: Live) -> dict[str, Any]:
+        self.keeps_alike = is_kept_alike(live)
+        return super().header(live)
 
     def _failed(self, rank: Rank, ending: Ending) -> ScriptError:
         rank.note_failure(ending.error)

@@ -122,14 +122,14 @@ class Recorder(WatchedScript):
 
     def add(self) -> None:
         if self.writer is None:
-            self.writer = Writer(self.path, self._header(self.find_live()))
+            self.writer = Writer(self.path, self.header(self.find_live()))
         began = time.perf_counter()
         self.writer.add(self.find_live().entry())
         self.last = self.clock.step
         self.count += 1
         self.seconds += time.perf_counter() - began
 
-    def _header(self, live: Live) -> dict[str, Any]:
+    def header(self, live: Live) -> dict[str, Any]:
         assert self.baseline is not None
         devices = {str(p.device.type) for p in live.parameters.values()}
         contract = replace(

@@ -296,12 +296,11 @@ def design_findings(study: Study, run: HasSources) -> list[str]:
     arms_of: dict[str, list[str]] = {}
     for arm in study.arms:
         for treatment in arm.treatments:
-            source = run.sources[treatment.source]
-            lifetime, torn = source.lifetime_of(treatment.leaves), source.torn_by(treatment.leaves)
-            notes = [*_mismatches(treatment, lifetime, study.steps[-1])]
-            for note in (
-                [*notes, f"A part of a compound is treated alone: {torn}."] if torn else notes
-            ):
+            source, leaves = run.sources[treatment.source], treatment.leaves
+            notes = [*_mismatches(treatment, source.lifetime_of(leaves), study.steps[-1])]
+            if torn := source.torn_by(leaves):
+                notes.append(f"A part of a compound is treated alone: {torn}.")
+            for note in notes:
                 arms_of.setdefault(note, []).append(f"'{arm.name}'")
     return [f"{note} Arms: {', '.join(arms)}." for note, arms in arms_of.items()]
 

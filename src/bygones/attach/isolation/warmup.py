@@ -59,6 +59,7 @@ def early_imports(script: Path) -> tuple[str, ...]:
     """
     try:
         statements = ast.parse(script.read_bytes()).body
+        beside = {path.stem for path in script.parent.iterdir()}  # modules of its own come first
     except (OSError, SyntaxError, ValueError):  # the script's own run says what is wrong
         return ()
     names = []
@@ -67,7 +68,6 @@ def early_imports(script: Path) -> tuple[str, ...]:
             names += [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom) and not statement.level:
             names.append(statement.module or "")
-    beside = {path.stem for path in script.parent.iterdir()}  # modules of its own come first
     return tuple(n for n in names if n.partition(".")[0] in _WITHOUT_THREADS - beside)
 
 

@@ -29,9 +29,7 @@ _LOOK = 0.1  # seconds between two looks at ranks that have not replied
 _GRACE = 5.0  # seconds without work that ranks get when another cannot go on
 _BUSY = 0.05  # part of a core that a rank at work takes at least
 _FOR_STACKS = 3.0  # seconds to wait for the stacks of ranks
-_FOR_THE_DEAD = (
-    1.0  # seconds that a rank which failed waits for another whose death may be the reason
-)
+_FOR_THE_DEAD = 1.0  # seconds in which a rank may turn out dead, once another one has failed
 _MOST_LINES = 12  # of a traceback
 
 

@@ -57,14 +57,7 @@ def write_regimes(facts: RegimeFacts, folder: str | Path) -> Path:
         write_csv(Table("cells", tuple(facts.cells[0]), tuple(facts.cells)), filled / "tables")
         last = max(cell["horizon"] for cell in facts.cells)
         rows = [
-            {
-                **cell,
-                **{
-                    name: number(value)
-                    for name, value in cell.items()
-                    if name not in ("regime", "reason")
-                },
-            }
+            {name: v if isinstance(v, str) else number(v) for name, v in cell.items()}
             for cell in facts.cells
             if cell["horizon"] == last
         ]
