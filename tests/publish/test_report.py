@@ -577,8 +577,9 @@ def test_a_figure_that_finds_no_room_says_so(
 
 def test_a_title_and_a_question_stand_on_top_and_are_escaped(tmp_path: Path) -> None:
     clean = make_outcomes(num_seeds=4, num_inputs=6)
-    asked = {"title": "Momentum <b>", "question": "May it be dropped & when?"}
-    write_report(clean, tmp_path, effects=all_effects(clean, ("tv",)), **asked)
+    effects = all_effects(clean, ("tv",))
+    title, question = "Momentum <b>", "May it be dropped & when?"
+    write_report(clean, tmp_path, effects=effects, title=title, question=question)
     page = (tmp_path / "report.html").read_text()
     assert "<h1>Momentum &lt;b&gt;</h1>" in page
     assert '<p class="question">May it be dropped &amp; when?</p>' in page
