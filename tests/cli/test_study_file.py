@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bygones.cli.script_study import make_job
 from bygones.cli.study_file import expand_study_file, find_study_file, write_study
 from bygones.core.errors import BygonesError
 
@@ -112,3 +113,19 @@ def test_what_init_writes_spells_the_arms_that_it_was_given(folder: Path) -> Non
     words = spelled("s.toml")
     assert words[words.index("--") + 1 :] == script
     assert [words[at + 1] for at, word in enumerate(words) if word == "--arm"] == arms
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["-m", "package.train", "--lr", "1"], 'run_module("package.train"'),
+        (["python3", "--lr", "1"], "from PACKAGE import main; main()"),
+    ],
+)
+def test_a_module_and_a_command_are_refused_with_the_file_to_write(
+    words: list[str], line: str
+) -> None:
+    with pytest.raises(BygonesError, match="is no file") as refused:
+        make_job(words, None)
+    assert line in str(refused.value)
+    assert str(refused.value).endswith("-- launch.py --lr 1")

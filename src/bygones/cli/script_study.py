@@ -7,6 +7,7 @@ directory on the import path. So torch is imported only after that.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,25 @@ def make_job(words: list[str], seed_env: str | None, optimizer: int = 0) -> Scri
         )
     launch = read_launch(words)
     if launch is None:
+        _refuse_commands(words)
         return Script(words[0], tuple(words[1:]), seed_env, optimizer)
     return Script(launch.script, launch.arguments, seed_env, optimizer, processes=launch.processes)
+
+
+def _refuse_commands(words: list[str]) -> None:
+    """Raise `DesignError` for a module (`-m`) or an installed command, with the file that starts it."""
+    if words[0] == "-m" and len(words) > 1:
+        code = f'runpy.run_module("{words[1]}", run_name="__main__", alter_sys=True)'
+        what, line, rest = f"-m {words[1]}", f"import runpy; {code}", words[2:]
+    elif not Path(words[0]).exists() and shutil.which(words[0]):
+        name = Path(words[0]).name
+        what, line, rest = name, "from PACKAGE import main; main()", words[1:]
+    else:
+        return
+    raise DesignError(
+        f"'{what}' is no file, and a script is followed by its file. Write launch.py beside your package, "
+        f"with the line: {line} Then: {' '.join(['-- launch.py', *rest])}"
+    )
 
 
 def print_sources(
