@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import io
 import os
 import signal
@@ -127,6 +128,12 @@ def test_a_script_that_took_what_bygones_needs_is_named_as_the_cause(monkeypatch
         patch.setattr(os, "fork", lambda: 0)
         patch.delattr(builtins, "ascii")
         assert "replaced or removed builtins.ascii, os.fork" in describe_tampering(ValueError())
+
+
+def test_a_script_without_the_garbage_collectors_list_is_named_as_the_cause(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(gc, "get_objects", None)
+        assert "replaced or removed gc.get_objects" in describe_tampering(TypeError())
 
 
 def test_what_scripts_replace_as_a_matter_of_course_is_not_named_as_the_cause(monkeypatch):
