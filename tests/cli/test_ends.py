@@ -27,6 +27,7 @@ from bygones.core.errors import ForkError, LedgerError, RecipeError, StoreError
 from bygones.core.files import scratch_beside, whole_folder, write_whole
 from bygones.publish.bundle import archive
 from bygones.store.ledger import Writer, read_ledger
+from bygones.store.ledger_diff import first_divergence
 from bygones.training.run import Run
 
 NO_ROOM = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -261,6 +262,15 @@ def test_an_endless_line_is_refused_before_it_is_read_whole(tmp_path):
         file.truncate(60 * 10**9)
     with pytest.raises(LedgerError, match="line 1: longer than any line"):
         read_ledger(tmp_path / "holes")
+    with pytest.raises(LedgerError, match="longer than any line"):
+        first_divergence(tmp_path / "holes", tmp_path / "holes")
+    with (tmp_path / "a.jsonl").open("ab") as file:  # a header, and holes behind it
+        with Writer(tmp_path / "b.jsonl", {"run": "a"}):
+            pass
+        file.write((tmp_path / "b.jsonl").read_bytes())
+        file.truncate(60 * 10**9)
+    with pytest.raises(LedgerError, match="longer than any line"):
+        first_divergence(tmp_path / "a.jsonl", tmp_path / "a.jsonl")
 
 
 def test_no_room_to_unpack_is_not_called_a_damaged_zip(tmp_path, monkeypatch):

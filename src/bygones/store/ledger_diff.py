@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 from bygones.core.errors import LedgerError
 from bygones.core.text import join_names
-from bygones.store.ledger import check_header, parse_line
+from bygones.store.ledger import MOST_LINE, check_header, parse_line
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class _Bisected:
     def line_at(self, place: int) -> dict[str, Any] | None:
         """Return the first line that begins at a place or later."""
         self._file.seek(self._begin + place - 1)
-        self._file.readline()  # to where a line begins
+        self._file.readline(MOST_LINE + 1)  # to where a line begins
         return self._line()
 
     def entries(self, place: int) -> Iterator[dict[str, Any]]:
@@ -267,7 +267,11 @@ class _Bisected:
     def _line(self) -> dict[str, Any] | None:
         """Return the next line; None at the end, or where the line is incomplete (the run was killed)."""
         begins = self._file.tell()
-        raw = self._file.readline()
+        raw = self._file.readline(MOST_LINE + 1)
+        if len(raw) > MOST_LINE:
+            raise LedgerError(
+                f"{self._path}, the line at byte {begins}: longer than any line of a ledger."
+            )
         if not raw.endswith(b"\n"):
             return None
         return parse_line(raw, f"{self._path}, the line at byte {begins}")
