@@ -55,6 +55,15 @@ def test_no_more_inputs_than_512_and_the_512_are_distinct():
     assert torch.equal(chosen(found), x[:512])
 
 
+def test_a_model_whose_answers_are_not_finite_is_observed_all_the_same():
+    """As after a divergence; what is not finite says nothing about how alike rows are."""
+    x = torch.arange(8.0).reshape(4, 2)
+    for value in (torch.nan, torch.inf):
+        model = nn.Linear(2, 3)
+        nn.init.constant_(model.weight, value)
+        assert torch.equal(chosen(listened(model, (x, None))), x)
+
+
 class OverTime(nn.Module):
     """Its first axis is time, and an answer depends on the rows before it."""
 

@@ -72,6 +72,13 @@ def run(kind: type[WatchedProcess], folder: Path, code: str, **settings: Any) ->
         ("import sys; sys.exit(0)", "called sys.exit(0)", False, False),
         ("import sys; sys.exit()", "called sys.exit(None)", False, False),
         ("import sys; sys.exit('no')", "called sys.exit('no')", False, True),
+        (
+            "class Mute(Exception):\n    def __str__(self): 1 / 0\nraise Mute",
+            "raised Mute: (it cannot say what)",
+            True,
+            True,
+        ),
+        ("import sys; sys.exit('x' * 100)", f"called sys.exit('{'x' * 59}…)", False, True),
         ("1 / 0", "raised ZeroDivisionError: division by zero", True, True),
     ],
 )

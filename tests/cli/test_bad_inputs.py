@@ -19,6 +19,12 @@ for _ in range(4):
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
 """
+PROXY = """
+class Proxy:
+    __class__ = property(lambda self: 1 / 0)
+
+study = Proxy
+"""
 STUDY = "def study(): raise AssertionError('loaded')"
 BEFORE_ANY_WORK = {
     "report store --out ''": "--out is empty",
@@ -30,6 +36,8 @@ BEFORE_ANY_WORK = {
     "plan study.py --half-width 0": "a half-width is a number above 0",
     "plan study.py --half-width nan": "a half-width is a number above 0",
     "atlas --lanes x": "invalid number of lanes 'x'",
+    "plan digits --lanes 999999999": "invalid number of lanes '999999999'",
+    "plan proxy.py": "must return a bygones.Study; it returned a Proxy",
 }
 OF_A_SCRIPT = {
     'audit resume --resume "\'" -- script.py': '--resume "\'" cannot be split into words',
@@ -47,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "study.py").write_text(STUDY)
+    (tmp_path / "proxy.py").write_text(PROXY)
     return tmp_path
 
 
@@ -58,7 +67,7 @@ def test_what_means_nothing_is_refused_before_any_work(
     assert said.code == 2
     assert BEFORE_ANY_WORK[line] in said.err
     assert len(said.err.strip().splitlines()) == 1
-    assert {path.name for path in folder.iterdir()} == {"script.py", "study.py"}
+    assert {path.name for path in folder.iterdir()} == {"script.py", "study.py", "proxy.py"}
 
 
 @pytest.mark.parametrize("line", OF_A_SCRIPT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import io
 import os
 import signal
@@ -26,6 +27,7 @@ from bygones.core.errors import ForkError, LedgerError, RecipeError, StoreError
 from bygones.core.files import scratch_beside, whole_folder, write_whole
 from bygones.publish.bundle import archive
 from bygones.store.ledger import Writer, read_ledger
+from bygones.store.ledger_diff import first_divergence
 from bygones.training.run import Run
 
 NO_ROOM = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -135,6 +137,12 @@ def test_a_script_that_took_what_bygones_needs_is_named_as_the_cause(monkeypatch
         patch.setattr(os, "fork", lambda: 0)
         patch.delattr(builtins, "ascii")
         assert "replaced or removed builtins.ascii, os.fork" in describe_tampering(ValueError())
+
+
+def test_a_script_without_the_garbage_collectors_list_is_named_as_the_cause(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(gc, "get_objects", None)
+        assert "replaced or removed gc.get_objects" in describe_tampering(TypeError())
 
 
 def test_what_scripts_replace_as_a_matter_of_course_is_not_named_as_the_cause(monkeypatch):
@@ -271,6 +279,15 @@ def test_an_endless_line_is_refused_before_it_is_read_whole(tmp_path):
         file.truncate(60 * 10**9)
     with pytest.raises(LedgerError, match="line 1: longer than any line"):
         read_ledger(tmp_path / "holes")
+    with pytest.raises(LedgerError, match="longer than any line"):
+        first_divergence(tmp_path / "holes", tmp_path / "holes")
+    with (tmp_path / "a.jsonl").open("ab") as file:  # a header, and holes behind it
+        with Writer(tmp_path / "b.jsonl", {"run": "a"}):
+            pass
+        file.write((tmp_path / "b.jsonl").read_bytes())
+        file.truncate(60 * 10**9)
+    with pytest.raises(LedgerError, match="longer than any line"):
+        first_divergence(tmp_path / "a.jsonl", tmp_path / "a.jsonl")
 
 
 def test_no_room_to_unpack_is_not_called_a_damaged_zip(tmp_path, monkeypatch):

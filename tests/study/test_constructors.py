@@ -178,6 +178,64 @@ def test_a_part_of_the_wrong_kind_is_refused_where_it_is_given(said, make):
     assert said in str(caught.value)
 
 
+class Hostile:
+    """An object each of whose methods raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+    __bool__ = __index__ = __iter__ = __len__ = __eq__ = __float__ = __repr__  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+HOSTILE: list[Any] = [Hostile(), 10**400, -(10**400), np.array([1, 2]), torch.empty(0), range(0)]
+TAKES_ONE: dict[str, Callable[[Any], Any]] = {
+    "Window": lambda v: Window(v, 9),
+    "Scale": Scale,
+    "Nudge": Nudge,
+    "Permute": Permute,
+    "Lifetime": Lifetime,
+    "Lifetime, steps": lambda v: Lifetime("exact", v),
+    "Reshuffle": lambda v: Reshuffle(v, 4),
+    "Study, fork_at": lambda v: study(fork_at=v if not isinstance(v, np.ndarray) else ()),
+    "Study, siblings": lambda v: study(siblings=v),
+}
+TAKES_SEVERAL: dict[str, Callable[[Any], Any]] = {
+    "Arm": lambda v: Arm("a", v),
+    "Family": lambda v: Family("main", v, ("tv",), (1,)),
+    **{
+        name: lambda v, name=name: study(**{name: v})
+        for name in ("recipe", "arms", "horizons", "seeds", "margins", "later_forks")
+    },
+    **{
+        name: lambda v, name=name: parts(**{name: v})
+        for name in (
+            "model",
+            "optimizer",
+            "data",
+            "order",
+            "probe_set",
+            "loss",
+            "others",
+            "augment",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", TAKES_ONE)
+def test_an_object_that_raises_and_a_number_beyond_every_float_are_refused(name):
+    for value in HOSTILE:
+        with pytest.raises(DesignError):
+            TAKES_ONE[name](value)
+
+
+@pytest.mark.parametrize("name", TAKES_SEVERAL)
+def test_an_object_that_raises_where_it_is_looked_at_is_refused(name):
+    with pytest.raises((DesignError, RecipeError)):
+        TAKES_SEVERAL[name](Hostile())
+
+
 def test_what_is_meant_is_taken():
     """Numpy's numbers, generators and named optimizers are right, and are kept as Python's own values."""
     made = study(

@@ -245,9 +245,8 @@ class _Call:
     ) -> None:
         self.args, self.kwargs, self.labels = args, kwargs, labels
         self.answer, self.output = answer.detach(), output
-        self.place = (
-            answer.untyped_storage().data_ptr()
-        )  # the storage is kept alive, so no other tensor gets this address
+        # The storage is kept alive, so no other tensor gets this address.
+        self.place = answer.untyped_storage().data_ptr()
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -271,7 +270,7 @@ class _Call:
 
         A row of the arguments is an input of its own where every array has one for each answer, and rows
         of equal content got equal answers. Otherwise (a graph, a sequence that begins with its time axis)
-        an input is the same only if the whole call is.
+        an input is the same only if the whole call is. Answers of a run that diverged may not be finite.
         """
         size, arrays = self.inputs, _tensors([self.args, self.kwargs])
         rest = _plain([self.args, self.kwargs])
@@ -279,8 +278,9 @@ class _Call:
             rows = [digest([[t[i] if t.ndim else t for t in arrays], rest]) for i in range(size)]
             first = {key: i for i, key in reversed([*enumerate(rows)])}
             alike = self.answer[[first[key] for key in rows]]
-            size_of_answers = float(self.answer.abs().max()) if self.answer.numel() else 0.0
-            if torch.allclose(alike, self.answer, 0.0, 1e-4 * size_of_answers, equal_nan=True):
+            finite = self.answer.nan_to_num(0, 0, 0).abs()
+            most = float(finite.max()) if finite.numel() else 0.0
+            if torch.allclose(alike, self.answer, 0.0, 1e-4 * most, equal_nan=True):
                 return rows
         whole = digest([arrays, rest])
         return [digest([whole, i]) for i in range(size)]

@@ -38,7 +38,7 @@ from bygones.attach.sources.liveness import carried_names
 from bygones.attach.step_clock import Clock, ClockCallbacks, own_errors
 from bygones.attach.worker_emulation import emulating
 from bygones.core.errors import BygonesError, ScriptError
-from bygones.core.text import format_count
+from bygones.core.text import describe_error, format_count, show
 from bygones.training.generators import generator_state, global_generators
 
 
@@ -63,9 +63,9 @@ class Ending:
             case None:
                 return "came to its end"
             case SystemExit(code=code):
-                return f"called sys.exit({code!r})"
+                return f"called sys.exit({show(code)})"
             case error:
-                return f"raised {type(error).__name__}: {error}"
+                return describe_error(error)
 
 
 class WatchedScript(ClockCallbacks):

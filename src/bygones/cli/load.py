@@ -90,7 +90,7 @@ def _call_study(function: Any, text: str) -> Study:
         raise
     except (Exception, SystemExit) as error:
         raise RecipeError(f"{text} {describe_error(error)}.") from error
-    if not isinstance(study, Study):
+    if not issubclass(type(study), Study):  # `isinstance` asks an object of the user's what it is
         raise DesignError(
             f"{text} must return a bygones.Study; it returned a {type(study).__name__}."
         )

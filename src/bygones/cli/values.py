@@ -62,6 +62,9 @@ def parse_steps(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+_MOST_LANES = 4096  # each lane is a run in memory; a pass gains nothing from more than some dozens
+
+
 def parse_lanes(text: str) -> Width:
     """Parse how many seeds to train in one batched step.
 
@@ -70,8 +73,10 @@ def parse_lanes(text: str) -> Width:
     """
     if text == "auto":
         return "auto"
-    if not _is_number(text) or int(text) < 1:
-        raise DesignError(f"invalid number of lanes '{text}': expected auto, or a number from 1.")
+    if not _is_number(text) or len(text) > 9 or not 1 <= int(text) <= _MOST_LANES:
+        raise DesignError(
+            f"invalid number of lanes '{text:.20}': expected auto, or a number from 1 to {_MOST_LANES:,}."
+        )
     return int(text)
 
 

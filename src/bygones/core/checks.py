@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from bygones.core.errors import DesignError
+from bygones.core.text import show
 
 Kind = TypeVar("Kind")
 
@@ -30,14 +31,9 @@ def refuse(what: str, expected: str, found: Any) -> DesignError:
     >>> print(refuse("a horizon", "a whole number", "x"))
     a horizon must be a whole number; got 'x'.
     """
-    try:
-        said = repr(found)
-    except Exception:  # an object of the user's
-        said = f"a {type(found).__name__}"
+    said = show(found, most=80)
     said = said.encode("ascii", "backslashreplace").decode() if not _is_text(said) else said
-    return DesignError(
-        f"{what} must be {expected}; got {said[:80]}{'…' if len(said) > 80 else ''}."
-    )
+    return DesignError(f"{what} must be {expected}; got {said}.")
 
 
 def require_integer(value: Any, what: str) -> int:
@@ -48,7 +44,7 @@ def require_integer(value: Any, what: str) -> int:
     """
     try:
         number = index(value)
-    except TypeError:
+    except Exception:  # of an object of the user's
         raise refuse(what, "a whole number", value) from None
     if isinstance(value, bool | np.bool_) or not -_LARGEST <= number <= _LARGEST:
         raise refuse(what, "a whole number of at most 64 bits", value)
@@ -59,7 +55,11 @@ def require_number(value: Any, what: str) -> float | int:
     """Return a finite real number: Python's own as it is, numpy's as Python's."""
     if isinstance(value, np.generic):
         value = cast(Any, value).item()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        finite = isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        finite = False
+    if isinstance(value, bool) or not finite:
         raise refuse(what, "a finite number", value)
     return value
 
@@ -107,7 +107,10 @@ def require_items(
     """Return several values as a tuple, each checked by `item`. A text, or a single value, is not several."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise refuse(what, f"several values, like {example}", values)
-    given = tuple(islice(cast(Iterable[Any], values), most + 1))
+    try:
+        given = tuple(islice(cast(Iterable[Any], values), most + 1))
+    except Exception as error:  # of an object of the user's
+        raise refuse(what, f"several values, like {example}", values) from error
     if len(given) > most:
         raise DesignError(f"{what} must be at most {most:,} values; got more.")
     return tuple(item(value) for value in given)

@@ -12,7 +12,7 @@ from typing import Any
 
 from bygones.core.digest import digest
 from bygones.core.errors import DesignError, RecipeError
-from bygones.core.text import describe_error
+from bygones.core.text import describe_error, show
 
 _STUDY_MODULE = "bygones_study_"  # prefix of the module names of files imported by path
 
@@ -64,7 +64,7 @@ def address_of(function: Callable[..., Any]) -> str:
     if module is None or not hasattr(module, name):
         raise DesignError(
             f"a recipe must be a function at the top level of a module or file, so that workers can "
-            f"import it; got {function!r}. For variants, use Recipe.of(function, name=value)."
+            f"import it; got {show(function)}. For variants, use Recipe.of(function, name=value)."
         )
     file = getattr(module, "__file__", None)
     if file and (module.__name__ == "__main__" or module.__name__.startswith(_STUDY_MODULE)):

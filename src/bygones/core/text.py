@@ -87,6 +87,19 @@ def describe_error(error: BaseException, where: str = "") -> str:
     return f"raised {type(error).__name__}{where}: {said}".removesuffix(".").removesuffix(": ")
 
 
+def show(value: Any, most: int = 60) -> str:
+    """Return the beginning of a value's `repr`; its type, if it is an object that raises when it is shown.
+
+    >>> show("some text"), show("x" * 99, most=5)
+    ("'some text'", "'xxxx…")
+    """
+    try:
+        said = repr(value)
+    except Exception:  # an object of the user's
+        said = f"a {type(value).__name__}"
+    return f"{said[:most]}{'…' if len(said) > most else ''}"
+
+
 def to_plain(value: Any) -> Any:
     """Convert a nested value to what JSON can hold: finite numbers, None, lists and dicts.
 

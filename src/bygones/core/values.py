@@ -85,9 +85,14 @@ class Lifetime:
     steps: float = math.inf
 
     def __post_init__(self) -> None:
-        if self.kind not in ("e-fold", "exact", "phase", "unbounded"):
+        if type(self.kind) is not str or self.kind not in (
+            "e-fold",
+            "exact",
+            "phase",
+            "unbounded",
+        ):
             raise refuse("a lifetime's kind", "e-fold, exact, phase or unbounded", self.kind)
-        if self.steps != math.inf:
+        if not (isinstance(self.steps, float) and self.steps == math.inf):
             require_number(self.steps, "a lifetime's steps")
         if not self.steps >= 0:
             raise refuse("a lifetime's steps", "0 or more", self.steps)

@@ -31,7 +31,7 @@ from bygones.core.values import Digest
 
 FORMAT = 1
 
-_MOST_LINE = 1 << 24  # bytes: a file of holes is one endless line
+MOST_LINE = 1 << 24  # bytes: a file of holes is one endless line
 
 
 class Writer:
@@ -185,8 +185,8 @@ def check_entry(line: dict[str, Any], place: str) -> dict[str, Any]:
 def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(iter(lambda: file.readline(_MOST_LINE + 1), b""), start=1):
-                if len(raw) > _MOST_LINE:
+            for number, raw in enumerate(iter(lambda: file.readline(MOST_LINE + 1), b""), start=1):
+                if len(raw) > MOST_LINE:
                     raise LedgerError(f"{path}, line {number}: longer than any line of a ledger.")
                 yield parse_line(raw, f"{path}, line {number}")
     except OSError as error:

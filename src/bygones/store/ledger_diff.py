@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 from bygones.core.errors import LedgerError
 from bygones.core.text import join_names
-from bygones.store.ledger import check_entry, check_header, parse_line
+from bygones.store.ledger import MOST_LINE, check_entry, check_header, parse_line
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class _Bisected:
     def line_at(self, place: int) -> dict[str, Any] | None:
         """Return the first line that begins at a place or later."""
         self._file.seek(self._begin + place - 1)
-        self._file.readline()  # to where a line begins
+        self._file.readline(MOST_LINE + 1)  # to where a line begins
         return self._line()
 
     def entries(self, place: int) -> Iterator[dict[str, Any]]:
@@ -266,10 +266,11 @@ class _Bisected:
 
     def _line(self) -> dict[str, Any] | None:
         """Return the next line; None at the end, or where the line is incomplete (the run was killed)."""
-        begins = self._file.tell()
-        raw = self._file.readline()
+        place = f"{self._path}, the line at byte {self._file.tell()}"
+        raw = self._file.readline(MOST_LINE + 1)
+        if len(raw) > MOST_LINE:
+            raise LedgerError(f"{place}: longer than any line of a ledger.")
         if not raw.endswith(b"\n"):
             return None
-        place = f"{self._path}, the line at byte {begins}"
         line = parse_line(raw, place)
         return check_entry(line, place) if "step" in line else line

@@ -160,11 +160,11 @@ class Study:
         later_forks: Iterable[int] = (),
     ) -> None:
         known = hasattr(recipe, "code")
-        first, *further = fork_at if isinstance(fork_at, Iterable) else (fork_at,)
-        forks = tuple(require_integer(step, "fork_at") for step in (*further, *later_forks))
+        first, *further = _forks(fork_at)
+        forks = (*further, *require_items(later_forks, "later_forks", _fork, "(200, 300)"))
         object.__setattr__(self, "recipe", recipe if known else Recipe.of(recipe))  # type: ignore[arg-type]
         object.__setattr__(self, "arms", require_items(arms, "a study's arms", _arm, "[Arm(…)]"))
-        object.__setattr__(self, "fork_at", require_integer(first, "fork_at"))
+        object.__setattr__(self, "fork_at", first)
         object.__setattr__(
             self, "horizons", require_items(horizons, "horizons", _horizon, "(0, 1, 10)")
         )
@@ -340,10 +340,24 @@ def _seed(value: Any) -> int:
     return require_integer(value, "a seed")
 
 
+def _fork(value: Any) -> int:
+    return require_integer(value, "fork_at")
+
+
+def _forks(fork_at: int | Iterable[int]) -> tuple[int, ...]:
+    """Return the steps of `fork_at`, a number or several."""
+    if not isinstance(fork_at, Iterable) or isinstance(fork_at, str | bytes):
+        return (_fork(fork_at),)
+    forks = require_items(fork_at, "fork_at", _fork, "(200, 300)")
+    if not forks:
+        raise refuse("fork_at", "a step, or several", fork_at)
+    return forks
+
+
 def _margins(margins: Any) -> tuple[tuple[str, float], ...]:
     try:
         given = dict(margins)
-    except (TypeError, ValueError):
+    except Exception:  # of an object of the user's
         raise refuse("margins", "sizes by metric, like {'accuracy': 0.005}", margins) from None
     sizes = {
         require_text(name, "a margin's metric"): require_number(size, f"the margin for {name}")

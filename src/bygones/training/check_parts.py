@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bygones.core.errors import RecipeError
+from bygones.core.text import show
 from bygones.training.orders.base import AbstractOrder
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def check_parts(parts: Parts) -> None:
 
 def _check(value: Any, name: str, is_right: Callable[[Any], bool], expected: str) -> None:
     if not is_right(value):
-        found = (
-            f"the class {value.__name__} itself" if isinstance(value, type) else f"{value!r:.60}"
-        )
+        found = f"the class {value.__name__} itself" if isinstance(value, type) else show(value)
         raise RecipeError(f"Parts({name}=…) must be {expected}; got {found}.")
 
 
@@ -87,7 +86,7 @@ def _check_data(parts: Parts) -> None:
     if isinstance(data, tuple):
         if not data or not all(isinstance(one, Tensor) and one.ndim > 0 for one in data):
             raise RecipeError(
-                f"Parts(data=…) must be tensors [num_examples, …], or a dataset; got {data!r:.60}."
+                f"Parts(data=…) must be tensors [num_examples, …], or a dataset; got {show(data)}."
             )
         sizes = sorted({len(one) for one in data})
         if len(sizes) > 1:
@@ -95,7 +94,7 @@ def _check_data(parts: Parts) -> None:
                 f"the tensors of Parts(data=…) must have equally many examples; got {sizes}."
             )
     elif not callable(getattr(data, "__getitem__", None)) or isinstance(data, type | str | bytes):
-        raise RecipeError(f"Parts(data=…) must be tensors, or a dataset; got {data!r:.60}.")
+        raise RecipeError(f"Parts(data=…) must be tensors, or a dataset; got {show(data)}.")
     num = (
         len(data[0]) if isinstance(data, tuple) else len(data) if hasattr(data, "__len__") else None
     )
@@ -111,7 +110,7 @@ def _check_probe_set(parts: Parts) -> None:
         return
     if not isinstance(given, tuple | list) or not given:
         raise RecipeError(
-            f"Parts(probe_set=…) must be a pair of tensors, inputs and labels; got {given!r:.60}."
+            f"Parts(probe_set=…) must be a pair of tensors, inputs and labels; got {show(given)}."
         )
     inputs, *labels = given
     if isinstance(inputs, Tensor):
@@ -127,7 +126,7 @@ def _check_probe_set(parts: Parts) -> None:
     images = parts.probe_images
     if images is not None and not (isinstance(images, Tensor) and images.ndim == 3):
         raise RecipeError(
-            f"Parts(probe_images=…) must be a tensor [inputs, height, width]; got {images!r:.60}."
+            f"Parts(probe_images=…) must be a tensor [inputs, height, width]; got {show(images)}."
         )
 
 
@@ -138,7 +137,7 @@ def class_labels(parts: Parts, num_classes: int) -> np.ndarray:
     if not isinstance(given, Tensor) or given.ndim != 1 or given.is_floating_point():
         raise RecipeError(
             "the labels of Parts(probe_set=(inputs, labels)) must be whole numbers, one for each input, "
-            f"since Logits() reads a classifier; got {given!r:.60}. Of another model, observe Values()."
+            f"since Logits() reads a classifier; got {show(given)}. Of another model, observe Values()."
         )
     labels = given.cpu().numpy().astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= num_classes)]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import os
 import sys
 
 from bygones.core.text import join_names
 
 _OF_OS = ("fork", "pipe", "write", "read", "waitpid", "getpid", "open", "close", "dup2")
+_OF_GC = ("get_objects", "get_referents", "freeze", "collect")
 _OF_BUILTINS = tuple(name for name in vars(builtins) if not name.startswith("_"))
 _BEFORE = {
     f"{module.__name__}.{name}": (module, name, getattr(module, name))
-    for module, names in ((builtins, _OF_BUILTINS), (os, _OF_OS))
+    for module, names in ((builtins, _OF_BUILTINS), (os, _OF_OS), (gc, _OF_GC))
     for name in names
 }
 _RECURSION_LIMIT = sys.getrecursionlimit()
